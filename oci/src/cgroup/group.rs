@@ -189,13 +189,19 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError::Remove`] if a folder stays; the others are removed nevertheless.
     pub fn remove(&self) -> Result<(), CgroupError> {
-        let mut result = Ok(());
-        for dir in self.dirs() {
-            if let Err(error) = remove_patiently(dir) {
-                result = Err(error);
+        let mut pauses = REMOVE_PAUSES.iter();
+        loop {
+            let attempts = self.dirs().map(|dir| (dir, remove_tree(dir)));
+            let failed = attempts.filter_map(|(dir, result)| Some((dir, result.err()?)));
+            // Of several faults, one that waiting does not cure is the one to tell.
+            let Some((dir, source)) = failed.min_by_key(|(_, error)| is_busy(error)) else {
+                return Ok(());
+            };
+            match pauses.next() {
+                Some(pause) if is_busy(&source) => thread::sleep(Duration::from_millis(*pause)),
+                _ => return Err(CgroupError::Remove { dir: dir.to_path_buf(), source }),
             }
         }
-        result
     }
 }
 
@@ -238,16 +244,8 @@ fn children(dir: &Path) -> Vec<PathBuf> {
     folders.map(|entry| entry.path()).collect()
 }
 
-fn remove_patiently(dir: &Path) -> Result<(), CgroupError> {
-    let mut pauses = REMOVE_PAUSES.iter();
-    loop {
-        let Err(source) = remove_tree(dir) else { return Ok(()) };
-        let busy = source.kind() == io::ErrorKind::ResourceBusy;
-        match pauses.next() {
-            Some(pause) if busy => thread::sleep(Duration::from_millis(*pause)),
-            _ => return Err(CgroupError::Remove { dir: dir.to_path_buf(), source }),
-        }
-    }
+fn is_busy(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ResourceBusy
 }
 
 /// Removes `dir`, children first; control files go with their folder.

@@ -24,6 +24,7 @@ pub use hook::{Hook, Hooks};
 pub use linux::{Device, DeviceKind, IdMapping, Namespace, NamespaceKind};
 pub use mount::{IdMap, Mount, MountFlags, Propagation, PropagationKind, RecursiveAttrs};
 pub use process::{Capabilities, CapabilitySet, Process, Rlimit, RlimitKind, User};
+pub(crate) use resources::DEFAULT_SHARES;
 pub use resources::{CgroupSpec, CpuLimits, MemoryLimits, Resources};
 
 use crate::error::SpecError;

@@ -45,8 +45,11 @@ pub struct MemoryLimits {
     /// Eagerness to swap, 0 to 100; cgroup v1 only.
     pub swappiness: Option<u64>,
     /// Whether the group pauses instead of being killed; cgroup v1 only.
-    pub disable_oom_killer: Option<bool>,
+    pub disable_oom_killer: bool,
 }
+
+/// Shares of a group that nobody set.
+pub(crate) const DEFAULT_SHARES: u64 = 1024;
 
 /// Processor limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -109,7 +112,7 @@ fn memory(memory: &json::LinuxMemory) -> MemoryLimits {
         reservation: set(memory.reservation()),
         swap: set(memory.swap()),
         swappiness: memory.swappiness(),
-        disable_oom_killer: memory.disable_oom_killer(),
+        disable_oom_killer: memory.disable_oom_killer().unwrap_or(false),
     }
 }
 

@@ -1,12 +1,13 @@
 //! Processor time: `cpu.shares`, `cpu.cfs_*`, `cpu.idle`. Source: Linux `sched-bwc.rst`.
 
 use crate::cgroup::limits::Setting;
-use crate::spec::CpuLimits;
+use crate::spec::{CpuLimits, DEFAULT_SHARES};
 
 pub(super) fn plan(cpu: &CpuLimits) -> Vec<Setting> {
     let mut settings = Vec::new();
     if let Some(shares) = cpu.shares {
-        settings.push(Setting::limit("cpu", "cpu.shares", shares, "cpu.shares", false));
+        let usual = shares == DEFAULT_SHARES;
+        settings.push(Setting::limit("cpu", "cpu.shares", shares, "cpu.shares", usual));
     }
     if let Some(period) = cpu.period {
         settings.push(Setting::limit("cpu", "cpu.cfs_period_us", period, "cpu.period", false));

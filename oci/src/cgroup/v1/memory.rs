@@ -35,7 +35,7 @@ pub(super) fn plan(memory: &MemoryLimits) -> Result<Vec<Setting>, CgroupError> {
         let (file, field) = ("memory.swappiness", "memory.swappiness");
         settings.push(Setting::limit("memory", file, swappiness, field, false).optional());
     }
-    if memory.disable_oom_killer == Some(true) {
+    if memory.disable_oom_killer {
         let (file, field) = ("memory.oom_control", "memory.disableOOMKiller");
         settings.push(Setting::limit("memory", file, 1, field, false));
     }

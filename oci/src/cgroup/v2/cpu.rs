@@ -1,7 +1,7 @@
 //! Processor time: `cpu.weight`, `cpu.max`, `cpu.idle`.
 
 use crate::cgroup::limits::Setting;
-use crate::spec::CpuLimits;
+use crate::spec::{CpuLimits, DEFAULT_SHARES};
 
 /// Period when the spec names none, in microseconds; the kernel's own default.
 const DEFAULT_PERIOD: u64 = 100_000;
@@ -11,7 +11,8 @@ pub(super) fn plan(cpu: &CpuLimits) -> Vec<Setting> {
     // A group that only runs when nobody else wants to has no weight; writing one would fail.
     let idle = cpu.idle.unwrap_or(0) != 0;
     if let Some(shares) = cpu.shares.filter(|_| !idle) {
-        settings.push(Setting::limit("cpu", "cpu.weight", weight(shares), "cpu.shares", false));
+        let usual = shares == DEFAULT_SHARES;
+        settings.push(Setting::limit("cpu", "cpu.weight", weight(shares), "cpu.shares", usual));
     }
     if cpu.quota.is_some() || cpu.period.is_some() {
         let quota = cpu.quota.filter(|quota| *quota > 0);
