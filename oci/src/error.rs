@@ -8,6 +8,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::digest::Digest;
+pub use crate::image::{EntryFault, LayerFault};
 
 /// Why a bundle's `config.json` gave no [`crate::spec::Workload`].
 #[derive(Debug, thiserror::Error)]
@@ -154,8 +155,6 @@ pub enum ImageError {
         source: io::Error,
     },
 }
-
-pub use crate::image::{EntryFault, LayerFault};
 
 /// Why a control group could not be found, made, limited or removed.
 #[derive(Debug, thiserror::Error)]

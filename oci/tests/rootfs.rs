@@ -231,3 +231,18 @@ fn a_missing_root_file_system_is_named() {
     let error = image::resolve(&workload, &nowhere, None, &MemoryStore::default()).unwrap_err();
     assert!(error.to_string().contains("nowhere"), "{error}");
 }
+
+#[test]
+fn hostile_paths_end_soon_and_read_well() {
+    let bundle = bundle();
+    std::fs::create_dir(bundle.path().join("rootfs")).unwrap();
+    std::fs::create_dir(bundle.path().join("rootfs/a")).unwrap();
+    let message = refusal(bundle.path(), &config(&[&"/a/..".repeat(1_000_000)]));
+    assert!(message.contains("File name too long") && message.len() < 1000, "{message}");
+    let mut document = config(&["app\n\u{1b}[31m"]);
+    let folders: Vec<String> = (0..200_000).map(|number| format!("/f{number}")).collect();
+    document["process"]["env"] = json!([format!("PATH={}", folders.join(":"))]);
+    let message = refusal(bundle.path(), &document);
+    assert!(message.contains("/f7/app") && message.contains(" and elsewhere"), "{message}");
+    assert!(!message.contains('\u{1b}') && message.len() < 1000, "{message}");
+}

@@ -14,6 +14,7 @@ mod path;
 mod v1;
 mod v2;
 
+pub use crate::error::CgroupError;
 pub use group::Cgroup;
 pub use host::{Hierarchy, Host, Version};
 pub use path::CgroupPath;

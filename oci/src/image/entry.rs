@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::spec::{Process, clean};
 
+/// Folders of `PATH` that are looked into at most: a hostile configuration may name millions.
+const FOLDERS_LIMIT: usize = 128;
+
 /// What to run: a module and one of its exports.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Entrypoint {
@@ -40,6 +43,7 @@ impl Entrypoint {
             .unwrap_or_default()
             .split(':')
             .filter(|folder| !folder.is_empty())
+            .take(FOLDERS_LIMIT)
             .map(|folder| clean(&process.cwd).join(Path::new(folder)).join(&self.path))
             .collect();
         candidates.push(here);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::format::Foreign;
 use crate::digest::Digest;
@@ -71,6 +71,26 @@ impl EntryFault {
     }
 }
 
+/// Places in a message at most.
+const LISTED_LIMIT: usize = 8;
+/// Characters of a foreign text in a message at most.
+const EXCERPT: usize = 200;
+
+/// A path for a message.
+fn excerpt(path: &Path) -> String {
+    tidy(&path.to_string_lossy())
+}
+
+/// Foreign text for a message: short and on one line, whatever an image puts into its names.
+pub(super) fn tidy(text: &str) -> String {
+    let plain = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
+    let mut short: String = plain.take(EXCERPT).collect();
+    if text.chars().nth(EXCERPT).is_some() {
+        short.push('\u{2026}');
+    }
+    short
+}
+
 /// Ends every message about content: what would have been right.
 const ACCEPTED: &str = "accepted is a core wasm module, binary or .wat text";
 
@@ -79,37 +99,40 @@ impl fmt::Display for EntryFault {
         match self {
             Self::Absent => write!(f, "the container names no entry point"),
             Self::NotFound { path, searched } => {
+                let path = excerpt(Path::new(path));
                 write!(f, "the entry point {path:?} is not in the container's file system")?;
                 match searched.as_slice() {
                     [] | [_] => Ok(()),
                     many => {
-                        let places: Vec<_> = many.iter().map(|p| p.display().to_string()).collect();
-                        write!(f, " (looked for {})", places.join(", "))
+                        let shown = many.iter().take(LISTED_LIMIT);
+                        let places: Vec<_> = shown.map(|path| excerpt(path)).collect();
+                        let more = if many.len() > LISTED_LIMIT { " and elsewhere" } else { "" };
+                        write!(f, " (looked for {}{more})", places.join(", "))
                     }
                 }
             }
             Self::NotRegular { path, kind } => {
-                write!(f, "the entry point {} is {kind}, not a file", path.display())
+                write!(f, "the entry point {} is {kind}, not a file", excerpt(path))
             }
             Self::OnMount { path, kind } => write!(
                 f,
                 "the entry point {} lies on a {kind} mount, which is empty before the start",
-                path.display()
+                excerpt(path)
             ),
             Self::Links { path } => {
-                write!(f, "the entry point {} leads through too many links", path.display())
+                write!(f, "the entry point {} leads through too many links", excerpt(path))
             }
             Self::TooLarge { path, size } => write!(
                 f,
                 "the entry point {} is {size} bytes, more than the {} that a module may have",
-                path.display(),
+                excerpt(path),
                 super::MODULE_LIMIT
             ),
             Self::Foreign { path, found } => {
-                write!(f, "the entry point {} is {found}; {ACCEPTED}", path.display())
+                write!(f, "the entry point {} is {found}; {ACCEPTED}", excerpt(path))
             }
             Self::Open { path, source } => {
-                write!(f, "the entry point {} cannot be opened: {source}", path.display())
+                write!(f, "the entry point {} cannot be opened: {source}", excerpt(path))
             }
         }
     }

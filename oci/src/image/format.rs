@@ -33,7 +33,7 @@ pub enum Foreign {
         /// Text instead of binary.
         text: bool,
     },
-    /// Machine code that some other engine made of a module.
+    /// Machine code that an engine made of a module.
     Precompiled(&'static str),
     /// A native program or library.
     Elf,
@@ -79,8 +79,13 @@ impl fmt::Display for Foreign {
     }
 }
 
-/// Beginnings of machine code of other engines.
-const PRECOMPILED: &[(&[u8], &str)] = &[(b"\0aot", "WAMR"), (b"\0wasmer", "Wasmer")];
+/// Beginnings of machine code that engines made.
+const PRECOMPILED: &[(&[u8], &str)] = &[
+    (b"\0aot", "WAMR"),
+    (b"\0wasmer", "Wasmer"),
+    // Our own code images: only what this node compiled itself is ever run.
+    (b"CORACLE\0", "Coracle"),
+];
 
 /// Beginnings of packed files.
 const ARCHIVES: &[(&[u8], &str)] = &[
@@ -275,6 +280,7 @@ mod tests {
         assert_eq!(identify(b"\0asm\x01\0"), Err(Foreign::Truncated(6)));
         assert_eq!(identify(b"\0asm\x02\0\0\0"), Err(Foreign::Version(2)));
         assert_eq!(identify(b"\0aot\x03\0\0\0"), Err(Foreign::Precompiled("WAMR")));
+        assert_eq!(identify(b"CORACLE\0\x01\0"), Err(Foreign::Precompiled("Coracle")));
         assert_eq!(identify(b"#!/bin/sh\nx"), Err(Foreign::Script("#!/bin/sh".into())));
         assert_eq!(identify(b"\x1f\x8b\x08\0"), Err(Foreign::Archive("gzip")));
         assert_eq!(identify(b"hello, world"), Err(Foreign::Text));

@@ -7,7 +7,7 @@ use oci_spec::image as json;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::fault::LayerFault;
+use super::fault::{LayerFault, tidy};
 use super::store::{ContentStore, Descriptor, ImageRef};
 use super::{MANIFEST_LIMIT, MODULE_LIMIT};
 use crate::digest::Digest;
@@ -97,7 +97,7 @@ impl Search<'_> {
         depth: usize,
     ) -> Result<Option<Vec<WasmLayer>>, LayerFault> {
         let kind = media_type::document_kind(&descriptor.media_type).ok_or_else(|| {
-            let media_type = descriptor.media_type.chars().take(120).collect();
+            let media_type = tidy(&descriptor.media_type);
             LayerFault::Document { image: self.image.name.clone(), media_type }
         })?;
         let what = if kind == DocumentKind::Index { "index" } else { "manifest" };
@@ -158,10 +158,11 @@ impl Search<'_> {
         for layer in manifest.layers() {
             let media_type = layer.media_type().to_string();
             if media_type::layer_kind(&media_type) == LayerKind::Wasm {
-                let title = layer.annotations().as_ref().and_then(|all| all.get(TITLE)).cloned();
+                let title = layer.annotations().as_ref().and_then(|all| all.get(TITLE));
+                let title = title.map(|title| tidy(title));
                 wasm.push(WasmLayer { descriptor: descriptor(layer)?, title });
             } else {
-                note(&mut self.layers, media_type.chars().take(120).collect());
+                note(&mut self.layers, tidy(&media_type));
             }
         }
         if !wasm.is_empty() {
@@ -189,7 +190,7 @@ impl Search<'_> {
         let bytes =
             read_blob(self.store, self.image, &descriptor, "config", MANIFEST_LIMIT).ok()?;
         let Config { architecture, os } = serde_json::from_slice(&bytes).ok()?;
-        Some(format!("{os}/{architecture}").chars().take(60).collect())
+        Some(tidy(&format!("{os}/{architecture}")))
     }
 }
 
@@ -276,7 +277,7 @@ fn is_attestation(entry: &json::Descriptor) -> bool {
 
 fn platform_name(entry: &json::Descriptor) -> Option<String> {
     let platform = entry.platform().as_ref()?;
-    Some(format!("{}/{}", platform.os(), platform.architecture()).chars().take(60).collect())
+    Some(tidy(&format!("{}/{}", platform.os(), platform.architecture())))
 }
 
 /// This machine's name in images, which is Go's.

@@ -21,6 +21,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
+pub use crate::error::{ImageError, StoreError};
 pub use entry::Entrypoint;
 pub use fault::{EntryFault, LayerFault};
 pub use format::{Foreign, Format, SNIFF_LIMIT, identify};
@@ -28,7 +29,6 @@ pub use resolve::{Located, locate, resolve};
 pub use store::{ContentStore, Descriptor, ImageRef};
 
 use crate::digest::{Digest, hash_stream};
-use crate::error::ImageError;
 
 /// Largest module, in bytes.
 pub const MODULE_LIMIT: u64 = 256 * 1024 * 1024;

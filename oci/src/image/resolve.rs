@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::entry::Entrypoint;
-use super::fault::{EntryFault, LayerFault};
+use super::fault::{EntryFault, LayerFault, tidy};
 use super::format::{Foreign, SNIFF_LIMIT, identify};
 use super::manifest;
 use super::rootfs::View;
@@ -130,8 +130,8 @@ fn layer_error(fault: LayerFault) -> ImageError {
 /// A module's place in words.
 fn origin(source: &ModuleSource) -> String {
     match source {
-        ModuleSource::Rootfs { path, .. } => path.display().to_string(),
-        ModuleSource::Layer { digest, path, .. } => format!("{path} (layer {digest})"),
+        ModuleSource::Rootfs { path, .. } => tidy(&path.to_string_lossy()),
+        ModuleSource::Layer { digest, path, .. } => format!("{} (layer {digest})", tidy(path)),
     }
 }
 

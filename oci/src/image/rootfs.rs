@@ -23,6 +23,9 @@ use crate::spec::{Mount, MountFlags};
 /// Links followed at most, as in the kernel (`path_resolution(7)`).
 const LINK_LIMIT: usize = 40;
 
+/// Longest path that is walked, in bytes; `PATH_MAX` of `limits.h`.
+const PATH_LIMIT: usize = 4096;
+
 /// The container's file system before its mounts are made.
 pub(crate) struct View<'a> {
     rootfs: OwnedFd,
@@ -50,6 +53,9 @@ impl<'a> View<'a> {
 
     /// Opens the regular file `path` for reading; returns its path with all links resolved.
     pub(crate) fn open(&self, path: &Path) -> Result<(PathBuf, File, Stat), EntryFault> {
+        if path.as_os_str().len() >= PATH_LIMIT {
+            return Err(open_fault(path)(Errno::NAMETOOLONG));
+        }
         let mut pending = components(path.as_os_str());
         let mut current = PathBuf::from("/");
         let mut links = 0;

@@ -27,7 +27,7 @@ pub use process::{Capabilities, CapabilitySet, Process, Rlimit, RlimitKind, User
 pub(crate) use resources::DEFAULT_SHARES;
 pub use resources::{CgroupSpec, CpuLimits, MemoryLimits, Resources};
 
-use crate::error::SpecError;
+pub use crate::error::SpecError;
 
 /// Largest `config.json` that is read, in bytes.
 pub const CONFIG_LIMIT: u64 = 10 * 1024 * 1024;
