@@ -46,10 +46,10 @@ fn absolute_path_with_export() {
 #[test]
 fn path_comes_before_the_working_directory() {
     let bundle = bundle();
-    rootfs_file(bundle.path(), "/work/app", b"(module $cwd)");
+    rootfs_file(bundle.path(), "/srv/app", b"(module $cwd)");
     let mut config = config(&["app"]);
-    config["process"]["cwd"] = json!("/work");
-    assert_eq!(resolve(bundle.path(), &config).unwrap().origin, "/work/app");
+    config["process"]["cwd"] = json!("/srv");
+    assert_eq!(resolve(bundle.path(), &config).unwrap().origin, "/srv/app");
     rootfs_file(bundle.path(), "/bin/app", b"(module $path)");
     let module = resolve(bundle.path(), &config).unwrap();
     assert_eq!(module.origin, "/bin/app");
@@ -62,12 +62,12 @@ fn path_comes_before_the_working_directory() {
 #[test]
 fn relative_paths_start_in_the_working_directory() {
     let bundle = bundle();
-    rootfs_file(bundle.path(), "/work/sub/app.wasm", WASM);
+    rootfs_file(bundle.path(), "/srv/sub/app.wasm", WASM);
     let mut config = config(&["./sub/app.wasm"]);
-    config["process"]["cwd"] = json!("/work");
-    assert_eq!(resolve(bundle.path(), &config).unwrap().origin, "/work/sub/app.wasm");
-    config["process"]["args"] = json!(["../../work/sub/app.wasm"]);
-    assert_eq!(resolve(bundle.path(), &config).unwrap().origin, "/work/sub/app.wasm");
+    config["process"]["cwd"] = json!("/srv");
+    assert_eq!(resolve(bundle.path(), &config).unwrap().origin, "/srv/sub/app.wasm");
+    config["process"]["args"] = json!(["../../srv/sub/app.wasm"]);
+    assert_eq!(resolve(bundle.path(), &config).unwrap().origin, "/srv/sub/app.wasm");
 }
 
 #[test]

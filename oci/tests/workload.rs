@@ -177,7 +177,10 @@ fn cri_sandbox_and_container() {
     assert_eq!(container.id_annotations.container_name(), Some("app"));
     assert_eq!(container.id_annotations.sandbox_namespace(), Some("shop"));
     assert_eq!(container.id_annotations.sandbox_name(), Some("web-0"));
-    assert_eq!(container.id_annotations.image_name(), Some("docker.io/library/demo-hello:latest"));
+    assert_eq!(
+        container.id_annotations.image_name(),
+        Some("registry.example/library/demo-hello:latest")
+    );
     let network = container.namespace(NamespaceKind::Network).unwrap();
     assert!(network.path.as_ref().unwrap().ends_with("ns/net"));
     assert!(container.namespace(NamespaceKind::Mount).unwrap().path.is_none());
