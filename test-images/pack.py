@@ -193,9 +193,10 @@ def _tar_image(image: Image, layout: Layout, read: Reader, reference: str, platf
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
         "history": [{"created": EPOCH, "created_by": "test-images/pack.py"}],
     }))
-    # Docker's older image store knows no OCI layout and reads this list.
-    blob = {kind: "blobs/sha256/" + at["digest"].removeprefix("sha256:") for kind, at in (("c", config), ("l", layer))}
-    layout.files["manifest.json"] = dump([{"Config": blob["c"], "RepoTags": [reference], "Layers": [blob["l"]]}])
+    if platform == LINUX:
+        # Docker's older image store knows no OCI layout, only this list, and only such images.
+        config_file, layer_file = ("blobs/" + at["digest"].replace(":", "/") for at in (config, layer))
+        layout.files["manifest.json"] = dump([{"Config": config_file, "RepoTags": [reference], "Layers": [layer_file]}])
     return platform, {"config": config, "layers": [layer]}
 
 
