@@ -17,7 +17,7 @@ LOGS=$BUILD/.logs
 JOBS=$(nproc)
 
 mkdir -p "$CACHE" "$STAMPS" "$LOGS"
-# shellcheck source=toolchain.sh
+# shellcheck source-path=SCRIPTDIR source=toolchain.sh
 source "$SRC/toolchain.sh"
 cd "$SRC" # relative source paths, so that no machine's path gets into a module
 

@@ -42,6 +42,7 @@ unpack_dir() {
 apt_install() {
     local run=(apt-get)
     ((EUID == 0)) || run=(sudo apt-get)
+    export DEBIAN_FRONTEND=noninteractive
     "${run[@]}" -q -y install --no-install-recommends "$@" ||
         { "${run[@]}" -q update && "${run[@]}" -q -y install --no-install-recommends "$@"; }
 }
