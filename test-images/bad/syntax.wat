@@ -1,0 +1,3 @@
+;; Text that starts like a module and is none.
+(module
+  (func (export "_start") (i32.const
