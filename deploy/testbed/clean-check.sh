@@ -11,7 +11,7 @@
 #   container  known to a containerd or dockerd, though all should be removed; likewise task, snapshot (a writable one)
 #   cgroup     a cgroup of a container
 #   mount      a mount below the run folder that was not there at the start
-#   netns      a network namespace of a container
+#   netns      a network namespace with the bed's name that no daemon of the bed lives in
 #   socket     a socket of a shim without a shim. The folder of these sockets is common to all of a machine's containerds:
 #              one that another bed left while this one was up shows here as well
 #   fifo       a FIFO folder of `ctr` that nobody has open (common like the sockets)
@@ -134,12 +134,12 @@ find_mounts() {
   bed_mounts | grep -vxFf "$base" | grep -v '/exec/netns/default$' | found mount || true
 }
 
+# dockerd's namespaces of containers show as mounts; the files that it mounted them on it removes once a minute.
 find_netns() {
   local netns
   bed_netns | while read -r netns; do
     [[ -f $BED_RUN/pid/${netns#"$BED_PREFIX"} ]] || echo "$netns"
   done | found netns
-  find "$BED_RUN"/d*/exec/netns -type f -not -name default 2>/dev/null | found netns || true
 }
 
 find_sockets() {
@@ -147,10 +147,7 @@ find_sockets() {
 }
 
 find_fifos() {
-  local open
-  [[ -f $BED_RUN/born && -d $CTR_FIFOS ]] || return 0
-  open=$(find /proc/[0-9]*/fd -lname "$CTR_FIFOS/*" -printf '%l\n' 2>/dev/null | xargs -r -n 1 dirname | sort -u) || true
-  find "$CTR_FIFOS" -mindepth 1 -maxdepth 1 -newer "$BED_RUN/born" 2>/dev/null | sort | comm -23 - <(echo "$open") | found fifo
+  [[ ! -f $BED_RUN/born ]] || stale_fifos "$BED_RUN/born" | found fifo
 }
 
 find_bundles() {

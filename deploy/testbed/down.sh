@@ -54,19 +54,32 @@ refuse_foreign() {
 
 # Kills the daemons first, so that nobody restarts what is killed next, then the rest until nothing is left.
 kill_processes() {
-  local deadline=$((SECONDS + 20)) pids
+  local deadline=$((SECONDS + 20)) pids seen=()
   mapfile -t pids < <(recorded_daemons)
   while :; do
-    kill -KILL "${pids[@]}" 2>/dev/null || true
+    if ((${#pids[@]})); then
+      refuse_foreign "${pids[@]}"
+      kill -KILL "${pids[@]}" 2>/dev/null || true
+      seen+=("${pids[@]}")
+    fi
     thaw
     mapfile -t pids < <(bed_pids)
-    ((${#pids[@]})) || return 0
-    refuse_foreign "${pids[@]}"
+    ((${#pids[@]})) || break
     if ((SECONDS > deadline)); then
       for pid in "${pids[@]}"; do say "still there: $(describe_pid "$pid")"; done
       die "bed $BED_NAME has processes that SIGKILL does not end"
     fi
     sleep 0.02
+  done
+  await_exit "${seen[@]}"
+}
+
+# A dying process loses its memory, and with it what we know it by, before its files and mounts. It is gone when init has
+# reaped it; an init that reaps nobody gets a second.
+await_exit() {
+  local pid deadline=$((SECONDS + 2))
+  for pid in "$@"; do
+    while [[ -e /proc/$pid ]] && ((SECONDS < deadline)); do sleep 0.01; done
   done
 }
 
@@ -106,12 +119,18 @@ remove_cgroups() {
   done
 }
 
-# The folder of shim sockets is shared. Ours are the ones that our bundles name ($1, collected while they were there) and
-# the dead ones younger than the bed: with no process behind it a socket is of use to nobody.
-remove_sockets() {
+# The folders of shim sockets and of ctr's FIFOs are shared. Ours are the sockets that our bundles name ($1, collected while
+# they were there) and what is dead and younger than the bed: with no process behind it, it is of use to nobody.
+remove_endpoints() {
   local path
-  { echo "$1"; if [[ -f $BED_RUN/born ]]; then stale_shim_sockets "$BED_RUN/born"; fi; } | while read -r path; do
-    [[ -z $path ]] || rm -f -- "$path"
+  {
+    echo "$1"
+    if [[ -f $BED_RUN/born ]]; then
+      stale_shim_sockets "$BED_RUN/born"
+      stale_fifos "$BED_RUN/born"
+    fi
+  } | while read -r path; do
+    [[ -z $path ]] || rm -rf -- "$path"
   done
 }
 
@@ -120,18 +139,17 @@ remove_folders() {
   rm -rf --one-file-system -- "${BED_RUN:?}"
 }
 
-# With the last bed go the shared folders that beds brought into being, as far as they are empty.
+# With the last bed go the shared folders that were not there before the first, as far as they are empty.
 remove_shared() {
-  [[ -z $(list_beds) ]] || return 0
   local dir
-  for dir in "$SHIM_SOCKETS" "$RUNC_STATE" "$CTR_FIFOS" "${SHIM_SOCKETS%/*}" "$TESTBED_ROOT"; do
+  [[ -f $TESTBED_ROOT/.shared && -z $(list_beds) ]] || return 0
+  while read -r dir; do
+    # `ip netns add` makes /run/netns a mount of its own.
+    if [[ $dir == /run/netns && -z $(ls -A "$dir" 2>/dev/null) ]]; then umount "$dir" 2>/dev/null || true; fi
     rmdir -- "$dir" 2>/dev/null || true
-  done
-  # `ip netns add` makes /run/netns a mount of its own.
-  if [[ -d /run/netns && -z $(ls -A /run/netns) ]]; then
-    umount /run/netns 2>/dev/null || true
-    rmdir /run/netns 2>/dev/null || true
-  fi
+  done <"$TESTBED_ROOT/.shared"
+  rm -f -- "$TESTBED_ROOT/.shared"
+  rmdir -- "$TESTBED_ROOT" 2>/dev/null || true
 }
 
 # --- beds -----------------------------------------------------------------------------------------------------------------
@@ -144,7 +162,7 @@ take_down() {
   unmount_all
   remove_netns
   remove_cgroups
-  remove_sockets "$sockets"
+  remove_endpoints "$sockets"
   remove_folders
   say "bed $BED_NAME is down"
 }

@@ -25,6 +25,10 @@ usage_error() {
 # Prints the comment block at the head of a script: one text serves as documentation and as --help.
 print_help() { sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$1"; }
 
+# A script that ends because a command failed says where.
+set -E
+trap 'say "${BASH_SOURCE[0]##*/}:$LINENO: failed: $BASH_COMMAND"' ERR
+
 # --- what a bed is made of ------------------------------------------------------------------------------------------------
 
 # A daemon is named by its kind and version: c = containerd, d = dockerd, g = with the graph-driver image store.
@@ -65,6 +69,8 @@ readonly SHIM_SOCKETS=/run/containerd/s
 readonly RUNC_STATE=/run/containerd/runc
 # Fixed in `ctr`: the FIFOs of foreground containers.
 readonly CTR_FIFOS=/run/containerd/fifo
+# Folders outside the run folders that daemons and `ip netns` make, whatever their configuration says; innermost first.
+readonly SHARED_FOLDERS=("$SHIM_SOCKETS" "$RUNC_STATE" "$CTR_FIFOS" /run/containerd /run/docker/plugins /run/docker /run/netns)
 # In the environment of every daemon of a bed, and so of each shim; set to the run folder.
 readonly BED_MARK=CORACLE_TESTBED_BED
 
@@ -246,6 +252,19 @@ stale_shim_sockets() {
   [[ -d $SHIM_SOCKETS ]] || return 0
   for round in 1 2; do
     found=$(find "$SHIM_SOCKETS" -type s -newer "$1" 2>/dev/null | sort | comm -23 - <(held_sockets | sort -u))
+    [[ -n $found ]] || return 0
+    ((round == 2)) || sleep 0.2
+  done
+  echo "$found"
+}
+
+# FIFO folders of `ctr`, newer than the file $1, that no process has open; looked at twice for the same reason.
+stale_fifos() {
+  local round found='' open
+  [[ -d $CTR_FIFOS ]] || return 0
+  for round in 1 2; do
+    open=$(find /proc/[0-9]*/fd -lname "$CTR_FIFOS/*" -printf '%l\n' 2>/dev/null | sed 's#/[^/]*$##' | sort -u) || true
+    found=$(find "$CTR_FIFOS" -mindepth 1 -maxdepth 1 -newer "$1" 2>/dev/null | sort | comm -23 - <(echo "$open"))
     [[ -n $found ]] || return 0
     ((round == 2)) || sleep 0.2
   done

@@ -232,8 +232,19 @@ is_up() {
   done
 }
 
+# Notes, with the first bed of a machine, which of the shared folders the beds bring into being: down.sh removes those.
+note_shared() {
+  local dir
+  mkdir -p "$TESTBED_ROOT"
+  [[ ! -e $TESTBED_ROOT/.shared ]] || return 0
+  for dir in "${SHARED_FOLDERS[@]}"; do
+    [[ -e $dir ]] || echo "$dir"
+  done >"$TESTBED_ROOT/.shared"
+}
+
 make_folders() {
   umask 022
+  note_shared
   mkdir -p "$BED_RUN"/{bin,home/docker,log,pid,tmp}
   # Containers of other users must be able to pass through, but not to look around.
   chmod 711 "$TESTBED_ROOT" "$BED_RUN"
