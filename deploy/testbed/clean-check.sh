@@ -72,9 +72,10 @@ find_daemons() {
 }
 
 find_processes() {
-  local pid kind
+  local pid kind all
+  all=$(bed_pids | sort)
   {
-    comm -23 <(bed_pids | sort) <(daemon_pids | sort)
+    comm -23 <(echo "$all") <(daemon_pids | sort)
     orphaned_zombies
   } | sort -un | while read -r pid; do
     case $(awk '/^State:/ { print $2 }' "/proc/$pid/status" 2>/dev/null) in
@@ -186,7 +187,7 @@ main() {
   if [[ -n $list ]]; then
     echo "$list"
     say "bed $BED_NAME is not clean: $(wc -l <<<"$list") leftover(s)"
-    return 1
+    exit 1
   fi
   say "bed $BED_NAME is clean"
 }

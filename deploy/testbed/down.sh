@@ -54,17 +54,19 @@ refuse_foreign() {
 
 # Kills the daemons first, so that nobody restarts what is killed next, then the rest until nothing is left.
 kill_processes() {
-  local deadline=$((SECONDS + 20)) pids seen=()
-  mapfile -t pids < <(recorded_daemons)
+  local deadline=$((SECONDS + 20)) list pids pid seen=()
+  list=$(recorded_daemons)
   while :; do
-    if ((${#pids[@]})); then
+    if [[ -n $list ]]; then
+      mapfile -t pids <<<"$list"
       refuse_foreign "${pids[@]}"
       kill -KILL "${pids[@]}" 2>/dev/null || true
       seen+=("${pids[@]}")
     fi
     thaw
-    mapfile -t pids < <(bed_pids)
-    ((${#pids[@]})) || break
+    # Not by process substitution, which would hide that the search failed.
+    list=$(bed_pids)
+    [[ -n $list ]] || break
     if ((SECONDS > deadline)); then
       for pid in "${pids[@]}"; do say "still there: $(describe_pid "$pid")"; done
       die "bed $BED_NAME has processes that SIGKILL does not end"
@@ -74,12 +76,18 @@ kill_processes() {
   await_exit "${seen[@]}"
 }
 
-# A dying process loses its memory, and with it what we know it by, before its files and mounts. It is gone when init has
-# reaped it; an init that reaps nobody gets a second.
+# A dying process loses its memory, and with it what we know it by, before its files and mounts. It holds nothing any more
+# when it is gone, or when all that is left is a zombie of a single thread.
+exited() {
+  local state
+  state=$(awk '/^State:/ { print $2 }' "/proc/$1/status" 2>/dev/null) || return 0
+  [[ -z $state ]] || [[ $state == Z && $(find "/proc/$1/task" -mindepth 1 -maxdepth 1 2>/dev/null | wc -l) -le 1 ]]
+}
+
 await_exit() {
-  local pid deadline=$((SECONDS + 2))
+  local pid deadline=$((SECONDS + 10))
   for pid in "$@"; do
-    while [[ -e /proc/$pid ]] && ((SECONDS < deadline)); do sleep 0.01; done
+    until exited "$pid" || ((SECONDS > deadline)); do sleep 0.01; done
   done
 }
 

@@ -157,29 +157,37 @@ own_ancestry() {
 # "pid parent state" of every process.
 process_table() {
   # grep reads, because awk gives up at the first process that is gone when its turn comes.
-  grep -sHE '^(State|PPid):' /proc/[0-9]*/status |
-    awk -F'[/:[:space:]]+' '$5 == "State" { state[$3] = $6 } $5 == "PPid" { print $3, $6, state[$3] }' || true
+  { grep -sHE '^(State|PPid):' /proc/[0-9]*/status || true; } |
+    awk -F'[/:[:space:]]+' '$5 == "State" { state[$3] = $6 } $5 == "PPid" { print $3, $6, state[$3] }'
 }
 
-# Turns file names below /proc into pids.
-paths_to_pids() { sed -n 's#^/proc/\([0-9]\+\)/.*#\1#p'; }
+# The pids of those files below /proc that grep, with these arguments, finds matching. No match is no failure, and neither is
+# a process that is gone when its turn comes.
+pids_matching() {
+  { grep -ls "$@" || true; } | sed -n 's#^/proc/\([0-9]\+\)/.*#\1#p'
+}
 
 # Pids whose root file system lies in the bed's run folder, or is an overlay of folders there: containers, whatever else they
 # hide. Other mounts tell nothing, since each new mount namespace on the machine begins as a copy that shows the bed's mounts.
 pids_by_root() {
   # Fields of mountinfo: id, parent, device, root (names the folder of a bind mount), mount point, ..., options (an overlay's).
-  grep -lsE -- "^[^ ]+ [^ ]+ [^ ]+ ([^ ]*$BED_RUN/[^ ]* / |[^ ]+ / .*$BED_RUN/)" /proc/[0-9]*/mountinfo | paths_to_pids
+  pids_matching -E -- "^[^ ]+ [^ ]+ [^ ]+ ([^ ]*$BED_RUN/[^ ]* / |[^ ]+ / .*$BED_RUN/)" /proc/[0-9]*/mountinfo
 }
 
-# Pids that show by themselves that they are the bed's: by the mark that its daemons were started with, as a shim told to
-# serve one of its containerds, by cgroup, by root.
-marked_pids() {
-  grep -lsxzF -- "$BED_MARK=$BED_RUN" /proc/[0-9]*/environ | paths_to_pids || true
-  grep -lszF -- "$BED_RUN/" /proc/[0-9]*/cmdline | paths_to_pids | while read -r pid; do
+# Shims that were told to serve one of the bed's containerds, whatever their environment is.
+pids_by_command() {
+  local pid
+  pids_matching -zF -- "$BED_RUN/" /proc/[0-9]*/cmdline | while read -r pid; do
     if [[ $(cat "/proc/$pid/comm" 2>/dev/null) == containerd* ]]; then echo "$pid"; fi
   done
-  grep -lsF -- "/$BED_PREFIX" /proc/[0-9]*/cgroup | paths_to_pids || true
-  pids_by_root || true
+}
+
+# Pids that show by themselves that they are the bed's.
+marked_pids() {
+  pids_matching -xzF -- "$BED_MARK=$BED_RUN" /proc/[0-9]*/environ
+  pids_matching -F -- "/$BED_PREFIX" /proc/[0-9]*/cgroup
+  pids_by_command
+  pids_by_root
 }
 
 # All pids of the bed: the marked ones and their descendants, zombies included.

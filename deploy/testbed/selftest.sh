@@ -40,6 +40,13 @@ expect() {
   fi
 }
 
+# refuses TEXT COMMAND...: fails, and says TEXT.
+refuses() {
+  local output
+  output=$("${@:2}" 2>&1) && { echo "went well"; return 1; }
+  [[ $output == *"$1"* ]] || { echo "says: $output"; return 1; }
+}
+
 # What of the machine a bed must not change; the beds' own folders are clean-check's matter.
 fingerprint() {
   awk -v run="$TESTBED_ROOT/" 'index($5, run) != 1 && $5 !~ "^/run/netns" { print $5, $9, $10 }' /proc/self/mountinfo
@@ -55,7 +62,7 @@ client() { "$TESTBED_ROOT/$1/bin/$2" "${@:3}"; }
 
 # Gone: nothing that bears the bed's name, no folder.
 gone() {
-  clean "$1" --wait 0 && [[ ! -e $TESTBED_ROOT/$1 ]]
+  clean "$1" && [[ ! -e $TESTBED_ROOT/$1 ]]
 }
 
 # --- containers -----------------------------------------------------------------------------------------------------------
@@ -127,6 +134,30 @@ sees_dead_daemon() {
   grep -qE "^daemon	$2 " <<<"$list"
 }
 
+# Makes one leftover of each kind that a bed's containers could leave in a place of its own.
+litter() {
+  local run=$TESTBED_ROOT/$1
+  touch "$run/tmp/left"
+  mkdir -p "$run/left" "$run/c17/state/io.containerd.runtime.v2.task/cb-$1-c17/left" /sys/fs/cgroup/pids/"cb-$1-c17"/left /run/containerd/{fifo,s}
+  mount -t tmpfs left "$run/left"
+  mkfifo -m 600 "$run/fifo" && mkdir "/run/containerd/fifo/left$1"
+  ip netns add "cb-$1-left"
+  perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => $ARGV[0], Listen => 1) or die $!' "/run/containerd/s/$(printf %s "$1" | sha256sum | cut -c1-64)"
+  # A process with the bed's mark whose child stays a zombie.
+  env -i PATH="$PATH" "CORACLE_TESTBED_BED=$run" perl -e 'fork or exit; sleep 60' >/dev/null 2>&1 </dev/null &
+  disown
+}
+
+sees_litter() {
+  local list kind
+  litter "$1"
+  sleep 0.3
+  list=$(clean "$1" --wait 0 2>/dev/null) && return 1
+  for kind in process zombie cgroup mount netns socket fifo bundle temp; do
+    grep -q "^$kind	" <<<"$list" || { echo "no $kind in: $list"; return 1; }
+  done
+}
+
 # --- crashes --------------------------------------------------------------------------------------------------------------
 
 # Kills a start after so many milliseconds; down must then undo whatever there is.
@@ -161,7 +192,7 @@ with() { "$TESTBED_SOURCE/with.sh" --daemons c17 "$@"; }
 # with.sh ended by a signal takes its bed along; by SIGKILL it cannot, and the next with.sh does it.
 with_signalled() {
   local signal=$1 wanted=$2 pid status=0
-  "$TESTBED_SOURCE/with.sh" --name wsig --daemons c17 -- sleep 60 &
+  "$TESTBED_SOURCE/with.sh" --name wsig --daemons c17 -- sleep 5 >/dev/null 2>&1 &
   pid=$!
   until [[ -f $TESTBED_ROOT/wsig/testbed.env ]]; do sleep 0.05; done
   sleep 0.2
@@ -208,6 +239,11 @@ main() {
   check 'bed two starts beside it' up two
   check 'starting a running bed does nothing' up one
   check 'a fresh bed is clean' clean one
+  check 'what is no image is refused' refuses 'not a tar file' "$TESTBED_SOURCE/import.sh" --name one "$TESTBED_SOURCE/lib.sh"
+  check 'a missing image is refused' refuses 'no such image' "$TESTBED_SOURCE/import.sh" --name one "$WORK/none"
+  check 'a folder that is no layout is refused' refuses 'no index.json' "$TESTBED_SOURCE/import.sh" --name one "$TESTBED_SOURCE"
+  check 'a bad name is refused' refuses "a bed's name is" "$TESTBED_SOURCE/up.sh" --name ../one
+  check 'an unknown daemon is refused' refuses 'no such daemon' "$TESTBED_SOURCE/up.sh" --name three --daemons c99
   check 'image into bed one' "$TESTBED_SOURCE/import.sh" --name one "$WORK/hello.tar"
   check 'image into bed two' "$TESTBED_SOURCE/import.sh" --name two "$WORK/hello.tar"
   for daemon in "${ALL_DAEMONS[@]}"; do
@@ -220,6 +256,7 @@ main() {
     check "a container left under $daemon is seen" sees_leftovers one "$daemon"
   done
   check 'bed two is clean beside it' clean two
+  check 'leftovers of every kind are seen' sees_litter one
   check 'bed one goes down with containers in it' down one
   check 'bed one is gone' gone one
   check 'bed two still runs containers' expect 0 "$GREETING" run two d28 after
@@ -240,13 +277,13 @@ main() {
   # shellcheck disable=SC2016
   check 'with.sh fails when something is left' expect 1 '' bash -c '"$0" --name wleft --daemons c17 -- sh -c "touch \$TESTBED_RUN/tmp/left" >/dev/null' "$TESTBED_SOURCE/with.sh"
   check 'with.sh and SIGTERM' with_signalled TERM 143
-  check 'with.sh and SIGINT' with_signalled INT 130
+  check 'with.sh and SIGHUP' with_signalled HUP 129
   check 'with.sh and SIGKILL' with_signalled KILL 137
   check 'the machine is as it was' expect 0 "$before" fingerprint
   check 'no folder is left' test ! -e "$TESTBED_ROOT"
 
   printf '%d checks, %d failed\n' "$COUNT" "$FAILED"
-  ((FAILED == 0))
+  ((FAILED == 0)) || exit 1
 }
 
 main "$@"
