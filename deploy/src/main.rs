@@ -1,2 +1,35 @@
-//! Tool.
-fn main() {}
+//! `coracle`: runs WebAssembly programs, shows what a module needs, and compiles for the shim.
+
+mod cli;
+mod compile;
+mod inspect;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Exit code when `coracle` itself fails, as opposed to the program it runs: what `docker run` and
+/// `env(1)` use.
+const EXIT_TOOL_FAILED: u8 = 125;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are not failures and go to stdout.
+            let failed = error.use_stderr();
+            let _ = error.print();
+            return ExitCode::from(if failed { EXIT_TOOL_FAILED } else { 0 });
+        }
+    };
+    match cli.command {
+        cli::Command::Run(args) => run::run(args),
+        cli::Command::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),
+        cli::Command::CompileWorker(args) => return compile::worker(&args),
+    }
+    .unwrap_or_else(|error| {
+        eprintln!("coracle: {error:#}");
+        ExitCode::from(EXIT_TOOL_FAILED)
+    })
+}

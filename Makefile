@@ -1,0 +1,58 @@
+# Coracle's tasks; CI calls only these. `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Downloads and toolchains, outside of the work tree so that every checkout shares them.
+CACHE ?= $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/coracle
+PROFILE ?= dev
+BIN := target/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+export CORACLE_CACHE := $(CACHE)
+export CORACLE_BIN_DIR := $(abspath $(BIN))
+export PATH := $(CACHE)/tools/bin:$(PATH)
+
+SCRIPTS := $(shell git ls-files -- '*.sh' .ci/run)
+
+.PHONY: help
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+
+.PHONY: setup
+setup: ## Install what a fresh Debian 12 machine lacks (root).
+	deploy/setup.sh
+
+.PHONY: build
+build: ## Build the shim and the coracle tool.
+	cargo build --locked --profile $(PROFILE) --workspace --bins
+
+.PHONY: images
+images: ## Build the test images from source.
+	test-images/build.sh
+
+.PHONY: check
+check: ## Formatting, lints, docs, licences, scripts: warnings are errors.
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
+	cargo deny --all-features check licenses bans sources
+	shellcheck -x $(SCRIPTS)
+
+.PHONY: test
+test: setup build images test-unit test-e2e ## All tests: units, spec suite, real containerd and Docker.
+
+.PHONY: test-unit
+test-unit: build ## Tests that need no daemon, the spec suite included.
+	cargo test --locked --workspace
+
+.PHONY: test-e2e
+test-e2e: build images ## The main job under real containerd and Docker.
+	deploy/testbed/with.sh cargo test --locked -p coracle-shim --test e2e -- --test-threads=2
+
+.PHONY: testbed
+testbed: setup build images ## Start containerd and Docker side by side and say how to use them.
+	deploy/testbed/up.sh
+
+.PHONY: demo
+demo: setup build images ## Run a WebAssembly hello and Python under a real Docker.
+	deploy/testbed/with.sh deploy/demo.sh

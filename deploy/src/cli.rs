@@ -1,0 +1,109 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Run WebAssembly programs and look into them.
+#[derive(Debug, Parser)]
+#[command(name = "coracle", version, about, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a WebAssembly program (.wasm or .wat) and exit with its exit code.
+    ///
+    /// Exit codes: the program's own; 134 after a trap; 125 when coracle itself fails.
+    Run(RunArgs),
+    /// Show what a module imports, exports and needs.
+    Inspect(InspectArgs),
+    /// Compile standard input to standard output; what the shim starts, confined, for each module.
+    #[command(hide = true)]
+    CompileWorker(WorkerArgs),
+}
+
+/// Arguments of `coracle run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Give the program a folder: HOST, or HOST::GUEST to show it under another name.
+    #[arg(long = "dir", value_name = "HOST[::GUEST]", value_parser = parse_dir)]
+    pub(crate) dirs: Vec<Dir>,
+    /// Set an environment variable; NAME alone passes this process's value on.
+    #[arg(long = "env", short = 'e', value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<OsString>,
+    /// Call this export instead of `_start`.
+    #[arg(long, value_name = "EXPORT")]
+    pub(crate) invoke: Option<String>,
+    /// Compile without optimisation: starts sooner, runs slower.
+    #[arg(long)]
+    pub(crate) no_optimize: bool,
+    /// The program, then its arguments.
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "FILE [ARGS]..."
+    )]
+    pub(crate) program: Vec<OsString>,
+}
+
+/// A folder given to the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Dir {
+    pub(crate) host: PathBuf,
+    pub(crate) guest: String,
+}
+
+fn parse_dir(text: &str) -> Result<Dir, String> {
+    let (host, guest) = text.split_once("::").unwrap_or((text, text));
+    if host.is_empty() || guest.is_empty() {
+        return Err("expected HOST or HOST::GUEST, neither empty".into());
+    }
+    Ok(Dir { host: host.into(), guest: guest.into() })
+}
+
+/// Arguments of `coracle inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The module (.wasm or .wat).
+    pub(crate) file: PathBuf,
+}
+
+/// Arguments of the compile worker.
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    /// Address memory through the context instead of the dedicated base address.
+    #[arg(long)]
+    pub(crate) generic: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn program_arguments_are_not_ours() {
+        let cli = Cli::parse_from(["coracle", "run", "--env", "A=1", "x.wasm", "--dir", "/y"]);
+        let Command::Run(args) = cli.command else { panic!("not run") };
+        assert_eq!(args.program, ["x.wasm", "--dir", "/y"]);
+        assert!(args.dirs.is_empty());
+    }
+
+    #[test]
+    fn folders_may_be_renamed_but_not_empty() {
+        assert_eq!(parse_dir("/a").unwrap(), Dir { host: "/a".into(), guest: "/a".into() });
+        assert_eq!(parse_dir("a::/b").unwrap(), Dir { host: "a".into(), guest: "/b".into() });
+        assert!(parse_dir("::/b").is_err());
+        assert!(parse_dir("a::").is_err());
+    }
+}

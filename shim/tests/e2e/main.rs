@@ -1,0 +1,12 @@
+//! The main job under real daemons: containerd's `ctr` and Docker, side by side.
+//!
+//! Run by `make test-e2e` inside a test bed (`deploy/testbed/with.sh`), whose environment names the
+//! daemons. Each test runs on every daemon of the bed and reports all daemons that failed, not
+//! only the first. Without a bed these tests fail: they cannot be skipped by accident.
+
+mod bad_input;
+mod bed;
+mod faults;
+mod lifecycle;
+mod programs;
+mod run;
