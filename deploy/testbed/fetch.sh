@@ -2,7 +2,7 @@
 # usage: fetch.sh [--check]
 #
 # Downloads the containerd and Docker releases of the test bed as Debian packages and unpacks them, uninstalled, into
-#   ${TESTBED_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle/testbed}
+#   ${TESTBED_CACHE:-${CORACLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle}/testbed}
 #
 #   trixie  containerd 1.7.24, dockerd and docker 26.1.5
 #   sid     containerd 2.1.9,  dockerd and docker 28.5.2
@@ -159,7 +159,7 @@ try_suite() {
 suite_verified() {
   local dir
   dir=$(suite_dir "$1")
-  [[ -f $dir/SHA256SUMS ]] && (cd "$dir" && sha256sum --check --quiet --strict SHA256SUMS)
+  [[ -f $dir/SHA256SUMS ]] && (cd "$dir" && sha256sum --check --quiet --strict SHA256SUMS >&2)
 }
 
 fetch_suite() {

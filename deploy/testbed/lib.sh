@@ -58,7 +58,7 @@ is_containerd() { [[ $1 == c* ]]; }
 
 TESTBED_SOURCE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 TESTBED_CHECKOUT=$(cd -- "$TESTBED_SOURCE/../.." && pwd)
-TESTBED_CACHE=${TESTBED_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle/testbed}
+TESTBED_CACHE=${TESTBED_CACHE:-${CORACLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle}/testbed}
 # Short, because a socket path has 107 bytes; on disk, because it holds image stores.
 TESTBED_ROOT=${TESTBED_ROOT:-/var/lib/coracle-bed}
 # Serialises up and down of all beds on a machine: they share /run/netns and /run/containerd.

@@ -176,7 +176,7 @@ write_client() {
   {
     echo '#!/bin/bash'
     # shellcheck disable=SC2016 # for the client to expand
-    echo 'limit=(timeout --foreground -s KILL "${TESTBED_TIMEOUT:-120}")'
+    echo 'limit=(timeout --foreground -s KILL "${TESTBED_TIMEOUT:-300}")'
     if is_containerd "$daemon"; then
       echo "exec \"\${limit[@]}\" $dir/usr/bin/ctr -a $BED_RUN/$daemon/sock -n \"\${TESTBED_NAMESPACE:-$BED_PREFIX$daemon}\" \"\$@\""
     else
