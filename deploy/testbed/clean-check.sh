@@ -20,7 +20,7 @@
 #
 #   --wait SECONDS  how long things may take to settle (default 3)
 set -euo pipefail
-# shellcheck source=lib.sh
+# shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 parse_arguments() {

@@ -8,7 +8,7 @@
 #   --all        every bed under TESTBED_ROOT (default /var/lib/coracle-bed)
 #   --stale      every bed whose owner (up.sh --owner) is gone
 set -euo pipefail
-# shellcheck source=lib.sh
+# shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 parse_arguments() {

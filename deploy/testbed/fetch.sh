@@ -15,7 +15,7 @@
 #
 #   --check   only verify what is in the cache; exit 1 when something is missing or damaged
 set -euo pipefail
-# shellcheck source=lib.sh
+# shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 # suite, package, version wanted, major line that may stand in

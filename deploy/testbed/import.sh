@@ -11,7 +11,7 @@
 #   --name NAME  the bed (default: that of the environment, else dev)
 #   --into LIST  comma-separated daemons (default: all of the bed)
 set -euo pipefail
-# shellcheck source=lib.sh
+# shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 parse_arguments() {

@@ -6,7 +6,7 @@
 # nothing is; starts and daemons are killed in the middle; after that the machine must be as it was.
 # Prints a line for each check and exits 1 when one failed.
 set -euo pipefail
-# shellcheck source=lib.sh
+# shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 readonly IMAGE=docker.io/library/testbed-hello:latest

@@ -17,9 +17,10 @@
 #                    it comes first in each containerd's PATH
 #   TESTBED_ROOT     parent of the run folders (default /var/lib/coracle-bed)
 #   TESTBED_CACHE    where fetch.sh put the programs
+#   TESTBED_LOG_LEVEL  of containerd and dockerd (default info); debug makes containerd start the shim with -debug
 #   CORACLE_*, RUST_* reach the daemons and with them the shims; nothing else of the caller's environment does
 set -euo pipefail
-# shellcheck source=lib.sh
+# shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 # How long a daemon may take until it answers, in seconds. They need well under one; loaded machines need patience.
@@ -101,7 +102,7 @@ address = "$dir/sock"
 [ttrpc]
 address = "$dir/ttrpc"
 [debug]
-level = "debug"
+level = "$LOG_LEVEL"
 [plugins."io.containerd.internal.v1.opt"]
 path = "$dir/opt"
 TOML
@@ -133,7 +134,7 @@ start_dockerd() {
     --host "unix://$dir/sock" --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/pid" \
     --containerd "$BED_RUN/$(containerd_of "$daemon")/sock" \
     --containerd-namespace "$netns" --containerd-plugins-namespace "$netns-plugins" \
-    --cgroup-parent "/$netns" --group root --log-level info
+    --cgroup-parent "/$netns" --group root --log-level "$LOG_LEVEL"
 }
 
 start_daemon() {
@@ -279,12 +280,17 @@ report() {
     say "$daemon: $(version_of "$daemon" "$(is_containerd "$daemon" && echo containerd || echo docker.io)"), client $BED_RUN/bin/$daemon"
   done
   [[ -x $BIN_DIR/containerd-shim-wasm-v1 ]] || say "warning: no containerd-shim-wasm-v1 in $BIN_DIR yet"
+  [[ -z $OWNER ]] || return 0
+  say "use:  . $BED_RUN/testbed.env"
+  say "      \$TESTBED_${daemon^^} run --rm --$(is_containerd "$daemon" && echo 'runtime ' || echo 'runtime=')io.containerd.wasm.v1 IMAGE ..."
+  say "end:  $TESTBED_SOURCE/down.sh --name $BED_NAME"
 }
 
 main() {
   parse_arguments "$@"
   require_root
   select_bed "$NAME"
+  LOG_LEVEL=${TESTBED_LOG_LEVEL:-info}
   BIN_DIR=${CORACLE_BIN_DIR:-$TESTBED_CHECKOUT/target/debug}
   [[ $BIN_DIR == /* ]] || usage_error "CORACLE_BIN_DIR must be absolute, not '$BIN_DIR'"
   [[ -z $OWNER ]] || start_time "$OWNER" >/dev/null || usage_error "there is no process $OWNER to own the bed"
@@ -297,7 +303,8 @@ main() {
   if is_up "${daemons[@]}"; then
     say "bed $BED_NAME is up"
   else
-    [[ ! -e $BED_RUN ]] || take_down
+    # Also without its folder a bed may have left something, say when somebody removed the folder by hand.
+    [[ ! -e $BED_RUN && -z $(bed_netns)$(bed_cgroups)$(bed_pids) ]] || take_down
     start_bed "${daemons[@]}"
     say "bed $BED_NAME is up after $((($(date +%s%N) - begun) / 1000000)) ms"
   fi

@@ -7,8 +7,11 @@
 #
 #   --name, --daemons  as for up.sh
 #   --keep             leave the bed running when COMMAND fails
+#
+# Environment: as for up.sh, and
+#   TESTBED_LOGS       a folder that the daemons' logs are copied to when COMMAND fails
 set -euo pipefail
-# shellcheck source=lib.sh
+# shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 parse_arguments() {
@@ -41,15 +44,31 @@ parse_arguments() {
   ((${#COMMAND[@]})) || usage_error "no command given"
 }
 
-# Runs on every way out; $? is the status we leave with.
-# shellcheck disable=SC2317 # called by the trap
+# Ends the command, at first politely.
+# shellcheck disable=SC2317 # reached by the trap
+end_command() {
+  local deadline=$((SECONDS + 10))
+  kill -TERM "$CHILD" 2>/dev/null || return 0
+  while kill -0 "$CHILD" 2>/dev/null && ((SECONDS < deadline)); do sleep 0.05; done
+  kill -KILL "$CHILD" 2>/dev/null || true
+}
+
+# shellcheck disable=SC2317 # reached by the trap
+save_logs() {
+  [[ -n ${TESTBED_LOGS-} && -d $BED_RUN/log ]] || return 0
+  mkdir -p "$TESTBED_LOGS"
+  cp "$BED_RUN"/log/* "$TESTBED_LOGS"/
+  say "the daemons' logs are in $TESTBED_LOGS"
+}
+
+# Runs on every way out; $? is the status we leave with. Further signals must not interrupt it.
+# shellcheck disable=SC2317 # reached by the trap
 finish() {
   local status=$?
-  trap - EXIT INT TERM HUP
-  if [[ -n ${CHILD-} ]]; then
-    kill -TERM "$CHILD" 2>/dev/null || true
-    wait "$CHILD" 2>/dev/null || true
-  fi
+  trap - EXIT
+  trap '' INT TERM HUP
+  [[ -z ${CHILD-} ]] || end_command
+  ((status == 0)) || save_logs || true
   if ((status != 0)) && [[ -n $KEEP ]]; then
     say "bed $NAME is kept; take it down with: $TESTBED_SOURCE/down.sh --name $NAME"
   else

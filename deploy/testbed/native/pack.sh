@@ -4,7 +4,7 @@
 # Builds hello.c into a static program and packs it, alone, as an image: an OCI image layout in a tar file, of the name
 # docker.io/library/testbed-hello:latest. Needs a C compiler with a static C library (Debian: gcc libc6-dev).
 set -euo pipefail
-# shellcheck source=../lib.sh
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
 
 readonly NAME=docker.io/library/testbed-hello:latest
