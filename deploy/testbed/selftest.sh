@@ -114,6 +114,21 @@ check_daemon() {
   check "$bed $daemon: kill" kill_and_remove "$bed" "$daemon" victim
 }
 
+# A shim of our name is found in CORACLE_BIN_DIR and nowhere else: here runc's shim under that name.
+start_with_shim() {
+  mkdir -p "$WORK/bin"
+  cp "$(suite_dir trixie)/usr/bin/containerd-shim-runc-v2" "$WORK/bin/containerd-shim-wasm-v1"
+  CORACLE_BIN_DIR=$WORK/bin up shim && "$TESTBED_SOURCE/import.sh" --name shim "$WORK/hello.tar"
+}
+
+run_by_shim() {
+  if is_containerd "$2"; then
+    client "$1" "$2" run --rm --runtime io.containerd.wasm.v1 "$IMAGE" byshim
+  else
+    client "$1" "$2" run --rm --runtime io.containerd.wasm.v1 "$IMAGE"
+  fi
+}
+
 # --- what must be noticed -------------------------------------------------------------------------------------------------
 
 # A forgotten container must show in each of the ways that it is there.
@@ -207,7 +222,7 @@ with_signalled() {
 
 finish() {
   local status=$? bed
-  for bed in one two crash wsig wnext wcode wleft; do
+  for bed in one two shim crash wsig wnext wcode wleft; do
     if [[ -e $TESTBED_ROOT/$bed ]]; then down "$bed" || true; fi
   done
   rm -rf -- "$WORK"
@@ -264,6 +279,12 @@ main() {
   check 'a bed with a dead daemon is renewed' up two
   check 'the renewed bed is clean' clean two
   check 'bed two goes down' down two
+  check 'a bed starts with a shim of its own' start_with_shim
+  for daemon in "${ALL_DAEMONS[@]}"; do
+    check "$daemon runs the shim of CORACLE_BIN_DIR" expect 0 "$GREETING" run_by_shim shim "$daemon"
+  done
+  check 'it is clean after that' clean shim
+  check 'it goes down' down shim
   for delay in 50 150 250 400 700; do
     check "a start killed after $delay ms leaves nothing" kill_start crash "$delay"
   done
