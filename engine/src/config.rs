@@ -21,8 +21,11 @@ macro_rules! features {
             /// The validator's flags for this list: nothing comes from the validator's own defaults.
             #[must_use]
             pub fn to_wasmparser(self) -> wasmparser::WasmFeatures {
-                // Floats are not a proposal; the validator has a flag to forbid them.
-                let mut flags = wasmparser::WasmFeatures::FLOATS;
+                // Floats are not a proposal; the validator has a flag to forbid them. Nor is its
+                // flag for types that need a heap of objects: without it even `externref` is
+                // refused, while what the proposals above bring in stays the measure with it.
+                let mut flags = wasmparser::WasmFeatures::FLOATS
+                    .union(wasmparser::WasmFeatures::GC_TYPES);
                 $(if self.$name { flags |= wasmparser::WasmFeatures::$wasmparser; })*
                 flags
             }

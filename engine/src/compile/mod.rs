@@ -1,1 +1,105 @@
-//! Compilation.
+//! A module's bytes to a code image: decoding, validation, code generation, layout.
+//!
+//! Pure: bytes in, bytes out, the same on every run whatever the number of threads, and no unsafe
+//! code. No type of the code generator leaves this module. The code follows the treaty in
+//! [`abi`](crate::abi).
+//!
+//! ```text
+//! bytes ── module::decode ──▶ ModuleInfo, bodies
+//!   data       active segments to memory images
+//!   translate  a body, validated on the way, to Cranelift IR     ┐
+//!   func       IR to machine code, traps, positions              ├ on every thread
+//!   trampoline host to wasm and back, for each signature         ┘
+//!   link       text with all calls resolved, tables in its order
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod data;
+mod error;
+mod func;
+mod isa;
+mod link;
+mod names;
+mod parallel;
+mod signature;
+mod trampoline;
+mod translate;
+mod trap;
+
+#[cfg(test)]
+mod tests;
+
+use std::thread;
+use std::time::Instant;
+
+use cranelift_entity::EntityRef;
+
+use crate::config::Settings;
+use crate::image::{ImageBuilder, Meta};
+use crate::module::decode;
+use crate::module::index::DefinedFuncIndex;
+pub use error::CompileError;
+use func::Job;
+use link::Linker;
+use translate::Environment;
+
+/// Compiles a module, binary or text, to a [code image](crate::image) for this machine.
+///
+/// Works on as many threads as the machine offers. Memory grows with the module: some ten times
+/// its size.
+///
+/// # Errors
+/// When the module is not accepted, with the offset of the fault in it; when this machine lacks
+/// what the code needs; when the code generator fails.
+pub fn compile(wasm: &[u8], settings: &Settings) -> Result<Vec<u8>, CompileError> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    compile_on(wasm, settings, threads)
+}
+
+fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8>, CompileError> {
+    let begin = Instant::now();
+    let target = isa::target(settings)?;
+    let binary = decode::to_binary(wasm)?;
+    let decode::Decoded { mut info, bodies, data, names } =
+        decode::decode(&binary, settings.features)?;
+
+    let mut image = ImageBuilder::new();
+    data::lay_out(&mut info, &data, &mut image);
+    names::store(&info, &names, &mut image);
+    drop((data, names));
+
+    let functions = bodies.len();
+    let env = Environment {
+        layout: info.layout(),
+        module: &info,
+        settings,
+        frontend: target.isa.frontend_config(),
+    };
+    let jobs = bodies
+        .into_iter()
+        .enumerate()
+        .map(|(n, body)| Job::Function(DefinedFuncIndex::new(n), Box::new(body)))
+        .chain(info.signatures.keys().map(Job::Entry))
+        .chain(info.signatures.keys().map(Job::Exit));
+    let mut linker = Linker::new(&*target.isa, functions, image);
+    parallel::run(&env, &*target.isa, jobs, threads, |code| linker.append(code))?;
+    let image = linker.finish();
+
+    let meta = Meta {
+        target: target.isa.triple().to_string(),
+        cpu_features: target.cpu_features,
+        settings: *settings,
+        module: info,
+    };
+    let blob = image.finish(&meta)?;
+    tracing::debug!(
+        functions,
+        wasm_bytes = wasm.len(),
+        image_bytes = blob.len(),
+        threads,
+        milliseconds = begin.elapsed().as_millis() as u64,
+        "module compiled"
+    );
+    Ok(blob)
+}

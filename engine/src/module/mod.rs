@@ -6,6 +6,7 @@
 
 pub mod decode;
 pub mod index;
+pub mod limits;
 pub mod types;
 
 use cranelift_entity::{EntityRef, PrimaryMap};

@@ -1,0 +1,188 @@
+//! One function at a time: translation, code generation, and what is kept of it.
+
+use cranelift_codegen::binemit::{Addend, Reloc};
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{ExternalName, Function};
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::{
+    CodegenError, CompiledCode, Context, FinalizedMachReloc, FinalizedRelocTarget,
+};
+use cranelift_frontend::FunctionBuilderContext;
+use wasmparser::FuncValidatorAllocations;
+
+use super::translate::{self, Buffers, Environment};
+use super::trap::trap_kind;
+use super::{CompileError, trampoline};
+use crate::module::decode::Body;
+use crate::module::index::{DefinedFuncIndex, SigIndex};
+
+/// A position for code that comes from no place in the module.
+pub(super) const NO_POSITION: u32 = u32::MAX;
+
+/// A piece of the text to make.
+pub(super) enum Job<'a> {
+    /// A function of the module.
+    Function(DefinedFuncIndex, Box<Body<'a>>),
+    /// The entry trampoline of a signature.
+    Entry(SigIndex),
+    /// The exit trampoline of a signature.
+    Exit(SigIndex),
+}
+
+/// Machine code with its tables. Offsets are from its start, in bytes.
+pub(super) struct Code {
+    pub(super) bytes: Box<[u8]>,
+    pub(super) align: u32,
+    pub(super) calls: Box<[Call]>,
+    /// Trapping instructions and their traps' numbers.
+    pub(super) traps: Box<[(u32, u8)]>,
+    /// Where the position in the module changes, and to what.
+    pub(super) positions: Box<[(u32, u32)]>,
+}
+
+/// A place that holds the distance to another function.
+pub(super) struct Call {
+    pub(super) offset: u32,
+    pub(super) kind: Reloc,
+    pub(super) addend: Addend,
+    pub(super) target: DefinedFuncIndex,
+}
+
+/// A compiler with its allocations, for one thread.
+pub(super) struct Compiler<'a> {
+    env: &'a Environment<'a>,
+    isa: &'a dyn TargetIsa,
+    context: Context,
+    control: ControlPlane,
+    buffers: Buffers,
+    trampolines: FunctionBuilderContext,
+    validator: FuncValidatorAllocations,
+}
+
+impl<'a> Compiler<'a> {
+    pub(super) fn new(env: &'a Environment<'a>, isa: &'a dyn TargetIsa) -> Self {
+        Compiler {
+            env,
+            isa,
+            context: Context::new(),
+            control: ControlPlane::default(),
+            buffers: Buffers::default(),
+            trampolines: FunctionBuilderContext::new(),
+            validator: FuncValidatorAllocations::default(),
+        }
+    }
+
+    /// Validates, translates and compiles.
+    ///
+    /// # Errors
+    /// When a function's body is not valid or the code generator refuses it.
+    pub(super) fn run(&mut self, job: Job<'_>) -> Result<Code, CompileError> {
+        self.context.clear();
+        let name = self.translate(job)?;
+        let fail = |reason: String| CompileError::Codegen { func: name.clone(), reason };
+        self.context
+            .compile(self.isa, &mut self.control)
+            .map_err(|error| fail(reason(&error.inner)))?;
+        let compiled = self.context.compiled_code();
+        let compiled = compiled.ok_or_else(|| fail("no code".to_string()))?;
+        collect(compiled, &self.context.func, self.isa, &name)
+    }
+
+    /// Fills the context's function and gives its name for messages.
+    fn translate(&mut self, job: Job<'_>) -> Result<String, CompileError> {
+        let func = &mut self.context.func;
+        let signatures = &self.env.module.signatures;
+        match job {
+            Job::Function(defined, body) => {
+                let index = self.env.module.func_index(defined);
+                let (validate, body) = *body;
+                let mut validator = validate.into_validator(std::mem::take(&mut self.validator));
+                let reader = body.get_binary_reader();
+                let buffers = &mut self.buffers;
+                translate::function(self.env, index, reader, &mut validator, func, buffers)?;
+                self.validator = validator.into_allocations();
+                Ok(index.to_string())
+            }
+            Job::Entry(sig) => {
+                trampoline::entry(&signatures[sig], self.isa, func, &mut self.trampolines);
+                Ok(format!("entry of {sig}"))
+            }
+            Job::Exit(sig) => {
+                trampoline::exit(&signatures[sig], self.isa, func, &mut self.trampolines);
+                Ok(format!("exit of {sig}"))
+            }
+        }
+    }
+}
+
+/// What the code generator says. Faults that its verifier finds are ours, so they are all told.
+fn reason(error: &CodegenError) -> String {
+    match error {
+        CodegenError::Verifier(errors) => errors.to_string().replace('\n', "; "),
+        other => other.to_string(),
+    }
+}
+
+/// Takes over what is needed of a compiled function.
+fn collect(
+    compiled: &CompiledCode,
+    func: &Function,
+    isa: &dyn TargetIsa,
+    name: &str,
+) -> Result<Code, CompileError> {
+    let buffer = &compiled.buffer;
+    let traps = buffer.traps().iter().map(|trap| {
+        let kind = trap_kind(trap.code).ok_or_else(|| CompileError::Codegen {
+            func: name.to_string(),
+            reason: format!("unknown trap code {}", trap.code),
+        })?;
+        Ok((trap.offset, kind.code()))
+    });
+    let mut traps = traps.collect::<Result<Vec<_>, CompileError>>()?;
+    traps.sort_unstable();
+    let calls = buffer.relocs().iter().map(|reloc| call(reloc, func, name));
+    Ok(Code {
+        bytes: buffer.data().into(),
+        align: buffer.alignment.max(isa.function_alignment().minimum),
+        calls: calls.collect::<Result<_, _>>()?,
+        traps: traps.into(),
+        positions: positions(compiled).into(),
+    })
+}
+
+/// A relocation as a call of a function of this module, which is all that may occur.
+fn call(reloc: &FinalizedMachReloc, func: &Function, name: &str) -> Result<Call, CompileError> {
+    if let FinalizedRelocTarget::ExternalName(ExternalName::User(target)) = reloc.target {
+        let target = &func.params.user_named_funcs()[target];
+        if target.namespace == 0 {
+            let (offset, kind, addend) = (reloc.offset, reloc.kind, reloc.addend);
+            let target = DefinedFuncIndex::from_u32(target.index);
+            return Ok(Call { offset, kind, addend, target });
+        }
+    }
+    let target = reloc.target.display(Some(&func.params));
+    Err(CompileError::Relocation { func: name.to_string(), target })
+}
+
+/// Where the position in the module changes; code in between belongs to the last.
+fn positions(compiled: &CompiledCode) -> Vec<(u32, u32)> {
+    let mut out: Vec<(u32, u32)> = Vec::new();
+    let mut end = 0;
+    let mut add = |start: u32, position: u32| match out.last_mut() {
+        Some(&mut (_, last)) if last == position => {}
+        Some(&mut (at, ref mut last)) if at == start => *last = position,
+        _ => out.push((start, position)),
+    };
+    for range in compiled.buffer.get_srclocs_sorted() {
+        if range.start > end || end == 0 {
+            add(end, NO_POSITION);
+        }
+        let known = !range.loc.is_default();
+        add(range.start, if known { range.loc.bits() } else { NO_POSITION });
+        end = range.end;
+    }
+    if end < compiled.buffer.data().len() as u32 {
+        add(end, NO_POSITION);
+    }
+    out
+}

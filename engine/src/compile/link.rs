@@ -1,0 +1,87 @@
+//! The text: all code behind each other, calls resolved, tables in text order.
+
+use cranelift_codegen::TextSectionBuilder;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::isa::TargetIsa;
+
+use super::CompileError;
+use super::func::Code;
+use crate::image::{ImageBuilder, Section};
+
+/// Most bytes of code of an image: the reach of a relative call, halved.
+const MAX_TEXT: u64 = 512 << 20;
+
+/// Collects code in the order of the image's function table.
+pub(super) struct Linker {
+    text: Box<dyn TextSectionBuilder>,
+    control: ControlPlane,
+    image: ImageBuilder,
+    /// Functions that can be called; trampolines come after them.
+    functions: usize,
+    appended: usize,
+    preferred_align: u32,
+}
+
+impl Linker {
+    pub(super) fn new(isa: &dyn TargetIsa, functions: usize, image: ImageBuilder) -> Linker {
+        Linker {
+            text: isa.text_section_builder(functions),
+            control: ControlPlane::default(),
+            image,
+            functions,
+            appended: 0,
+            preferred_align: isa.function_alignment().preferred,
+        }
+    }
+
+    /// Places the next piece of code.
+    ///
+    /// # Errors
+    /// When the text becomes too large or a call cannot be resolved.
+    pub(super) fn append(&mut self, code: &Code) -> Result<(), CompileError> {
+        let callable = self.appended < self.functions;
+        let align = code.align.max(self.preferred_align);
+        let start = self.text.append(callable, &code.bytes, align, &mut self.control);
+        let end = start + code.bytes.len() as u64;
+        if end > MAX_TEXT {
+            return Err(CompileError::CodeTooLarge { size: end, limit: MAX_TEXT });
+        }
+        for call in &code.calls {
+            let (target, at) = (call.target.as_u32(), start + u64::from(call.offset));
+            let known = (target as usize) < self.functions;
+            if !known || !self.text.resolve_reloc(at, call.kind, call.addend, target as usize) {
+                return Err(CompileError::Relocation {
+                    func: format!("number {} of the text", self.appended),
+                    target: format!("{:?} of function {target}", call.kind),
+                });
+            }
+        }
+        self.appended += 1;
+        self.tables(code, start as u32);
+        Ok(())
+    }
+
+    fn tables(&mut self, code: &Code, start: u32) {
+        let image = &mut self.image;
+        push(image, Section::Funcs, start);
+        push(image, Section::Funcs, code.bytes.len() as u32);
+        for &(offset, kind) in &code.traps {
+            push(image, Section::TrapOffsets, start + offset);
+            image.section(Section::TrapCodes).push(kind);
+        }
+        for &(offset, position) in &code.positions {
+            push(image, Section::AddressOffsets, start + offset);
+            push(image, Section::AddressPositions, position);
+        }
+    }
+
+    /// Resolves the calls and gives the image with text and tables.
+    pub(super) fn finish(mut self) -> ImageBuilder {
+        *self.image.section(Section::Text) = self.text.finish(&mut self.control);
+        self.image
+    }
+}
+
+fn push(image: &mut ImageBuilder, section: Section, word: u32) {
+    image.section(section).extend_from_slice(&word.to_le_bytes());
+}

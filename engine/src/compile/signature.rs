@@ -1,0 +1,61 @@
+//! Wasm types and signatures as the code generator's.
+
+use cranelift_codegen::ir::{AbiParam, ArgumentPurpose, Signature, Type, types};
+use cranelift_codegen::isa::CallConv;
+
+use crate::abi::builtins::{Builtin, BuiltinType};
+use crate::module::types::{FuncType, ValType};
+
+/// Pointers: contexts, code, memory bases, function references.
+pub(super) const POINTER: Type = types::I64;
+
+/// How a value of this type is held in registers, memory and the array form of trampolines.
+pub(super) fn value_type(ty: ValType) -> Type {
+    match ty {
+        ValType::I32 => types::I32,
+        ValType::I64 => types::I64,
+        ValType::F32 => types::F32,
+        ValType::F64 => types::F64,
+        ValType::V128 => types::I8X16,
+        ValType::Ref(ty) if ty.heap.is_func() => POINTER,
+        ValType::Ref(_) => types::I32,
+    }
+}
+
+/// The convention of wasm functions.
+pub(super) fn wasm_signature(ty: &FuncType) -> Signature {
+    let mut signature = Signature::new(CallConv::Tail);
+    signature.params.push(AbiParam::special(POINTER, ArgumentPurpose::VMContext));
+    signature.params.extend(ty.params.iter().map(|&ty| AbiParam::new(value_type(ty))));
+    signature.returns.extend(ty.results.iter().map(|&ty| AbiParam::new(value_type(ty))));
+    signature
+}
+
+/// The convention of a runtime call.
+pub(super) fn builtin_signature(builtin: Builtin) -> Signature {
+    let param = |ty: BuiltinType| match ty {
+        BuiltinType::I32 => AbiParam::new(types::I32).uext(),
+        BuiltinType::I64 => AbiParam::new(types::I64),
+    };
+    let mut signature = Signature::new(CallConv::SystemV);
+    signature.params.push(AbiParam::new(POINTER));
+    signature.params.extend(builtin.params().iter().map(|&ty| param(ty)));
+    signature.returns.push(param(builtin.result()));
+    signature
+}
+
+/// The convention of entry trampolines: `(ctx, code, values, store) -> u32`.
+pub(super) fn entry_signature() -> Signature {
+    let mut signature = Signature::new(CallConv::SystemV);
+    signature.params.extend([AbiParam::new(POINTER); 4]);
+    signature.returns.push(AbiParam::new(types::I32).uext());
+    signature
+}
+
+/// The convention in which exit trampolines call the host: `(record, values) -> u32`.
+pub(super) fn host_signature() -> Signature {
+    let mut signature = Signature::new(CallConv::SystemV);
+    signature.params.extend([AbiParam::new(POINTER); 2]);
+    signature.returns.push(AbiParam::new(types::I32).uext());
+    signature
+}

@@ -1,0 +1,301 @@
+//! Wasm operators to Cranelift IR, one family of operators a file.
+//!
+//! A function is translated in the pass that validates it. The translator keeps wasm's value stack
+//! as a stack of SSA values and its control stack as [`control::Frame`]s; locals are the frontend's
+//! variables. It relies on the validator having accepted an operator before it sees it. Operators
+//! that cannot be reached are only validated.
+
+mod call;
+mod control;
+mod entities;
+mod memory;
+mod numeric;
+mod reference;
+mod table;
+
+use cranelift_codegen::ir::{
+    AliasRegion, AliasRegionData, Function, GlobalValueData, InstBuilder, MemFlagsData, SourceLoc,
+    Type, UserFuncName, Value, types,
+};
+use cranelift_codegen::isa::TargetFrontendConfig;
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
+use wasmparser::{BinaryReader, FuncValidator, Operator, OperatorsReader, ValidatorResources};
+
+use super::CompileError;
+use super::signature::{POINTER, value_type, wasm_signature};
+use crate::abi::layout::{self, Layout};
+use crate::config::Settings;
+use crate::module::ModuleInfo;
+use crate::module::decode::val_type;
+use crate::module::index::FuncIndex;
+use control::Frame;
+use entities::Entities;
+
+/// What all functions of a module share.
+pub(super) struct Environment<'a> {
+    pub(super) module: &'a ModuleInfo,
+    pub(super) layout: Layout,
+    pub(super) settings: &'a Settings,
+    pub(super) frontend: TargetFrontendConfig,
+}
+
+/// Allocations that are reused from one function to the next.
+#[derive(Default)]
+pub(super) struct Buffers {
+    builder: FunctionBuilderContext,
+    stack: Vec<Value>,
+    control: Vec<Frame>,
+    entities: Entities,
+}
+
+/// Validates a function body and translates it into `func`.
+///
+/// # Errors
+/// When the body is not valid.
+pub(super) fn function(
+    env: &Environment<'_>,
+    index: FuncIndex,
+    reader: BinaryReader<'_>,
+    validator: &mut FuncValidator<ValidatorResources>,
+    func: &mut Function,
+    buffers: &mut Buffers,
+) -> Result<(), CompileError> {
+    let result = translate(env, index, reader, validator, func, buffers);
+    if result.is_err() {
+        // The builder is only reusable after a complete function.
+        *buffers = Buffers::default();
+    }
+    result
+}
+
+fn translate(
+    env: &Environment<'_>,
+    index: FuncIndex,
+    mut reader: BinaryReader<'_>,
+    validator: &mut FuncValidator<ValidatorResources>,
+    func: &mut Function,
+    buffers: &mut Buffers,
+) -> Result<(), CompileError> {
+    let ty = env.module.func_type(index);
+    func.signature = wasm_signature(ty);
+    func.name = UserFuncName::user(0, index.as_u32());
+    limit_stack(func);
+    buffers.stack.clear();
+    buffers.control.clear();
+    buffers.entities.clear();
+    let mut translator = Translator::new(env, func, buffers);
+    translator.begin(ty.params.len(), ty.results.len());
+    translator.declare_locals(&mut reader, validator)?;
+    let mut operators = OperatorsReader::new(reader);
+    while !operators.eof() {
+        let offset = operators.original_position();
+        let operator = operators.read()?;
+        validator.op(offset, &operator)?;
+        translator.operator(&operator, offset)?;
+    }
+    operators.finish()?;
+    translator.builder.finalize(env.frontend);
+    Ok(())
+}
+
+/// Every prologue compares the stack pointer with the limit in the context.
+fn limit_stack(func: &mut Function) {
+    let ctx = func.create_global_value(GlobalValueData::VMContext);
+    let flags = func.dfg.mem_flags.insert_unchecked(MemFlagsData::trusted().with_readonly());
+    func.stack_limit = Some(func.create_global_value(GlobalValueData::Load {
+        base: ctx,
+        offset: (layout::CTX_STACK_LIMIT as i32).into(),
+        global_type: POINTER,
+        flags,
+    }));
+}
+
+/// Memory that accesses of different kinds never share.
+struct Regions {
+    /// Linear memories.
+    heap: AliasRegion,
+    /// Elements of tables.
+    table: AliasRegion,
+    /// Contexts and what they point to, globals among it.
+    ctx: AliasRegion,
+}
+
+impl Regions {
+    fn new(func: &mut Function) -> Regions {
+        let mut region = |user_id, description: &'static str| {
+            func.dfg
+                .alias_regions
+                .insert(AliasRegionData { user_id, description: description.into() })
+        };
+        Regions { heap: region(0, "heap"), table: region(1, "table"), ctx: region(2, "ctx") }
+    }
+}
+
+/// The state of a translation.
+struct Translator<'a, 'f> {
+    env: &'a Environment<'a>,
+    builder: FunctionBuilder<'f>,
+    regions: Regions,
+    entities: &'f mut Entities,
+    /// Wasm's value stack.
+    stack: &'f mut Vec<Value>,
+    /// Wasm's control stack; the first frame is the function's body.
+    control: &'f mut Vec<Frame>,
+    /// Whether the next operator can be reached.
+    reachable: bool,
+    /// The function's context.
+    ctx: Value,
+}
+
+impl<'a, 'f> Translator<'a, 'f> {
+    fn new(env: &'a Environment<'a>, func: &'f mut Function, buffers: &'f mut Buffers) -> Self {
+        let regions = Regions::new(func);
+        let mut builder = FunctionBuilder::new(func, &mut buffers.builder);
+        let start = builder.create_block();
+        builder.append_block_params_for_function_params(start);
+        builder.switch_to_block(start);
+        builder.seal_block(start);
+        let ctx = builder.block_params(start)[0];
+        Translator {
+            env,
+            builder,
+            regions,
+            entities: &mut buffers.entities,
+            stack: &mut buffers.stack,
+            control: &mut buffers.control,
+            reachable: true,
+            ctx,
+        }
+    }
+
+    /// Declares the parameters as locals and opens the body's frame.
+    fn begin(&mut self, params: usize, results: usize) {
+        for n in 1..=params {
+            let Some(block) = self.builder.current_block() else { break };
+            let value = self.builder.block_params(block)[n];
+            let ty = self.builder.func.dfg.value_type(value);
+            let local = self.builder.declare_var(ty);
+            self.builder.def_var(local, value);
+        }
+        self.control.push(Frame::body(results));
+    }
+
+    /// Reads the declarations of locals; all begin as zero.
+    fn declare_locals(
+        &mut self,
+        reader: &mut BinaryReader<'_>,
+        validator: &mut FuncValidator<ValidatorResources>,
+    ) -> Result<(), CompileError> {
+        for _ in 0..reader.read_var_u32()? {
+            let offset = reader.original_position();
+            let (count, ty) = (reader.read()?, reader.read()?);
+            validator.define_locals(offset, count, ty)?;
+            let ty = value_type(val_type(ty)?);
+            if count > 0 {
+                let zero = self.zero(ty);
+                for _ in 0..count {
+                    let local = self.builder.declare_var(ty);
+                    self.builder.def_var(local, zero);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn zero(&mut self, ty: Type) -> Value {
+        match ty {
+            types::F32 => self.builder.ins().f32const(0.0),
+            types::F64 => self.builder.ins().f64const(0.0),
+            ty if ty.is_vector() => {
+                let zero = self.builder.ins().iconst(types::I8, 0);
+                self.builder.ins().splat(ty, zero)
+            }
+            ty => self.builder.ins().iconst(ty, 0),
+        }
+    }
+
+    /// Translates one operator, whose first byte is at `offset` in the module.
+    fn operator(&mut self, op: &Operator<'_>, offset: u64) -> Result<(), CompileError> {
+        if !self.reachable {
+            self.unreachable_operator(op);
+            return Ok(());
+        }
+        self.builder.set_srcloc(SourceLoc::new(offset as u32));
+        let known = self.numeric(op)
+            || self.local(op)
+            || self.memory_access(op)
+            || self.control(op)?
+            || self.call(op)
+            || self.memory(op)
+            || self.reference(op)?
+            || self.table(op);
+        if known {
+            return Ok(());
+        }
+        let operator = format!("{op:?}");
+        let operator = operator.split([' ', '{']).next().unwrap_or_default().to_string();
+        Err(CompileError::Operator { operator, offset })
+    }
+
+    /// Locals and values that only move.
+    fn local(&mut self, op: &Operator<'_>) -> bool {
+        match *op {
+            Operator::Nop => {}
+            Operator::Drop => {
+                self.pop();
+            }
+            Operator::LocalGet { local_index } => {
+                let value = self.builder.use_var(Variable::from_u32(local_index));
+                self.push(value);
+            }
+            Operator::LocalSet { local_index } => {
+                let value = self.pop();
+                self.builder.def_var(Variable::from_u32(local_index), value);
+            }
+            Operator::LocalTee { local_index } => {
+                let value = self.peek();
+                self.builder.def_var(Variable::from_u32(local_index), value);
+            }
+            Operator::Select | Operator::TypedSelect { .. } => {
+                let [if_true, if_false, condition] = self.pop_n();
+                let value = self.builder.ins().select(condition, if_true, if_false);
+                self.push(value);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn push(&mut self, value: Value) {
+        self.stack.push(value);
+    }
+
+    /// The validator has proved that there is one.
+    fn pop(&mut self) -> Value {
+        let [value] = self.pop_n();
+        value
+    }
+
+    /// Operands of an operator, the first pushed first.
+    fn pop_n<const N: usize>(&mut self) -> [Value; N] {
+        let at = self.stack.len() - N;
+        let values = std::array::from_fn(|n| self.stack[at + n]);
+        self.stack.truncate(at);
+        values
+    }
+
+    fn peek(&self) -> Value {
+        self.stack[self.stack.len() - 1]
+    }
+
+    /// Flags for what lies in a context or is reached from it: always mapped and aligned.
+    fn ctx_flags(&self) -> MemFlagsData {
+        MemFlagsData::trusted().with_alias_region(Some(self.regions.ctx))
+    }
+
+    /// Loads what does not change while an instance lives.
+    fn load_constant(&mut self, ty: Type, from: Value, offset: u32) -> Value {
+        let flags = self.ctx_flags().with_readonly().with_can_move();
+        self.builder.ins().load(ty, flags, from, offset as i32)
+    }
+}

@@ -1,0 +1,261 @@
+//! One method for each section. The validator has seen it before.
+
+use std::collections::HashMap;
+
+use cranelift_entity::EntityRef;
+use wasmparser::{
+    CompositeInnerType, DataKind, DataSectionReader, ElementItems as Items, ElementKind,
+    ElementSectionReader, ExportSectionReader, ExternalKind, FunctionSectionReader,
+    GlobalSectionReader, ImportSectionReader, MemorySectionReader, TableInit, TableSectionReader,
+    TypeRef, TypeSectionReader,
+};
+
+use super::{DecodeError, Decoder, const_expr, limit_count, types};
+use crate::module::index::{FuncIndex, SigIndex, TypeIndex};
+use crate::module::types::{FuncType, ValType};
+use crate::module::{
+    ConstExpr, ConstOp, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, Export,
+    ExportIndex, Function, Import, ImportType, limits,
+};
+
+/// A typed index.
+pub(super) fn index<I: EntityRef>(n: u32) -> I {
+    I::new(n as usize)
+}
+
+impl<'a> Decoder<'a> {
+    pub(super) fn types(&mut self, reader: TypeSectionReader<'a>) -> Result<(), DecodeError> {
+        let mut known: HashMap<FuncType, SigIndex> = HashMap::new();
+        for group in reader {
+            for ty in group?.into_types() {
+                let ty = match ty.composite_type.inner {
+                    CompositeInnerType::Func(ty) => types::func_type(&ty)?,
+                    other => {
+                        let message = format!("type `{other}` is not supported");
+                        return Err(DecodeError::Invalid { offset: 0, message });
+                    }
+                };
+                let info = &mut self.out.info;
+                let signature = match known.get(&ty) {
+                    Some(&signature) => signature,
+                    None => *known.entry(ty.clone()).or_insert(info.signatures.push(ty)),
+                };
+                info.types.push(signature);
+            }
+        }
+        limit_count("types", self.out.info.types.len(), limits::TYPES as usize)
+    }
+
+    fn signature(&self, ty: u32) -> SigIndex {
+        self.out.info.types[index::<TypeIndex>(ty)]
+    }
+
+    pub(super) fn imports(&mut self, reader: ImportSectionReader<'a>) -> Result<(), DecodeError> {
+        for import in reader.into_imports() {
+            let import = import?;
+            let ty = match import.ty {
+                TypeRef::Func(ty) => {
+                    let signature = self.signature(ty);
+                    self.push_func(signature);
+                    ImportType::Func(signature)
+                }
+                TypeRef::Table(ty) => {
+                    let ty = types::table_type(ty)?;
+                    self.out.info.tables.push(ty);
+                    ImportType::Table(ty)
+                }
+                TypeRef::Memory(ty) => {
+                    let ty = types::memory_type(ty);
+                    self.out.info.memories.push(ty);
+                    ImportType::Memory(ty)
+                }
+                TypeRef::Global(ty) => {
+                    let ty = types::global_type(ty)?;
+                    self.out.info.globals.push(ty);
+                    ImportType::Global(ty)
+                }
+                other @ (TypeRef::Tag(_) | TypeRef::FuncExact(_)) => {
+                    let message = format!("import of {other:?} is not supported");
+                    return Err(DecodeError::Invalid { offset: 0, message });
+                }
+            };
+            let (module, name) = (import.module.to_owned(), import.name.to_owned());
+            self.out.info.imports.push(Import { module, name, ty });
+        }
+        let info = &mut self.out.info;
+        info.imported.functions = info.functions.len() as u32;
+        info.imported.tables = info.tables.len() as u32;
+        info.imported.memories = info.memories.len() as u32;
+        info.imported.globals = info.globals.len() as u32;
+        self.check_spaces()
+    }
+
+    /// The limits once more, for index spaces of imports and definitions together.
+    fn check_spaces(&self) -> Result<(), DecodeError> {
+        let info = &self.out.info;
+        limit_count("functions", info.functions.len(), limits::FUNCTIONS as usize)?;
+        limit_count("tables", info.tables.len(), limits::TABLES as usize)?;
+        limit_count("memories", info.memories.len(), limits::MEMORIES as usize)?;
+        limit_count("globals", info.globals.len(), limits::GLOBALS as usize)
+    }
+
+    fn push_func(&mut self, signature: SigIndex) {
+        self.out.info.functions.push(Function { signature, func_ref: None });
+    }
+
+    pub(super) fn functions(
+        &mut self,
+        reader: FunctionSectionReader<'a>,
+    ) -> Result<(), DecodeError> {
+        for ty in reader {
+            let signature = self.signature(ty?);
+            self.push_func(signature);
+        }
+        self.check_spaces()
+    }
+
+    pub(super) fn tables(&mut self, reader: TableSectionReader<'a>) -> Result<(), DecodeError> {
+        for table in reader {
+            let table = table?;
+            let init = match table.init {
+                TableInit::RefNull => None,
+                TableInit::Expr(expr) => Some(self.const_expr(&expr)?),
+            };
+            self.out.info.tables.push(types::table_type(table.ty)?);
+            self.out.info.table_inits.push(init);
+        }
+        self.check_spaces()
+    }
+
+    pub(super) fn memories(&mut self, reader: MemorySectionReader<'a>) -> Result<(), DecodeError> {
+        for memory in reader {
+            self.out.info.memories.push(types::memory_type(memory?));
+        }
+        self.check_spaces()
+    }
+
+    pub(super) fn globals(&mut self, reader: GlobalSectionReader<'a>) -> Result<(), DecodeError> {
+        for global in reader {
+            let global = global?;
+            let init = self.const_expr(&global.init_expr)?;
+            self.out.info.globals.push(types::global_type(global.ty)?);
+            self.out.info.global_inits.push(init);
+        }
+        self.check_spaces()
+    }
+
+    pub(super) fn exports(&mut self, reader: ExportSectionReader<'a>) -> Result<(), DecodeError> {
+        for export in reader {
+            let export = export?;
+            let index = match export.kind {
+                ExternalKind::Func => {
+                    let func = index(export.index);
+                    self.escaped.push(func);
+                    ExportIndex::Func(func)
+                }
+                ExternalKind::Table => ExportIndex::Table(index(export.index)),
+                ExternalKind::Memory => ExportIndex::Memory(index(export.index)),
+                ExternalKind::Global => ExportIndex::Global(index(export.index)),
+                other @ (ExternalKind::Tag | ExternalKind::FuncExact) => {
+                    let message = format!("export of {other:?} is not supported");
+                    return Err(DecodeError::Invalid { offset: 0, message });
+                }
+            };
+            self.out.info.exports.push(Export { name: export.name.to_owned(), index });
+        }
+        Ok(())
+    }
+
+    pub(super) fn element_segments(
+        &mut self,
+        reader: ElementSectionReader<'a>,
+    ) -> Result<(), DecodeError> {
+        for segment in reader {
+            let segment = segment?;
+            let mode = match &segment.kind {
+                ElementKind::Passive => ElementMode::Passive,
+                ElementKind::Declared => ElementMode::Declared,
+                ElementKind::Active { table_index, offset_expr } => ElementMode::Active {
+                    table: index(table_index.unwrap_or(0)),
+                    offset: self.const_expr(offset_expr)?,
+                },
+            };
+            let (ty, items) = self.element_items(segment.items)?;
+            self.out.info.elements.push(ElementSegment { mode, ty, items });
+        }
+        Ok(())
+    }
+
+    fn element_items(&mut self, items: Items<'a>) -> Result<(ValType, ElementItems), DecodeError> {
+        match items {
+            Items::Functions(reader) => {
+                self.count_elements(reader.count())?;
+                let funcs = reader
+                    .into_iter()
+                    .map(|func| func.map(index::<FuncIndex>))
+                    .collect::<Result<Vec<_>, _>>()?;
+                self.escaped.extend_from_slice(&funcs);
+                Ok((ValType::FUNCREF, ElementItems::Functions(funcs)))
+            }
+            Items::Expressions(ty, reader) => {
+                self.count_elements(reader.count())?;
+                let exprs = reader
+                    .into_iter()
+                    .map(|expr| self.const_expr(&expr?))
+                    .collect::<Result<Vec<_>, _>>()?;
+                Ok((ValType::Ref(types::ref_type(ty)?), shorten(exprs)))
+            }
+        }
+    }
+
+    fn count_elements(&mut self, count: u32) -> Result<(), DecodeError> {
+        self.elements += count as usize;
+        limit_count("elements in its element segments", self.elements, limits::ELEMENTS)
+    }
+
+    pub(super) fn data_segments(
+        &mut self,
+        reader: DataSectionReader<'a>,
+    ) -> Result<(), DecodeError> {
+        for segment in reader {
+            let segment = segment?;
+            let mode = match &segment.kind {
+                DataKind::Passive => DataMode::Passive,
+                DataKind::Active { memory_index, offset_expr } => DataMode::Active {
+                    memory: index(*memory_index),
+                    offset: self.const_expr(offset_expr)?,
+                },
+            };
+            let len = segment.data.len() as u64;
+            self.out.info.data.push(DataSegment { mode, offset: 0, len });
+            self.out.data.push(segment.data);
+        }
+        Ok(())
+    }
+
+    /// Decodes a constant expression and notes the functions it makes references to.
+    fn const_expr(&mut self, expr: &wasmparser::ConstExpr<'a>) -> Result<ConstExpr, DecodeError> {
+        let expr = const_expr::decode(expr)?;
+        self.const_operators += expr.ops.len();
+        let (count, limit) = (self.const_operators, limits::CONST_OPERATORS_TOTAL);
+        limit_count("operators in its constant expressions", count, limit)?;
+        for op in &expr.ops {
+            if let ConstOp::RefFunc(func) = op {
+                self.escaped.push(*func);
+            }
+        }
+        Ok(expr)
+    }
+}
+
+/// The short form of elements that are all plain functions.
+fn shorten(exprs: Vec<ConstExpr>) -> ElementItems {
+    let funcs = exprs.iter().map(|expr| match expr.ops[..] {
+        [ConstOp::RefFunc(func)] => Some(func),
+        _ => None,
+    });
+    match funcs.collect() {
+        Some(funcs) => ElementItems::Functions(funcs),
+        None => ElementItems::Expressions(exprs),
+    }
+}

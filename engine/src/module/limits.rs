@@ -1,0 +1,50 @@
+//! What is refused although the specification allows it, each with its reason, in one place.
+//!
+//! The validator has limits of its own, agreed among engines (a million functions, 50,000 locals,
+//! bodies of 7,654,321 bytes, 1,000 parameters); the ones here are tighter or additional. They
+//! bound memory and time of a compilation by what its input costs to send.
+
+/// Bytes of a binary module. The largest known programs (language runtimes with their libraries)
+/// are below 120 MiB; the module, its code and the tables stay below the worker's memory limit.
+pub const MODULE_BYTES: u64 = 256 << 20;
+
+/// Bytes of a text module. Text takes some fifty times its size to parse, and is written by hand
+/// or for tests.
+pub const TEXT_BYTES: u64 = 16 << 20;
+
+/// Entries of the type section. Each distinct signature costs two trampolines.
+pub const TYPES: u32 = 100_000;
+
+/// Functions, imported and defined. Four times the largest known program; keeps the context's
+/// array of function reference records below 8 MiB.
+pub const FUNCTIONS: u32 = 400_000;
+
+/// Globals. They lie in the context, 16 bytes each; position-independent libraries have some
+/// thousand of them.
+pub const GLOBALS: u32 = 100_000;
+
+/// Tables. Each costs address space of its own.
+pub const TABLES: u32 = 1_000;
+
+/// Linear memories. Each reserves 6 GiB of address space, of which a process has 128 TiB.
+pub const MEMORIES: u32 = 100;
+
+/// Elements in all element segments together. They are kept decoded in the image's metadata.
+pub const ELEMENTS: usize = 10_000_000;
+
+/// Operators of a constant expression. Programs use one to three; each is kept decoded.
+pub const CONST_OPERATORS: usize = 1_000;
+
+/// Operators of all constant expressions that are not the index of a function.
+pub const CONST_OPERATORS_TOTAL: usize = 4_000_000;
+
+/// Bytes kept of a function's name. Mangled names of generic code reach some thousand bytes; a
+/// backtrace shows less.
+pub const NAME_BYTES: usize = 1024;
+
+/// Bytes of all names kept. Names that come later are dropped; they only serve backtraces.
+pub const NAMES_BYTES: usize = 32 << 20;
+
+/// Bytes of initial memory contents that may be laid out in addition to the data's own size, when
+/// scattered segments each fill a page of their own. Beyond it, segments are copied at start.
+pub const MEMORY_IMAGE_SLACK: usize = 4 << 20;
