@@ -9,3 +9,4 @@ pub mod compile;
 pub mod config;
 pub mod image;
 pub mod module;
+pub mod wasi;
