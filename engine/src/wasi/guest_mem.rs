@@ -269,6 +269,7 @@ mod tests {
         for (n, buffer) in (1..).zip(buffers.iter_mut()) {
             buffer.fill(n);
         }
+        drop(buffers);
         assert_eq!((bytes[300..303].to_vec(), bytes[256], bytes[200]), (vec![1; 3], 2, 3));
     }
 

@@ -133,10 +133,14 @@ impl File {
         self.terminal
     }
 
-    /// Whether it has a position: pipes and terminals have none.
+    /// Whether it has a position: pipes, terminals and sockets have none.
     #[must_use]
     pub fn is_seekable(&self) -> bool {
-        !self.terminal && !matches!(self.kind, Kind::Pipe | Kind::Unknown)
+        match self.kind {
+            Kind::RegularFile | Kind::BlockDevice => true,
+            Kind::CharacterDevice => !self.terminal,
+            _ => false,
+        }
     }
 
     /// What it was opened for.

@@ -181,6 +181,7 @@ mod tests {
 
         rustix::io::write(&writer, b"x").unwrap();
         assert!(is_ready(reader.as_fd(), PollFlags::IN).unwrap());
+        drop(waiter);
         drop(writer);
         let mut waiter = Waiter::default();
         let end = waiter.add(reader.as_fd(), Interest::Read);

@@ -18,3 +18,6 @@ pub mod random;
 pub mod rights;
 pub mod sock;
 mod types;
+
+#[cfg(test)]
+mod tests;
