@@ -11,6 +11,7 @@ pub mod environ;
 pub mod errno;
 pub mod fd;
 pub mod file;
+pub mod link;
 pub mod path;
 pub mod poll;
 pub mod proc;
@@ -18,6 +19,9 @@ pub mod random;
 pub mod rights;
 pub mod sock;
 mod types;
+
+pub use link::{MODULE, add_to_linker};
+pub use proc::ProcExit;
 
 #[cfg(test)]
 mod tests;
