@@ -10,4 +10,5 @@ pub mod compile;
 pub mod config;
 pub mod image;
 pub mod module;
+pub mod runtime;
 pub mod wasi;

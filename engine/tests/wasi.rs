@@ -1,5 +1,7 @@
 //! WASI programs from text to exit code: compiled, linked and run.
 
+#![allow(clippy::unwrap_used, reason = "in tests, helpers too fail by panic")]
+
 use std::fs;
 use std::fs::File;
 use std::io::{Read, Write};
