@@ -207,14 +207,18 @@ impl Translator<'_, '_> {
         size: u64,
     ) -> Address {
         let code = trap_code(TrapKind::MemoryOutOfBounds);
-        // Past 2^64 the access is out of bounds whatever the index.
-        let (reach, overflow) = offset.overflowing_add(size);
-        let reach = self.builder.ins().iconst(types::I64, reach as i64);
-        if overflow {
-            let always = self.builder.ins().iconst(types::I8, 1);
-            self.builder.ins().trapnz(always, code);
-        }
-        let end = self.builder.ins().uadd_overflow_trap(index, reach, code);
+        let end = match offset.checked_add(size) {
+            // An index of 32 bits cannot carry the sum past 2^64.
+            Some(reach) if !self.env.module.memories[memory].memory64 => {
+                self.builder.ins().iadd_imm_u(index, reach as i64)
+            }
+            Some(reach) => {
+                let reach = self.builder.ins().iconst(types::I64, reach as i64);
+                self.builder.ins().uadd_overflow_trap(index, reach, code)
+            }
+            // Out of bounds whatever the index.
+            None => self.builder.ins().iconst(types::I64, -1),
+        };
         let length = self.memory_length(memory);
         let outside = self.builder.ins().icmp(IntCC::UnsignedGreaterThan, end, length);
         self.builder.ins().trapnz(outside, code);

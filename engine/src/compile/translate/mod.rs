@@ -25,9 +25,9 @@ use super::CompileError;
 use super::signature::{POINTER, value_type, wasm_signature};
 use crate::abi::layout::{self, Layout};
 use crate::config::Settings;
-use crate::module::ModuleInfo;
 use crate::module::decode::val_type;
 use crate::module::index::FuncIndex;
+use crate::module::{ModuleInfo, limits};
 use control::Frame;
 use entities::Entities;
 
@@ -92,6 +92,10 @@ fn translate(
         let operator = operators.read()?;
         validator.op(offset, &operator)?;
         translator.operator(&operator, offset)?;
+        if translator.passed > limits::PASSED_VALUES {
+            let (func, limit) = (index.to_string(), limits::PASSED_VALUES);
+            return Err(CompileError::TooComplex { func, limit });
+        }
     }
     operators.finish()?;
     translator.builder.finalize(env.frontend);
@@ -145,6 +149,8 @@ struct Translator<'a, 'f> {
     reachable: bool,
     /// The function's context.
     ctx: Value,
+    /// Values that branches and calls have passed so far.
+    passed: usize,
 }
 
 impl<'a, 'f> Translator<'a, 'f> {
@@ -165,6 +171,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             control: &mut buffers.control,
             reachable: true,
             ctx,
+            passed: 0,
         }
     }
 
