@@ -1,0 +1,90 @@
+//! Names and signatures of the runtime calls that compiled code makes, once.
+//!
+//! A runtime call is a System V function reached through the pointer table in the context
+//! ([`layout::CTX_BUILTINS`](super::layout::CTX_BUILTINS)), so an image needs no relocation. The
+//! first parameter of each is the context. `status` results are 0 for success; anything else means
+//! that the store holds a pending error and the caller must trap with
+//! [`TrapKind::Host`](super::trap::TrapKind::Host) at once.
+
+/// Expands `$callback!` with the list of runtime calls: `name(params…) -> result;` in table order.
+///
+/// Types are `i32` and `i64`; both are passed zero-extended. Memory offsets and lengths are i64 so
+/// that 32- and 64-bit memories share one call.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! for_each_builtin {
+    ($callback:ident) => {
+        $callback! {
+            /// `memory.grow`: previous size in pages, or -1.
+            memory_grow(memory: i32, delta: i64) -> i64;
+            /// `memory.copy`: status.
+            memory_copy(dst_memory: i32, dst: i64, src_memory: i32, src: i64, len: i64) -> i32;
+            /// `memory.fill`: status.
+            memory_fill(memory: i32, dst: i64, value: i32, len: i64) -> i32;
+            /// `memory.init`: status.
+            memory_init(memory: i32, data: i32, dst: i64, src: i32, len: i32) -> i32;
+            /// `data.drop`: status, always 0.
+            data_drop(data: i32) -> i32;
+            /// `table.grow`; `init` is the raw element: previous size in elements, or -1.
+            table_grow(table: i32, init: i64, delta: i64) -> i64;
+            /// `table.fill`; `value` is the raw element: status.
+            table_fill(table: i32, dst: i64, value: i64, len: i64) -> i32;
+            /// `table.copy`: status.
+            table_copy(dst_table: i32, dst: i64, src_table: i32, src: i64, len: i64) -> i32;
+            /// `table.init`: status.
+            table_init(table: i32, elem: i32, dst: i64, src: i32, len: i32) -> i32;
+            /// `elem.drop`: status, always 0.
+            elem_drop(elem: i32) -> i32;
+        }
+    };
+}
+
+/// Width of a parameter or result of a runtime call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum BuiltinType {
+    I32,
+    I64,
+}
+
+macro_rules! type_of {
+    (i32) => {
+        BuiltinType::I32
+    };
+    (i64) => {
+        BuiltinType::I64
+    };
+}
+
+macro_rules! declare {
+    ($($(#[$doc:meta])* $name:ident($($param:ident: $ty:ident),*) -> $result:ident;)*) => {
+        /// A runtime call; the discriminant is its place in the pointer table.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(non_camel_case_types, reason = "one list gives both the enum and the functions")]
+        #[repr(u8)]
+        pub enum Builtin { $($(#[$doc])* $name,)* }
+
+        impl Builtin {
+            /// All calls in table order.
+            pub const ALL: &'static [Builtin] = &[$(Builtin::$name),*];
+
+            /// Parameters after the context.
+            #[must_use]
+            pub fn params(self) -> &'static [BuiltinType] {
+                match self { $(Builtin::$name => &[$(type_of!($ty)),*],)* }
+            }
+
+            /// The result.
+            #[must_use]
+            pub fn result(self) -> BuiltinType {
+                match self { $(Builtin::$name => type_of!($result),)* }
+            }
+
+            /// Byte offset in the pointer table.
+            #[must_use]
+            pub fn offset(self) -> u32 { self as u32 * 8 }
+        }
+    };
+}
+
+for_each_builtin!(declare);

@@ -1,0 +1,99 @@
+//! Every choice that can change generated code or what is accepted, in one place.
+//!
+//! All of it is part of a code image's identity: an image runs only under settings equal to those
+//! that made it.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! features {
+    ($($(#[$doc:meta])* $name:ident = $default:literal, $wasmparser:ident, $label:literal;)*) => {
+        /// The WebAssembly proposals beyond the first version, by name: the one list.
+        ///
+        /// A module that uses what is off is refused by the validator.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub struct Features { $($(#[$doc])* pub $name: bool,)* }
+
+        impl Default for Features {
+            fn default() -> Self { Features { $($name: $default,)* } }
+        }
+
+        impl Features {
+            /// The validator's flags for this list: nothing comes from the validator's own defaults.
+            #[must_use]
+            pub fn to_wasmparser(self) -> wasmparser::WasmFeatures {
+                // Floats are not a proposal; the validator has a flag to forbid them.
+                let mut flags = wasmparser::WasmFeatures::FLOATS;
+                $(if self.$name { flags |= wasmparser::WasmFeatures::$wasmparser; })*
+                flags
+            }
+
+            /// Names and states, in the list's order.
+            pub fn iter(self) -> impl Iterator<Item = (&'static str, bool)> {
+                [$(($label, self.$name)),*].into_iter()
+            }
+        }
+    };
+}
+
+features! {
+    /// Import and export of mutable globals.
+    mutable_global = true, MUTABLE_GLOBAL, "mutable-global";
+    /// Sign-extension operators.
+    sign_extension = true, SIGN_EXTENSION, "sign-extension";
+    /// Saturating float-to-integer conversions.
+    saturating_float_to_int = true, SATURATING_FLOAT_TO_INT, "saturating-float-to-int";
+    /// Several results and block parameters.
+    multi_value = true, MULTI_VALUE, "multi-value";
+    /// `memory.copy`, `memory.fill`, passive segments.
+    bulk_memory = true, BULK_MEMORY, "bulk-memory";
+    /// `funcref`, `externref`, several tables.
+    reference_types = true, REFERENCE_TYPES, "reference-types";
+    /// Arithmetic in constant expressions.
+    extended_const = true, EXTENDED_CONST, "extended-const";
+}
+
+/// How hard the compiler tries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum OptLevel {
+    /// No optimisation; fastest to compile.
+    None,
+    /// Full optimisation for speed.
+    #[default]
+    Speed,
+}
+
+/// Where compiled code finds the base of linear memory 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Addressing {
+    /// In the context: any number of instances and memories in a process.
+    #[default]
+    Generic,
+    /// At the fixed address [`DEDICATED_BASE`], compiled in: one main instance in a process.
+    Dedicated,
+}
+
+/// Address of byte 0 of linear memory 0 under [`Addressing::Dedicated`].
+///
+/// Low enough that base + static offset fits a signed 32-bit displacement, and above what a
+/// position-dependent executable and its early heap occupy.
+pub const DEDICATED_BASE: u64 = 0x1000_0000;
+
+/// Address space reserved from byte 0 of a memory with 32-bit indices, in bytes.
+pub const MEMORY_RESERVATION: u64 = 4 << 30;
+
+/// Inaccessible address space after the reservation, in bytes: accesses whose static offset is
+/// below this need no bounds check.
+pub const MEMORY_GUARD: u64 = 2 << 30;
+
+/// What a compilation depends on besides the module and the host's CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Settings {
+    /// Accepted proposals.
+    pub features: Features,
+    /// Optimisation.
+    pub opt_level: OptLevel,
+    /// Base of memory 0.
+    pub addressing: Addressing,
+    /// Run Cranelift's verifier on every function: on in all tests.
+    pub verifier: bool,
+}

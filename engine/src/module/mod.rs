@@ -1,0 +1,258 @@
+//! Bytes to a validated description: everything about a module but its code.
+//!
+//! [`decode`] validates with wasmparser against an explicit feature list and collects
+//! [`ModuleInfo`], which compilation and instantiation share. It is plain data without borrowed
+//! bytes and is stored inside a code image.
+
+pub mod decode;
+pub mod index;
+pub mod types;
+
+use cranelift_entity::{EntityRef, PrimaryMap};
+use serde::{Deserialize, Serialize};
+
+use crate::abi::layout::{Layout, Shape};
+use index::{
+    DataIndex, DefinedFuncIndex, ElemIndex, FuncIndex, GlobalIndex, MemoryIndex, SigIndex,
+    TableIndex, TypeIndex,
+};
+use types::{FuncType, GlobalType, MemoryType, TableType, ValType};
+
+/// A validated module without its code.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModuleInfo {
+    /// Distinct signatures, in order of first use in the type section.
+    pub signatures: PrimaryMap<SigIndex, FuncType>,
+    /// The signature of each entry of the type section.
+    pub types: PrimaryMap<TypeIndex, SigIndex>,
+    /// Imports in order.
+    pub imports: Vec<Import>,
+    /// Exports in order; names are unique.
+    pub exports: Vec<Export>,
+    /// Functions, imported ones first.
+    pub functions: PrimaryMap<FuncIndex, Function>,
+    /// Tables, imported ones first.
+    pub tables: PrimaryMap<TableIndex, TableType>,
+    /// Memories, imported ones first.
+    pub memories: PrimaryMap<MemoryIndex, MemoryType>,
+    /// Globals, imported ones first.
+    pub globals: PrimaryMap<GlobalIndex, GlobalType>,
+    /// How many of each index space are imports.
+    pub imported: ImportCounts,
+    /// Initial values of the defined globals, in order.
+    pub global_inits: Vec<ConstExpr>,
+    /// Initial element values of the defined tables, in order; `None` is null.
+    pub table_inits: Vec<Option<ConstExpr>>,
+    /// Element segments.
+    pub elements: PrimaryMap<ElemIndex, ElementSegment>,
+    /// Data segments; their bytes are in the image's data section.
+    pub data: PrimaryMap<DataIndex, DataSegment>,
+    /// The start function.
+    pub start: Option<FuncIndex>,
+    /// Number of functions that may become references.
+    pub escaped_funcs: u32,
+    /// Initial contents of defined memories that could be laid out when compiling. Active segments
+    /// covered by it have the mode [`DataMode::Static`].
+    pub memory_images: Vec<MemoryImage>,
+    /// The module's name from its name section.
+    pub name: Option<String>,
+}
+
+/// How many entries of each index space are imports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct ImportCounts {
+    pub functions: u32,
+    pub tables: u32,
+    pub memories: u32,
+    pub globals: u32,
+}
+
+/// A function of the index space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Function {
+    /// Its signature.
+    pub signature: SigIndex,
+    /// Its place among the context's function reference records, if it may become a reference:
+    /// exported, in an element segment, or named by `ref.func`.
+    pub func_ref: Option<u32>,
+}
+
+/// An import. Its index within its kind's space is its rank among imports of that kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "names of the specification")]
+pub struct Import {
+    pub module: String,
+    pub name: String,
+    pub ty: ImportType,
+}
+
+/// What is imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "names of the specification")]
+pub enum ImportType {
+    Func(SigIndex),
+    Table(TableType),
+    Memory(MemoryType),
+    Global(GlobalType),
+}
+
+/// An export.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "names of the specification")]
+pub struct Export {
+    pub name: String,
+    pub index: ExportIndex,
+}
+
+/// What is exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "names of the specification")]
+pub enum ExportIndex {
+    Func(FuncIndex),
+    Table(TableIndex),
+    Memory(MemoryIndex),
+    Global(GlobalIndex),
+}
+
+/// A constant expression as a little stack program; validated, so it leaves exactly one value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConstExpr {
+    /// Operators in order.
+    pub ops: Vec<ConstOp>,
+}
+
+/// An operator of a constant expression. Floats are bit patterns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "names of the specification")]
+pub enum ConstOp {
+    I32Const(i32),
+    I64Const(i64),
+    F32Const(u32),
+    F64Const(u64),
+    V128Const(u128),
+    GlobalGet(GlobalIndex),
+    RefNull,
+    RefFunc(FuncIndex),
+    I32Add,
+    I32Sub,
+    I32Mul,
+    I64Add,
+    I64Sub,
+    I64Mul,
+}
+
+/// An element segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ElementSegment {
+    /// When it is written.
+    pub mode: ElementMode,
+    /// Type of its elements.
+    pub ty: ValType,
+    /// Its elements.
+    pub items: ElementItems,
+}
+
+/// When an element segment is written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "names of the specification")]
+pub enum ElementMode {
+    Passive,
+    Declared,
+    Active { table: TableIndex, offset: ConstExpr },
+}
+
+/// Elements of a segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ElementItems {
+    /// Functions by index: the usual form.
+    Functions(Vec<FuncIndex>),
+    /// Any constant expressions.
+    Expressions(Vec<ConstExpr>),
+}
+
+/// A data segment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataSegment {
+    /// When it is written.
+    pub mode: DataMode,
+    /// Where its bytes begin in the image's data section; 0 for `Static` ones, which have none.
+    pub offset: u64,
+    /// How many bytes.
+    pub len: u64,
+}
+
+/// When a data segment is written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "names of the specification")]
+pub enum DataMode {
+    Passive,
+    Active {
+        memory: MemoryIndex,
+        offset: ConstExpr,
+    },
+    /// Active, already part of a [`MemoryImage`]: dropped from the start, as active ones are.
+    Static,
+}
+
+/// A run of pages of a defined memory's initial contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryImage {
+    /// The memory.
+    pub memory: MemoryIndex,
+    /// First byte in the memory; a multiple of 4096.
+    pub guest_offset: u64,
+    /// First byte in the image's memory section; a multiple of 4096.
+    pub image_offset: u64,
+    /// Bytes; a multiple of 4096, within the memory's minimum size.
+    pub len: u64,
+}
+
+impl ModuleInfo {
+    /// The index space number of a defined function.
+    #[must_use]
+    pub fn func_index(&self, defined: DefinedFuncIndex) -> FuncIndex {
+        FuncIndex::new(self.imported.functions as usize + defined.index())
+    }
+
+    /// The defined function behind an index, or `None` for an import.
+    #[must_use]
+    pub fn defined_func(&self, func: FuncIndex) -> Option<DefinedFuncIndex> {
+        func.index().checked_sub(self.imported.functions as usize).map(DefinedFuncIndex::new)
+    }
+
+    /// Number of defined functions.
+    #[must_use]
+    pub fn defined_funcs(&self) -> usize {
+        self.functions.len() - self.imported.functions as usize
+    }
+
+    /// The signature of a function.
+    #[must_use]
+    pub fn func_type(&self, func: FuncIndex) -> &FuncType {
+        &self.signatures[self.functions[func].signature]
+    }
+
+    /// The export with this name.
+    #[must_use]
+    pub fn export(&self, name: &str) -> Option<ExportIndex> {
+        self.exports.iter().find(|e| e.name == name).map(|e| e.index)
+    }
+
+    /// The layout of this module's contexts.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        let defined = |len: usize, imported: u32| len as u32 - imported;
+        Layout::new(Shape {
+            signatures: self.signatures.len() as u32,
+            imported_funcs: self.imported.functions,
+            imported_memories: self.imported.memories,
+            imported_tables: self.imported.tables,
+            imported_globals: self.imported.globals,
+            defined_memories: defined(self.memories.len(), self.imported.memories),
+            defined_tables: defined(self.tables.len(), self.imported.tables),
+            defined_globals: defined(self.globals.len(), self.imported.globals),
+            escaped_funcs: self.escaped_funcs,
+        })
+    }
+}
