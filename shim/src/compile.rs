@@ -3,14 +3,14 @@
 //! `coracle compile-worker` runs as nobody, with no way to gain rights, three descriptors (module,
 //! image, one line of error) and hard limits. It is a child of the shim and not of the pod: it is
 //! outside the container's cgroup. It is killed when its task ends, when its time is up, and by the
-//! kernel when the shim dies. What it wrote is inert data until [`CodeImage::check`] accepts it.
+//! kernel when the shim dies. What it wrote is inert data until [`Header::decode`] accepts it.
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -22,6 +22,8 @@ use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+
+use coracle_engine::image::{HEADER_SIZE, Header};
 
 use crate::config::CompileLimits;
 
@@ -245,6 +247,14 @@ fn accept(image: File, origin: String) -> Result<OwnedFd, CompileError> {
         .map_err(|errno| CompileError::Os { act: "seal the code image", source: errno.into() })?;
     check(&image).map_err(|reason| CompileError::BadImage { origin, reason })?;
     Ok(image.into())
+}
+
+/// Whether the header is one this build made and its lengths fit the file.
+fn check(image: &File) -> Result<(), String> {
+    let length = image.metadata().map_err(|error| error.to_string())?.len();
+    let mut page = vec![0; usize::try_from(length).map_or(HEADER_SIZE, |n| n.min(HEADER_SIZE))];
+    image.read_exact_at(&mut page, 0).map_err(|error| error.to_string())?;
+    Header::decode(&page, length).map(drop).map_err(|error| error.to_string())
 }
 
 fn memory_file() -> io::Result<File> {

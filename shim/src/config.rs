@@ -48,6 +48,9 @@ pub struct ShimConfig {
     pub coracle_bin: Option<PathBuf>,
     /// How long publishing one event is tried before it is given up.
     pub event_patience: Duration,
+    /// How long Start waits for the client of standard input. After that the guest runs with an
+    /// input that stays open until CloseIO.
+    pub stdin_patience: Duration,
     /// What a runtime option said about the cgroup driver. The path in `config.json` decides;
     /// this only serves to notice a contradiction.
     pub systemd_cgroup: Option<bool>,
@@ -157,6 +160,7 @@ impl ShimConfig {
             log_level,
             coracle_bin: env(ENV_CORACLE_BIN).map(PathBuf::from),
             event_patience: Duration::from_secs(120),
+            stdin_patience: Duration::from_secs(5),
             systemd_cgroup: None,
             compile: CompileLimits::default(),
         };

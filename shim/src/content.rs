@@ -14,7 +14,7 @@ use containerd_client::services::v1::{
 };
 use containerd_client::tonic::transport::Channel;
 use containerd_client::tonic::{Code, Request, Status, metadata::MetadataValue};
-use coracle_oci::StoreError;
+use coracle_oci::{DigestError, StoreError};
 use coracle_oci::digest::Digest;
 use coracle_oci::image::{ContentStore, Descriptor, ImageRef};
 use tokio::runtime::Handle;
@@ -153,8 +153,10 @@ impl ContentStore for ContainerdContent {
             ImagesClient::new(self.channel.clone()).get(request).await
         })?;
         let target = answer.into_inner().image.and_then(|image| image.target).unwrap_or_default();
-        let digest = Digest::parse(&target.digest)
-            .map_err(|error| StoreError::Failed { object, reason: error.to_string() })?;
+        let digest = target
+            .digest
+            .parse()
+            .map_err(|error: DigestError| StoreError::Failed { object, reason: error.to_string() })?;
         Ok(Descriptor {
             media_type: target.media_type,
             digest,

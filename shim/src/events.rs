@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use containerd_shim::event::Event;
 use containerd_shim::util::{convert_to_any, timestamp};
-use containerd_shim_protos::api::Envelope;
+use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim::events::ForwardRequest;
 use containerd_shim_protos::shim_async::{Client, EventsClient};
 use containerd_shim_protos::ttrpc::{self, Code, context};

@@ -21,10 +21,6 @@ use tokio::sync::watch;
 
 use crate::request::{StdioPlan, Stream};
 
-/// How long Start waits for a client that was to open standard input. After that the guest runs
-/// with an input that stays open until CloseIO.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
-
 /// A stream that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("open {name} {path}: {source}", path = path.display())]
@@ -61,6 +57,8 @@ pub struct KeptEnds {
 #[derive(Debug)]
 struct Stdin {
     path: PathBuf,
+    /// How long [`KeptEnds::client_ready`] waits.
+    patience: Duration,
     /// Turns true when a writer has opened the FIFO.
     client: watch::Receiver<bool>,
     /// A writer of our own: makes up for a client that did not come in time (CloseIO drops it), or
@@ -68,16 +66,16 @@ struct Stdin {
     stand_in: Arc<Mutex<Option<File>>>,
 }
 
-/// Opens the three streams.
+/// Opens the three streams. `patience` bounds the wait for a client of standard input.
 ///
 /// # Errors
 /// A path that does not exist or cannot be opened.
-pub fn open(plan: &StdioPlan) -> Result<(GuestEnds, KeptEnds), StdioError> {
+pub fn open(plan: &StdioPlan, patience: Duration) -> Result<(GuestEnds, KeptEnds), StdioError> {
     let mut readers = Vec::new();
     let (stdin, kept_stdin) = match &plan.stdin {
         Stream::Null => (None, None),
         Stream::Path(path) | Stream::LogFile(path) => {
-            let (end, kept) = open_input(path).map_err(at("stdin", path))?;
+            let (end, kept) = open_input(path, patience).map_err(at("stdin", path))?;
             (Some(end), kept)
         }
     };
@@ -95,7 +93,7 @@ fn at<'a>(name: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Stdio
     move |source| StdioError { name, path: path.to_owned(), source }
 }
 
-fn open_input(path: &Path) -> io::Result<(OwnedFd, Option<Stdin>)> {
+fn open_input(path: &Path, patience: Duration) -> io::Result<(OwnedFd, Option<Stdin>)> {
     let file = open_reader(path)?;
     block_again(&file)?;
     if !file.metadata()?.file_type().is_fifo() {
@@ -111,7 +109,7 @@ fn open_input(path: &Path) -> io::Result<(OwnedFd, Option<Stdin>)> {
         let _ = opened.send(true);
         drop(shared);
     })?;
-    Ok((file.into(), Some(Stdin { path: path.to_owned(), client, stand_in })))
+    Ok((file.into(), Some(Stdin { path: path.to_owned(), patience, client, stand_in })))
 }
 
 fn open_output(path: &Path, readers: &mut Vec<File>) -> io::Result<OwnedFd> {
@@ -144,7 +142,7 @@ impl KeptEnds {
         let Some(stdin) = &self.stdin else { return };
         let mut client = stdin.client.clone();
         let come = client.wait_for(|opened| *opened);
-        if tokio::time::timeout(CLIENT_PATIENCE, come).await.is_ok() {
+        if tokio::time::timeout(stdin.patience, come).await.is_ok() {
             return;
         }
         tracing::warn!(stdin = %stdin.path.display(), "no client opened standard input");

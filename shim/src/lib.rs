@@ -14,6 +14,7 @@ pub mod cli;
 pub mod compile;
 pub mod config;
 pub mod content;
+pub mod create;
 pub mod events;
 pub mod exit;
 pub mod guest;

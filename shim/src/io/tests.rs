@@ -13,6 +13,10 @@ fn plan(stdin: Stream, stdout: Stream) -> StdioPlan {
     StdioPlan { stdin, stdout, stderr: Stream::Null, texts: Default::default() }
 }
 
+fn open(plan: &StdioPlan) -> Result<(GuestEnds, KeptEnds), StdioError> {
+    super::open(plan, Duration::from_secs(10))
+}
+
 #[tokio::test]
 async fn output_opens_without_a_client_and_is_kept_for_a_late_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -23,7 +27,7 @@ async fn output_opens_without_a_client_and_is_kept_for_a_late_one() {
     guest.write_all(b"early words").unwrap();
     drop(guest);
     let mut text = String::new();
-    File::open(&path).unwrap().read_to_string(&mut text).unwrap();
+    open_reader(&path).unwrap().read_to_string(&mut text).unwrap();
     assert_eq!(text, "early words", "the client sees the words and then the end");
     drop(kept);
 }
@@ -58,11 +62,11 @@ async fn input_ends_when_the_client_closes() {
     client.join().unwrap();
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_client_that_never_comes_is_stood_in_for_until_close_io() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path(), "in");
-    let (ends, kept) = open(&plan(Stream::Path(path), Stream::Null)).unwrap();
+    let (ends, kept) = super::open(&plan(Stream::Path(path), Stream::Null), Duration::from_millis(50)).unwrap();
     kept.client_ready().await;
     let mut guest = File::from(ends.stdin.unwrap());
     rustix::fs::fcntl_setfl(&guest, OFlags::NONBLOCK).unwrap();
