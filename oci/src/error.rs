@@ -189,9 +189,25 @@ pub enum CgroupError {
         /// The limit, by its name in the spec.
         setting: &'static str,
         /// The controller.
-        controller: &'static str,
+        controller: String,
         /// The control group.
         dir: PathBuf,
+    },
+    /// The group is somebody's already.
+    #[error("the cgroup {} already has process {pid}; give the container a cgroup path of its own", dir.display())]
+    Busy {
+        /// A folder of the group.
+        dir: PathBuf,
+        /// One of its processes.
+        pid: u32,
+    },
+    /// Raw files of cgroup v2 were asked for on a host of cgroup v1.
+    #[error(
+        "cannot set {key:?} of linux.resources.unified: this host uses cgroup v1; name the limit in its own field"
+    )]
+    UnifiedOnV1 {
+        /// The file.
+        key: String,
     },
     /// A folder of the group cannot be made.
     #[error("cannot create the cgroup {}: {source}", dir.display())]

@@ -59,7 +59,10 @@ impl<'a> View<'a> {
                 continue;
             }
             let next = current.join(&component);
-            let (handle, stat) = self.step(path, &next)?;
+            let Some((handle, stat)) = self.step(path, &next)? else {
+                current = next;
+                continue;
+            };
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => current = next,
                 FileType::Symlink => {
@@ -86,8 +89,9 @@ impl<'a> View<'a> {
         Err(not_regular(path, FileType::Directory))
     }
 
-    /// A handle of `next`, whose folder is known to hold no links, and what it is.
-    fn step(&self, path: &Path, next: &Path) -> Result<(OwnedFd, Stat), EntryFault> {
+    /// A handle of `next`, whose folder is known to hold no links, and what it is; `None` for a
+    /// folder that does not exist yet, but will be made to carry a mount beneath it.
+    fn step(&self, path: &Path, next: &Path) -> Result<Option<(OwnedFd, Stat)>, EntryFault> {
         let handle = match self.place(next) {
             Place::Rootfs(rest) => open_beneath(&self.rootfs, &rest),
             Place::Bind(source, rest) => open_bind(source, &rest),
@@ -99,10 +103,15 @@ impl<'a> View<'a> {
         };
         let found = handle.and_then(|handle| Ok((rustix::fs::fstat(&handle)?, handle)));
         match found {
-            Ok((stat, handle)) => Ok((handle, stat)),
+            Ok((stat, handle)) => Ok(Some((handle, stat))),
+            Err(Errno::NOENT) if self.carries_mount(next) => Ok(None),
             Err(Errno::NOENT | Errno::NOTDIR) => Err(not_found(path)),
             Err(errno) => Err(open_fault(path)(errno)),
         }
+    }
+
+    fn carries_mount(&self, folder: &Path) -> bool {
+        self.mounts.iter().any(|mount| mount.destination.starts_with(folder))
     }
 
     /// The last mount over `path` decides, since mounts are made in the listed order.
