@@ -1,5 +1,7 @@
 //! Modules from images: every form in circulation, and refusals that say what was found.
 
+#![allow(clippy::unwrap_used, reason = "a failing test should panic")]
+
 mod common;
 
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! Modules from files: `PATH`, working directory, links, bind mounts, and what is refused.
 
+#![allow(clippy::unwrap_used, reason = "a failing test should panic")]
+
 mod common;
 
 use std::fs::File;

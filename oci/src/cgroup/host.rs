@@ -62,8 +62,8 @@ impl Host {
         let mut v1: Vec<Hierarchy> = Vec::new();
         for group in own.iter().filter(|group| !group.controllers.is_empty()) {
             let fits = |mount: &&MountLine| {
-                let option = |name| mount.options.iter().any(|option| option == name);
-                mount.kind == "cgroup" && group.controllers.iter().all(|name| option(name))
+                let has = |name: &String| mount.options.contains(name);
+                mount.kind == "cgroup" && group.controllers.iter().all(has)
             };
             if let Some(mount) = best(mounts.iter().filter(fits)) {
                 v1.push(mount.hierarchy(group));

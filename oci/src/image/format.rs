@@ -79,20 +79,22 @@ impl fmt::Display for Foreign {
     }
 }
 
-/// Beginnings that tell a format; the first match counts.
-const SIGNATURES: &[(&[u8], fn() -> Foreign)] = &[
-    (b"\0aot", || Foreign::Precompiled("WAMR")),
-    (b"\0wasmer", || Foreign::Precompiled("Wasmer")),
-    (b"\x1f\x8b", || Foreign::Archive("gzip")),
-    (b"\x28\xb5\x2f\xfd", || Foreign::Archive("zstd")),
-    (b"\xfd7zXZ\0", || Foreign::Archive("xz")),
-    (b"BZh", || Foreign::Archive("bzip2")),
-    (b"PK\x03\x04", || Foreign::Archive("zip")),
-    (b"!<arch>\n", || Foreign::Archive("ar")),
-    (b"MZ", || Foreign::Native("Windows")),
-    (b"\xcf\xfa\xed\xfe", || Foreign::Native("macOS")),
-    (b"\xca\xfe\xba\xbe", || Foreign::Native("macOS or Java")),
+/// Beginnings of machine code of other engines.
+const PRECOMPILED: &[(&[u8], &str)] = &[(b"\0aot", "WAMR"), (b"\0wasmer", "Wasmer")];
+
+/// Beginnings of packed files.
+const ARCHIVES: &[(&[u8], &str)] = &[
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"\xfd7zXZ\0", "xz"),
+    (b"BZh", "bzip2"),
+    (b"PK\x03\x04", "zip"),
+    (b"!<arch>\n", "ar"),
 ];
+
+/// Beginnings of programs for other systems.
+const NATIVE: &[(&[u8], &str)] =
+    &[(b"MZ", "Windows"), (b"\xcf\xfa\xed\xfe", "macOS"), (b"\xca\xfe\xba\xbe", "macOS or Java")];
 
 /// `e_ident[EI_OSABI]` by which wasmtime marks its code images.
 const ELF_OSABI_WASMTIME: u8 = 200;
@@ -127,13 +129,24 @@ fn describe(head: &[u8]) -> Result<Format, Foreign> {
     if head.starts_with(b"#!") {
         return Err(Foreign::Script(first_line(head)));
     }
-    if let Some((_, foreign)) = SIGNATURES.iter().find(|(magic, _)| head.starts_with(magic)) {
-        return Err(foreign());
+    if let Some(name) = starting(head, PRECOMPILED) {
+        return Err(Foreign::Precompiled(name));
+    }
+    if let Some(name) = starting(head, ARCHIVES) {
+        return Err(Foreign::Archive(name));
+    }
+    if let Some(name) = starting(head, NATIVE) {
+        return Err(Foreign::Native(name));
     }
     if head.get(257..262) == Some(b"ustar") {
         return Err(Foreign::Archive("tar"));
     }
     text(head)
+}
+
+/// Whose beginning it is.
+fn starting(head: &[u8], list: &[(&[u8], &'static str)]) -> Option<&'static str> {
+    list.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name)
 }
 
 /// The eight bytes of a wasm header without its magic: version and layer, little-endian.

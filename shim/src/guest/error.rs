@@ -25,7 +25,7 @@ pub enum GuestError {
     },
     /// The cgroup could not be made, limited or removed.
     #[error(transparent)]
-    Cgroup(#[from] coracle_oci::cgroup::CgroupError),
+    Cgroup(#[from] coracle_oci::CgroupError),
     /// The guest's half reported a failure; the sentence is its own.
     #[error("{0}")]
     Refused(String),

@@ -12,6 +12,8 @@
 mod channel;
 mod cgroups;
 mod cleanup;
+mod confine;
+mod copy_up;
 mod devices;
 mod error;
 mod hooks;
@@ -20,6 +22,7 @@ mod lifecycle;
 mod mounts;
 mod namespaces;
 mod path;
+mod pause;
 mod plan;
 mod procfs;
 mod program;

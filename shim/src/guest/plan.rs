@@ -84,7 +84,9 @@ pub(super) struct Files {
     pub(super) propagation: u64,
     /// Mounts, in order.
     pub(super) mounts: Vec<Mount>,
-    /// Device nodes.
+    /// Whether `/dev` is the container's own; the host's is left as it is.
+    pub(super) own_dev: bool,
+    /// Device nodes for an own `/dev`.
     pub(super) devices: Vec<Device>,
     /// Paths to hide.
     pub(super) masked: Vec<PathBuf>,
@@ -131,10 +133,7 @@ pub(super) enum MountWhat {
         copy_up: bool,
     },
     /// The container's own part of the host's cgroup hierarchies.
-    Cgroup {
-        /// Whether the host runs cgroup v2 only.
-        unified: bool,
-    },
+    Cgroup,
     /// Other attributes for what is already mounted there.
     Remount,
 }
@@ -186,6 +185,10 @@ pub(super) struct Identity {
     pub(super) capabilities: u64,
     /// Whether standard input is the terminal of the container.
     pub(super) terminal: bool,
+    /// AppArmor profile to change to.
+    pub(super) apparmor: Option<String>,
+    /// SELinux label to change to.
+    pub(super) selinux: Option<String>,
 }
 
 /// What runs in the container.
