@@ -9,7 +9,6 @@ use crate::bootstrap;
 use crate::cli::Flags;
 use crate::exit::{self, ExitStatus};
 use crate::guest::{self, GuestError};
-use crate::mounts::{self, MountError};
 use crate::response;
 
 /// What could not be cleaned up.
@@ -18,12 +17,9 @@ pub enum CleanupError {
     /// The bundle's folder is unknown.
     #[error("find the bundle: {0}")]
     Bundle(#[source] io::Error),
-    /// The guest, its cgroup or its state file.
+    /// The guest, its cgroup, its mounts or its state file.
     #[error(transparent)]
     Guest(#[from] GuestError),
-    /// The root file system.
-    #[error(transparent)]
-    Mount(#[from] MountError),
     /// The answer.
     #[error("write the answer: {0}")]
     Answer(#[source] io::Error),
@@ -43,10 +39,8 @@ pub fn delete(flags: &Flags) -> Result<(), CleanupError> {
         None => std::env::current_dir().map_err(CleanupError::Bundle)?,
     };
     let remains = guest::cleanup_bundle(&bundle, flags.id.as_str());
-    let unmounted = mounts::remove_all(&bundle);
     remove_dead_socket(&bundle);
     let remains = remains?;
-    unmounted?;
     let exit = ExitStatus::now(exit::by_signal(libc::SIGKILL));
     let answer = response::deleted(remains.pid.unwrap_or_default(), exit).write_to_bytes()?;
     let mut out = io::stdout().lock();

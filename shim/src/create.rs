@@ -1,6 +1,6 @@
 //! Create: from a request to a parked guest, all or nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use coracle_oci::digest::Digest;
@@ -94,8 +94,8 @@ fn program(
     id: &TaskId,
     workload: &Workload,
 ) -> Result<(Job, Entrypoint), TaskError> {
-    let compiler: PathBuf = compile::find_compiler(config.coracle_bin.as_deref())?;
     let mut module = resolve(runtime, config, id, workload)?;
+    let compiler = compile::find_compiler(config.coracle_bin.as_deref())?;
     let job = Job {
         module: module.seal()?,
         origin: module.origin,

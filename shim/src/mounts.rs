@@ -1,7 +1,7 @@
 //! The mounts that Create hands in for the root file system, and their removal.
 //!
-//! They are made in the shim's own mount namespace on `bundle/rootfs`, where containerd's delete
-//! path looks for them too.
+//! They are made in the shim's own mount namespace on `bundle/rootfs`. What a lost shim leaves there
+//! is removed by [`crate::guest::cleanup_bundle`].
 
 use std::path::{Path, PathBuf};
 
@@ -108,16 +108,6 @@ impl RootfsMounts {
         }
         Ok(())
     }
-}
-
-/// Removes every mount from `bundle/rootfs`, however many a lost shim left. Idempotent.
-///
-/// # Errors
-/// A mount point that the kernel does not let go.
-pub fn remove_all(bundle: &Path) -> Result<(), MountError> {
-    let target = bundle.join(ROOTFS);
-    while unmount_top(&target)? {}
-    Ok(())
 }
 
 /// Removes the topmost mount; false when there is none.

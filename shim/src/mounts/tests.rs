@@ -83,15 +83,3 @@ fn a_failing_mount_leaves_none_behind() {
     assert!(error.to_string().starts_with("mount overlay overlay on "), "{error}");
     assert!(!unmount_top(&dir.path().join(ROOTFS)).unwrap(), "the first mount was removed");
 }
-
-#[test]
-fn remove_all_takes_what_a_lost_shim_left() {
-    let dir = tempfile::tempdir().unwrap();
-    let tmpfs = RootfsMount { kind: "tmpfs".into(), source: "tmpfs".into(), options: vec![] };
-    let lost = RootfsMounts::make(dir.path(), &[tmpfs.clone(), tmpfs]).unwrap();
-    drop(lost);
-    remove_all(dir.path()).unwrap();
-    remove_all(dir.path()).unwrap();
-    assert!(!unmount_top(&dir.path().join(ROOTFS)).unwrap());
-    remove_all(Path::new("/nonexistent-bundle")).unwrap();
-}

@@ -15,10 +15,10 @@ use containerd_shim_protos::ttrpc::asynchronous::{Server, TtrpcContext, transpor
 use containerd_shim_protos::ttrpc::{self, Code, Request};
 
 /// Nothing here takes longer, even on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-pub const V2: &str = "containerd.task.v2.Task";
-pub const V3: &str = "containerd.task.v3.Task";
-pub const NAMESPACE: &str = "tests";
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const V2: &str = "containerd.task.v2.Task";
+pub(crate) const V3: &str = "containerd.task.v3.Task";
+pub(crate) const NAMESPACE: &str = "tests";
 
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<Vec<Envelope>>>);
@@ -32,14 +32,14 @@ impl Events for Seen {
 }
 
 /// One containerd with its state folder.
-pub struct Containerd {
-    pub dir: tempfile::TempDir,
+pub(crate) struct Containerd {
+    pub(crate) dir: tempfile::TempDir,
     seen: Seen,
     _server: Server,
 }
 
 impl Containerd {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let seen = Seen::default();
         let listener = std::os::unix::net::UnixListener::bind(dir.path().join("ttrpc")).unwrap();
@@ -51,12 +51,12 @@ impl Containerd {
     }
 
     /// The topics seen so far.
-    pub fn topics(&self) -> Vec<String> {
+    pub(crate) fn topics(&self) -> Vec<String> {
         self.seen.0.lock().unwrap().iter().map(|event| event.topic.clone()).collect()
     }
 
     /// The first event of a topic.
-    pub fn event<M: Message>(&self, topic: &str) -> M {
+    pub(crate) fn event<M: Message>(&self, topic: &str) -> M {
         let events = self.seen.0.lock().unwrap();
         let found = events.iter().find(|event| event.topic == topic);
         let found = found.unwrap_or_else(|| panic!("no event {topic}"));
@@ -65,7 +65,7 @@ impl Containerd {
     }
 
     /// Waits until `count` events have come.
-    pub async fn events(&self, count: usize) -> Vec<String> {
+    pub(crate) async fn events(&self, count: usize) -> Vec<String> {
         within("events", async {
             while self.topics().len() < count {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -76,7 +76,7 @@ impl Containerd {
     }
 
     /// A bundle folder with this `config.json`.
-    pub fn bundle(&self, id: &str, spec: &serde_json::Value) -> PathBuf {
+    pub(crate) fn bundle(&self, id: &str, spec: &serde_json::Value) -> PathBuf {
         let bundle = self.dir.path().join("bundles").join(id);
         std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
         std::fs::write(bundle.join("config.json"), spec.to_string()).unwrap();
@@ -84,7 +84,7 @@ impl Containerd {
     }
 
     /// The shim's program with containerd's flags and environment.
-    pub fn shim(&self, id: &str, bundle: &Path, action: &str) -> Command {
+    pub(crate) fn shim(&self, id: &str, bundle: &Path, action: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_containerd-shim-wasm-v1"));
         command
             .args(["-namespace", NAMESPACE, "-publish-binary", "/bin/false", "-id", id])
@@ -100,7 +100,7 @@ impl Containerd {
     }
 
     /// What containerd 2.3 writes to the standard input of `start`.
-    pub fn params(&self, id: &str) -> BootstrapParams {
+    pub(crate) fn params(&self, id: &str) -> BootstrapParams {
         BootstrapParams {
             instance_id: id.into(),
             namespace: NAMESPACE.into(),
@@ -112,7 +112,7 @@ impl Containerd {
     }
 
     /// `start` by the protocol of containerd 2.3, with the sockets in this folder.
-    pub async fn start(&self, id: &str, bundle: &Path) -> Shim {
+    pub(crate) async fn start(&self, id: &str, bundle: &Path) -> Shim {
         let output = feed(self.shim(id, bundle, "start"), &self.params(id)).await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let result = BootstrapResult::parse_from_bytes(&output.stdout).unwrap();
@@ -122,13 +122,13 @@ impl Containerd {
 }
 
 /// Runs a command with a message on its standard input.
-pub async fn feed(command: Command, message: &impl Message) -> Output {
+pub(crate) async fn feed(command: Command, message: &impl Message) -> Output {
     let bytes = message.write_to_bytes().unwrap();
     run(command, bytes).await
 }
 
 /// Runs a command with bytes on its standard input.
-pub async fn run(mut command: Command, input: Vec<u8>) -> Output {
+pub(crate) async fn run(mut command: Command, input: Vec<u8>) -> Output {
     let work = tokio::task::spawn_blocking(move || {
         use std::io::Write;
         let mut child = command
@@ -144,7 +144,7 @@ pub async fn run(mut command: Command, input: Vec<u8>) -> Output {
 }
 
 /// Fails instead of hanging.
-pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, work).await {
         Ok(done) => done,
         Err(_) => panic!("{what} did not come in time"),
@@ -152,14 +152,14 @@ pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
 }
 
 /// A connection to a shim. The process is ended by the test that started it, or when this drops.
-pub struct Shim {
+pub(crate) struct Shim {
     client: Client,
-    pub socket: PathBuf,
-    pub pid: u32,
+    pub(crate) socket: PathBuf,
+    pub(crate) pid: u32,
 }
 
 impl Shim {
-    pub async fn connect(address: &str) -> Self {
+    pub(crate) async fn connect(address: &str) -> Self {
         let socket = PathBuf::from(address.strip_prefix("unix://").unwrap());
         let client = Client::connect(address).await.unwrap();
         let mut shim = Self { client, socket, pid: 0 };
@@ -170,7 +170,7 @@ impl Shim {
     }
 
     /// One call of the Task API.
-    pub async fn call<R: Message>(
+    pub(crate) async fn call<R: Message>(
         &self,
         service: &str,
         method: &str,
@@ -191,59 +191,59 @@ impl Shim {
         }
     }
 
-    pub async fn create(&self, id: &str, bundle: &Path) -> Result<u32, (Code, String)> {
+    pub(crate) async fn create(&self, id: &str, bundle: &Path) -> Result<u32, (Code, String)> {
         self.create_with(request(id, bundle)).await
     }
 
-    pub async fn create_with(&self, r: api::CreateTaskRequest) -> Result<u32, (Code, String)> {
+    pub(crate) async fn create_with(&self, r: api::CreateTaskRequest) -> Result<u32, (Code, String)> {
         self.call::<api::CreateTaskResponse>(V2, "Create", r).await.map(|answer| answer.pid)
     }
 
-    pub async fn start(&self, id: &str) -> Result<u32, (Code, String)> {
+    pub(crate) async fn start(&self, id: &str) -> Result<u32, (Code, String)> {
         let request = api::StartRequest { id: id.into(), ..Default::default() };
         self.call::<api::StartResponse>(V2, "Start", request).await.map(|answer| answer.pid)
     }
 
-    pub async fn state(&self, id: &str) -> Result<api::StateResponse, (Code, String)> {
+    pub(crate) async fn state(&self, id: &str) -> Result<api::StateResponse, (Code, String)> {
         let request = api::StateRequest { id: id.into(), ..Default::default() };
         self.call(V3, "State", request).await
     }
 
-    pub async fn status(&self, id: &str) -> api::Status {
+    pub(crate) async fn status(&self, id: &str) -> api::Status {
         self.state(id).await.unwrap().status.enum_value().unwrap()
     }
 
-    pub async fn wait(&self, id: &str) -> Result<api::WaitResponse, (Code, String)> {
+    pub(crate) async fn wait(&self, id: &str) -> Result<api::WaitResponse, (Code, String)> {
         let request = api::WaitRequest { id: id.into(), ..Default::default() };
         self.call(V2, "Wait", request).await
     }
 
-    pub async fn pids(&self, id: &str) -> Vec<u32> {
+    pub(crate) async fn pids(&self, id: &str) -> Vec<u32> {
         let request = api::PidsRequest { id: id.into(), ..Default::default() };
         let answer: api::PidsResponse = self.call(V2, "Pids", request).await.unwrap();
         answer.processes.iter().map(|process| process.pid).collect()
     }
 
-    pub async fn kill(&self, id: &str, signal: i32) -> Result<(), (Code, String)> {
+    pub(crate) async fn kill(&self, id: &str, signal: i32) -> Result<(), (Code, String)> {
         let signal = signal.unsigned_abs();
         let request = api::KillRequest { id: id.into(), signal, ..Default::default() };
         self.call::<Empty>(V2, "Kill", request).await.map(drop)
     }
 
-    pub async fn delete(&self, id: &str) -> Result<api::DeleteResponse, (Code, String)> {
+    pub(crate) async fn delete(&self, id: &str) -> Result<api::DeleteResponse, (Code, String)> {
         let request = api::DeleteRequest { id: id.into(), ..Default::default() };
         self.call(V2, "Delete", request).await
     }
 
     /// Shutdown, and then the end of the process.
-    pub async fn shut_down(self) {
+    pub(crate) async fn shut_down(&self) {
         let request = api::ShutdownRequest { id: "x".into(), ..Default::default() };
         self.call::<Empty>(V2, "Shutdown", request).await.unwrap();
         self.gone().await;
         assert!(!self.socket.exists(), "the socket was left behind");
     }
 
-    pub async fn gone(&self) {
+    pub(crate) async fn gone(&self) {
         gone(self.pid).await;
     }
 }
@@ -263,7 +263,7 @@ fn is_shim(pid: u32) -> bool {
 }
 
 /// Waits for the end of a process, which may stay a zombie of whoever adopted it.
-pub async fn gone(pid: u32) {
+pub(crate) async fn gone(pid: u32) {
     within("the end of a process", async {
         while alive(pid) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -273,14 +273,14 @@ pub async fn gone(pid: u32) {
 }
 
 /// Whether a process runs; a zombie does not.
-pub fn alive(pid: u32) -> bool {
+pub(crate) fn alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
     state.is_some_and(|state| state != "Z" && state != "X")
 }
 
 /// A Create request without streams.
-pub fn request(id: &str, bundle: &Path) -> api::CreateTaskRequest {
+pub(crate) fn request(id: &str, bundle: &Path) -> api::CreateTaskRequest {
     api::CreateTaskRequest {
         id: id.into(),
         bundle: bundle.to_str().unwrap().into(),
@@ -289,7 +289,7 @@ pub fn request(id: &str, bundle: &Path) -> api::CreateTaskRequest {
 }
 
 /// A spec as containerd makes it, short.
-pub fn spec(args: &[&str]) -> serde_json::Value {
+pub(crate) fn spec(args: &[&str]) -> serde_json::Value {
     serde_json::json!({
         "ociVersion": "1.1.0",
         "process": {
@@ -306,7 +306,7 @@ pub fn spec(args: &[&str]) -> serde_json::Value {
 }
 
 /// The spec of a pod's sandbox: the built-in sleeper.
-pub fn pause_spec(sandbox: &str) -> serde_json::Value {
+pub(crate) fn pause_spec(sandbox: &str) -> serde_json::Value {
     let mut spec = spec(&["/pause"]);
     spec["annotations"] = serde_json::json!({
         "io.kubernetes.cri.container-type": "sandbox",

@@ -1,11 +1,11 @@
 //! `start`, `delete`, `-v` and `-info` of the real binary.
 
-mod harness;
+
 
 use containerd_shim_protos::bootstrap_api::BootstrapResult;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::types::introspection::RuntimeInfo;
-use harness::{Containerd, Shim, feed, pause_spec, run, spec, within};
+use crate::harness::{Containerd, Shim, feed, pause_spec, run, spec, within};
 use std::os::unix::fs::PermissionsExt;
 
 #[tokio::test]
