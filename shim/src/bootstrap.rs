@@ -346,3 +346,6 @@ pub fn info() -> Result<(), BootstrapError> {
     let written = out.write_all(&info.write_to_bytes()?).and_then(|()| out.flush());
     written.map_err(os("write", Path::new("standard output")))
 }
+
+#[cfg(test)]
+mod tests;
