@@ -330,7 +330,8 @@ pub fn info() -> Result<(), BootstrapError> {
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "linux": { "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"] },
     });
-    let version = RuntimeVersion { version: env!("CARGO_PKG_VERSION").into(), ..Default::default() };
+    let version =
+        RuntimeVersion { version: env!("CARGO_PKG_VERSION").into(), ..Default::default() };
     let features = Any {
         type_url: FEATURES_TYPE.into(),
         value: features.to_string().into_bytes(),

@@ -137,7 +137,10 @@ mod tests {
 
     #[test]
     fn refuses_what_containerd_does_not_send() {
-        assert!(matches!(parse_words("-namespace n -id a dance"), Err(CliError::UnknownCommand(_))));
+        assert!(matches!(
+            parse_words("-namespace n -id a dance"),
+            Err(CliError::UnknownCommand(_))
+        ));
         assert!(matches!(parse_words("-namespace n start"), Err(CliError::Id(_))));
         assert!(matches!(parse_words("-namespace n -id ../x start"), Err(CliError::Id(_))));
         assert!(matches!(parse_words("-namespace a/b -id x start"), Err(CliError::Namespace(_))));

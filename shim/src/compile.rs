@@ -203,7 +203,10 @@ async fn run(job: Job, stop: &Notify) -> Result<OwnedFd, CompileError> {
 }
 
 /// Waits for the worker's end and for its error line.
-async fn finish(child: &mut Child, stderr: Option<ChildStderr>) -> io::Result<(ExitStatus, String)> {
+async fn finish(
+    child: &mut Child,
+    stderr: Option<ChildStderr>,
+) -> io::Result<(ExitStatus, String)> {
     let mut line = Vec::new();
     if let Some(stderr) = stderr {
         let mut bounded = stderr.take(ERROR_LINE);
@@ -214,12 +217,7 @@ async fn finish(child: &mut Child, stderr: Option<ChildStderr>) -> io::Result<(E
     Ok((child.wait().await?, String::from_utf8_lossy(&line).into_owned()))
 }
 
-fn failure(
-    origin: String,
-    status: ExitStatus,
-    line: &str,
-    limits: &CompileLimits,
-) -> CompileError {
+fn failure(origin: String, status: ExitStatus, line: &str, limits: &CompileLimits) -> CompileError {
     let how = match status.signal() {
         Some(libc::SIGXCPU) => "used up its processor time".to_owned(),
         Some(libc::SIGXFSZ) => format!("made more than {} MiB of code", limits.output >> 20),

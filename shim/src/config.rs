@@ -144,11 +144,15 @@ impl ShimConfig {
             .or_else(|| env(ENV_GRPC_ADDRESS))
             .map(socket_path);
         let log_level = match env(ENV_LOG) {
-            None => if flags.debug { LogLevel::Debug } else { LogLevel::Warn },
+            None => {
+                if flags.debug {
+                    LogLevel::Debug
+                } else {
+                    LogLevel::Warn
+                }
+            }
             Some(text) => text.to_str().and_then(LogLevel::parse).unwrap_or_else(|| {
-                faults.push(format!(
-                    "{ENV_LOG}={text:?}: use error, warn, info, debug or trace"
-                ));
+                faults.push(format!("{ENV_LOG}={text:?}: use error, warn, info, debug or trace"));
                 LogLevel::Warn
             }),
         };
@@ -272,8 +276,8 @@ fn integer(value: &toml::Value, least: u64, most: u64) -> Result<u64, String> {
 ///
 /// The message has three string fields: 1 type URL, 2 path, 3 body.
 fn generic_options(bytes: &[u8]) -> Result<String, String> {
-    let (path, body) = decode_generic(bytes)
-        .map_err(|error| format!("decode {GENERIC_OPTIONS}: {error}"))?;
+    let (path, body) =
+        decode_generic(bytes).map_err(|error| format!("decode {GENERIC_OPTIONS}: {error}"))?;
     if path.is_empty() {
         return String::from_utf8(body).map_err(|_| "ConfigBody is not UTF-8".to_owned());
     }
@@ -346,10 +350,9 @@ mod tests {
 
     #[test]
     fn environment_faults_come_together() {
-        let error = ShimConfig::new(&flags(), &|name| {
-            (name == ENV_LOG).then(|| OsString::from("loud"))
-        })
-        .unwrap_err();
+        let error =
+            ShimConfig::new(&flags(), &|name| (name == ENV_LOG).then(|| OsString::from("loud")))
+                .unwrap_err();
         assert_eq!(error.faults.len(), 2, "{error}");
         assert!(error.to_string().contains("TTRPC_ADDRESS") && error.to_string().contains("loud"));
     }

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use containerd_client::services::v1::{
     GetContainerRequest, GetImageRequest, InfoRequest, ReadContentRequest,
-    containers_client::ContainersClient, content_client::ContentClient, images_client::ImagesClient,
+    containers_client::ContainersClient, content_client::ContentClient,
+    images_client::ImagesClient,
 };
 use containerd_client::tonic::transport::Channel;
 use containerd_client::tonic::{Code, Request, Status, metadata::MetadataValue};
-use coracle_oci::{DigestError, StoreError};
 use coracle_oci::digest::Digest;
 use coracle_oci::image::{ContentStore, Descriptor, ImageRef};
+use coracle_oci::{DigestError, StoreError};
 use tokio::runtime::Handle;
 
 /// containerd answers from local disk; longer than this means that it hangs.
@@ -117,8 +118,7 @@ impl ContainerdContent {
     async fn collect(&self, digest: &Digest, size: u64) -> Result<Vec<u8>, Status> {
         let request =
             self.request(ReadContentRequest { digest: digest.to_string(), offset: 0, size: 0 });
-        let mut stream =
-            ContentClient::new(self.channel.clone()).read(request).await?.into_inner();
+        let mut stream = ContentClient::new(self.channel.clone()).read(request).await?.into_inner();
         let capacity = usize::try_from(size).map_err(|_| Status::out_of_range("too large"))?;
         let mut bytes = Vec::with_capacity(capacity);
         while let Some(piece) = stream.message().await? {
@@ -149,14 +149,13 @@ impl ContentStore for ContainerdContent {
     fn image_target(&self, name: &str) -> Result<Descriptor, StoreError> {
         let object = format!("image {name}");
         let request = self.request(GetImageRequest { name: name.to_owned() });
-        let answer = self.call(&object, async {
-            ImagesClient::new(self.channel.clone()).get(request).await
-        })?;
+        let answer = self
+            .call(&object, async { ImagesClient::new(self.channel.clone()).get(request).await })?;
         let target = answer.into_inner().image.and_then(|image| image.target).unwrap_or_default();
-        let digest = target
-            .digest
-            .parse()
-            .map_err(|error: DigestError| StoreError::Failed { object, reason: error.to_string() })?;
+        let digest = target.digest.parse().map_err(|error: DigestError| StoreError::Failed {
+            object,
+            reason: error.to_string(),
+        })?;
         Ok(Descriptor {
             media_type: target.media_type,
             digest,

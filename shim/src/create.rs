@@ -96,12 +96,8 @@ fn program(
 ) -> Result<(Job, Entrypoint), TaskError> {
     let mut module = resolve(runtime, config, id, workload)?;
     let compiler = compile::find_compiler(config.coracle_bin.as_deref())?;
-    let job = Job {
-        module: module.seal()?,
-        origin: module.origin,
-        limits: config.compile,
-        compiler,
-    };
+    let job =
+        Job { module: module.seal()?, origin: module.origin, limits: config.compile, compiler };
     Ok((job, module.entry))
 }
 

@@ -114,7 +114,10 @@ impl Events {
         };
         let mut queue = self.shared.queue();
         if queue.waiting.len() >= QUEUE_LIMIT {
-            return tracing::error!(topic, "event dropped: containerd accepts none and the queue is full");
+            return tracing::error!(
+                topic,
+                "event dropped: containerd accepts none and the queue is full"
+            );
         }
         queue.waiting.push_back(envelope);
         self.shared.filled.notify_one();

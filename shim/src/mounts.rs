@@ -40,7 +40,9 @@ pub enum MountError {
         source: Errno,
     },
     /// An option that needs a device set up first.
-    #[error("mount {origin}: option {option:?} is not supported, use a snapshotter that needs none")]
+    #[error(
+        "mount {origin}: option {option:?} is not supported, use a snapshotter that needs none"
+    )]
     Option {
         /// Device or folder.
         origin: String,

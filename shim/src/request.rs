@@ -225,7 +225,13 @@ impl TryFrom<api::CreateTaskRequest> for Create {
             source: m.source,
             options: m.options,
         });
-        Ok(Self { id, bundle, mounts: mounts.collect(), stdio, options: wire.options.into_option() })
+        Ok(Self {
+            id,
+            bundle,
+            mounts: mounts.collect(),
+            stdio,
+            options: wire.options.into_option(),
+        })
     }
 }
 

@@ -20,9 +20,9 @@ fn code(error: &TaskError) -> Code {
     match error {
         TaskError::NotFound(_) | TaskError::Finished(_) => Code::NOT_FOUND,
         TaskError::AlreadyExists(_) => Code::ALREADY_EXISTS,
-        TaskError::Refused { .. }
-        | TaskError::EndedBeforeStart(_)
-        | TaskError::ShuttingDown => Code::FAILED_PRECONDITION,
+        TaskError::Refused { .. } | TaskError::EndedBeforeStart(_) | TaskError::ShuttingDown => {
+            Code::FAILED_PRECONDITION
+        }
         TaskError::Unsupported(_) => Code::UNIMPLEMENTED,
         TaskError::Request(RequestError::Unsupported(_)) => Code::UNIMPLEMENTED,
         TaskError::Request(RequestError::NoSuchExec { .. }) => Code::NOT_FOUND,
@@ -72,12 +72,7 @@ pub fn state(facts: &Facts, snapshot: Snapshot) -> api::StateResponse {
 
 /// Answers Delete.
 pub fn deleted(pid: u32, exit: ExitStatus) -> api::DeleteResponse {
-    api::DeleteResponse {
-        pid,
-        exit_status: exit.code,
-        exited_at: at(exit),
-        ..Default::default()
-    }
+    api::DeleteResponse { pid, exit_status: exit.code, exited_at: at(exit), ..Default::default() }
 }
 
 /// Answers Wait.
@@ -198,7 +193,10 @@ mod tests {
         let exit = ExitStatus { code: 42, at: SystemTime::UNIX_EPOCH + Duration::new(5, 6) };
         let stopped = state(&facts(), Snapshot { status: Status::Stopped, exit: Some(exit) });
         assert_eq!(stopped.status.enum_value(), Ok(api::Status::STOPPED));
-        assert_eq!((stopped.exit_status, stopped.exited_at.seconds, stopped.exited_at.nanos), (42, 5, 6));
+        assert_eq!(
+            (stopped.exit_status, stopped.exited_at.seconds, stopped.exited_at.nanos),
+            (42, 5, 6)
+        );
         assert_eq!(stopped.stderr, "e");
     }
 

@@ -113,11 +113,7 @@ fn bound_path(listener: &UnixListener) -> Result<PathBuf, ServeError> {
     address.as_pathname().map(PathBuf::from).ok_or_else(unnamed)
 }
 
-async fn run(
-    config: ShimConfig,
-    listener: UnixListener,
-    socket: &Path,
-) -> Result<(), ServeError> {
+async fn run(config: ShimConfig, listener: UnixListener, socket: &Path) -> Result<(), ServeError> {
     let listener = Listener::try_from(listener).map_err(ServeError::Listener)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(os("listen to SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(os("listen to SIGINT"))?;

@@ -3,6 +3,8 @@
 //! This executable is both sides: run as `compile-worker`, it plays a compiler that reports what it
 //! finds around itself, or misbehaves in the way its "module" names.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read, Seek, Write};

@@ -86,7 +86,9 @@ fn the_group_is_the_sandbox() {
     assert_eq!(group(dir.path()).unwrap(), None);
     write(r#"{"annotations":{"io.kubernetes.cri.sandbox-id":"pod","x":"y"},"process":{}}"#);
     assert_eq!(group(dir.path()).unwrap().as_deref(), Some("pod"));
-    for alone in [r#"{"annotations":null}"#, "{}", r#"{"annotations":{"io.kubernetes.cri.sandbox-id":""}}"#] {
+    for alone in
+        [r#"{"annotations":null}"#, "{}", r#"{"annotations":{"io.kubernetes.cri.sandbox-id":""}}"#]
+    {
         write(alone);
         assert_eq!(group(dir.path()).unwrap(), None, "{alone}");
     }

@@ -25,10 +25,7 @@ impl containerd_shim_protos::shim_async::Events for Containerd {
     }
 }
 
-async fn listen(
-    path: &Path,
-    refuse: Option<Code>,
-) -> (Server, mpsc::UnboundedReceiver<Envelope>) {
+async fn listen(path: &Path, refuse: Option<Code>) -> (Server, mpsc::UnboundedReceiver<Envelope>) {
     let (seen, receiver) = mpsc::unbounded_channel();
     let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
     let mut server = Server::new()

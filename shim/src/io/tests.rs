@@ -66,7 +66,8 @@ async fn input_ends_when_the_client_closes() {
 async fn a_client_that_never_comes_is_stood_in_for_until_close_io() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path(), "in");
-    let (ends, kept) = super::open(&plan(Stream::Path(path), Stream::Null), Duration::from_millis(50)).unwrap();
+    let (ends, kept) =
+        super::open(&plan(Stream::Path(path), Stream::Null), Duration::from_millis(50)).unwrap();
     kept.client_ready().await;
     let mut guest = File::from(ends.stdin.unwrap());
     rustix::fs::fcntl_setfl(&guest, OFlags::NONBLOCK).unwrap();

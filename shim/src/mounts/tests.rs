@@ -13,7 +13,8 @@ fn overlay(options: &[&str]) -> RootfsMount {
 
 #[test]
 fn options_are_sorted() {
-    let options = sort(&overlay(&["ro", "nosuid", "rprivate", "index=off", "lowerdir=/a"])).unwrap();
+    let options =
+        sort(&overlay(&["ro", "nosuid", "rprivate", "index=off", "lowerdir=/a"])).unwrap();
     assert_eq!(options.flags, MsFlags::MS_RDONLY | MsFlags::MS_NOSUID);
     assert_eq!(options.propagation, MsFlags::MS_PRIVATE | MsFlags::MS_REC);
     assert_eq!(options.data, "index=off,lowerdir=/a");

@@ -1,11 +1,9 @@
 //! `start`, `delete`, `-v` and `-info` of the real binary.
 
-
-
+use crate::harness::{Containerd, Shim, feed, pause_spec, run, spec, within};
 use containerd_shim_protos::bootstrap_api::BootstrapResult;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::types::introspection::RuntimeInfo;
-use crate::harness::{Containerd, Shim, feed, pause_spec, run, spec, within};
 use std::os::unix::fs::PermissionsExt;
 
 #[tokio::test]

@@ -75,10 +75,20 @@ impl Containerd {
         self.topics()
     }
 
+    /// A control group that no other test has.
+    pub(crate) fn cgroup(&self, id: &str) -> String {
+        let dir = self.dir.path().file_name().unwrap().to_str().unwrap();
+        format!("/coracle-test-{}-{id}", dir.trim_start_matches('.'))
+    }
+
     /// A bundle folder with this `config.json`.
     pub(crate) fn bundle(&self, id: &str, spec: &serde_json::Value) -> PathBuf {
         let bundle = self.dir.path().join("bundles").join(id);
         std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
+        let mut spec = spec.clone();
+        if spec.get("linux").is_some() {
+            spec["linux"]["cgroupsPath"] = self.cgroup(id).into();
+        }
         std::fs::write(bundle.join("config.json"), spec.to_string()).unwrap();
         bundle
     }
@@ -195,7 +205,10 @@ impl Shim {
         self.create_with(request(id, bundle)).await
     }
 
-    pub(crate) async fn create_with(&self, r: api::CreateTaskRequest) -> Result<u32, (Code, String)> {
+    pub(crate) async fn create_with(
+        &self,
+        r: api::CreateTaskRequest,
+    ) -> Result<u32, (Code, String)> {
         self.call::<api::CreateTaskResponse>(V2, "Create", r).await.map(|answer| answer.pid)
     }
 

@@ -1,14 +1,14 @@
 //! The task API over the socket of a real shim process, with a real guest: the pod sleeper.
 
-
-
 use std::time::Duration;
 
+use crate::harness::{
+    Containerd, Shim, V2, V3, alive, gone, pause_spec, request, run, spec, within,
+};
 use containerd_shim_protos::api::{self, Empty, Status};
 use containerd_shim_protos::events::task::{TaskCreate, TaskDelete, TaskExit, TaskStart};
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::ttrpc::Code;
-use crate::harness::{Containerd, Shim, V2, V3, alive, gone, pause_spec, request, run, spec, within};
 
 async fn shim(containerd: &Containerd) -> (Shim, std::path::PathBuf) {
     let bundle = containerd.bundle("c", &pause_spec("c"));
@@ -123,7 +123,10 @@ async fn what_does_not_exist_says_so() {
         ] {
             let (code, sentence) = answer.unwrap_err();
             assert_eq!(code, Code::UNIMPLEMENTED);
-            assert!(sentence.contains("not supported") || sentence.contains("cannot"), "{sentence}");
+            assert!(
+                sentence.contains("not supported") || sentence.contains("cannot"),
+                "{sentence}"
+            );
         }
     }
     let start = api::StartRequest { id: id(), exec_id: "e".into(), ..Default::default() };
