@@ -148,6 +148,8 @@ struct Inner {
     mounts: RootfsMounts,
     /// The compilation under way, to end it with the task.
     compiling: Option<Stop>,
+    /// A compilation that was stopped and whose process is still to be waited for.
+    stopped: Option<Compilation>,
     /// The signal that was to end the guest before its program started. The parked guest gets
     /// SIGKILL for it, but the exit number tells what was asked for.
     ended_by: Option<Signal>,
@@ -229,6 +231,7 @@ impl Task {
                 state: State::Created(Box::new(parts.guest), parts.compilation),
                 mounts: parts.mounts,
                 compiling,
+                stopped: None,
                 ended_by: None,
                 early: None,
             }),
@@ -349,24 +352,22 @@ impl Task {
         guest: &mut Guest,
         compilation: Option<Compilation>,
     ) -> Result<(), TaskError> {
-        let prepare = async {
-            if let Some(compilation) = compilation {
-                guest.provide_image(compilation.image().await?)?;
+        let too_late = || TaskError::EndedBeforeStart(self.facts.id.clone());
+        if let Some(compilation) = compilation {
+            // When the guest ends, the compilation is stopped, so this needs no second look.
+            match compilation.image().await {
+                Ok(image) => guest.provide_image(image)?,
+                Err(CompileError::Cancelled { .. }) => return Err(too_late()),
+                Err(error) => return Err(error.into()),
             }
-            self.stdio.client_ready().await;
-            Ok::<_, TaskError>(())
-        };
+        }
         tokio::select! {
             biased;
-            () = self.ended_early.notified() => {
-                return Err(TaskError::EndedBeforeStart(self.facts.id.clone()));
-            }
-            prepared = prepare => prepared?,
+            () = self.ended_early.notified() => return Err(too_late()),
+            () = self.stdio.client_ready() => {}
         }
         match guest.start().await {
-            Err(GuestError::Died { .. }) if self.lock().ended_by.is_some() => {
-                Err(TaskError::EndedBeforeStart(self.facts.id.clone()))
-            }
+            Err(GuestError::Died { .. }) if self.lock().ended_by.is_some() => Err(too_late()),
             other => Ok(other?),
         }
     }
@@ -410,7 +411,8 @@ impl Task {
             stop.stop();
         }
         match std::mem::replace(&mut inner.state, State::Starting) {
-            State::Created(guest, _) => {
+            State::Created(guest, compilation) => {
+                inner.stopped = compilation;
                 if let Some(signal) = inner.ended_by {
                     exit.code = exit::by_signal(signal.number());
                 }
@@ -472,6 +474,11 @@ impl Task {
     }
 
     async fn remove(&self, guest: &mut Guest) -> Result<(), TaskError> {
+        let stopped = self.lock().stopped.take();
+        if let Some(compilation) = stopped {
+            // Its own error says no more than that it was stopped.
+            let _ = compilation.image().await;
+        }
         guest.cleanup().await?;
         // Unmounting writes nothing back here (the upper layer is on disk already), so it is short
         // enough for the event loop.

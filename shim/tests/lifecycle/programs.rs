@@ -44,13 +44,13 @@ fn echo() -> String {
     )
 }
 
-/// Enough work for a compiler to be caught at it.
+/// Enough work for a compiler to be caught at it, within its limit for text (16 MiB).
 fn huge() -> String {
     let sum =
         "(i32.mul (i32.add (local.get 0) (i32.const 3)) (i32.xor (local.get 0) (i32.const 5)))";
     let line = format!("(local.set 0 {sum})").repeat(60);
     let functions =
-        (0..6000).map(|_| format!("(func (param i32) (result i32) {line} (local.get 0))"));
+        (0..2500).map(|_| format!("(func (param i32) (result i32) {line} (local.get 0))"));
     format!("(module {} (func (export \"_start\")))", functions.collect::<String>())
 }
 
@@ -88,7 +88,13 @@ impl Program {
         (create, [read(out), read(err)])
     }
 
-    async fn leave(self) {
+    /// The pids of the shim's children, the dead and unreaped ones too.
+    fn children(&self) -> String {
+        let path = format!("/proc/{0}/task/{0}/children", self.shim.pid);
+        std::fs::read_to_string(path).unwrap().trim().to_owned()
+    }
+
+    async fn leave(&self) {
         self.shim.delete("c").await.unwrap();
         self.shim.shut_down().await;
     }
@@ -208,7 +214,8 @@ async fn a_compilation_is_cut_short_and_nobody_waits_for_it() {
     program.shim.create("c", &program.bundle).await.unwrap();
     let start = program.shim.start("c");
     tokio::pin!(start);
-    assert!(tokio::time::timeout(Duration::from_millis(100), &mut start).await.is_err());
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut start).await;
+    assert!(early.is_err(), "the compiler was done already: {early:?}");
     let now = Instant::now();
     assert_eq!(program.shim.status("c").await, Status::CREATED);
     assert_eq!(program.shim.pids("c").await.len(), 1);
@@ -217,8 +224,16 @@ async fn a_compilation_is_cut_short_and_nobody_waits_for_it() {
     assert_eq!(code, Code::FAILED_PRECONDITION, "{sentence}");
     assert_eq!(program.shim.wait("c").await.unwrap().exit_status, 143);
     assert!(now.elapsed() < Duration::from_secs(1), "{:?}", now.elapsed());
-    let path = format!("/proc/{0}/task/{0}/children", program.shim.pid);
-    assert_eq!(std::fs::read_to_string(path).unwrap().trim(), "", "a compiler was left behind");
+    assert_eq!(program.children(), "", "a compiler was left behind");
+    program.leave().await;
+}
+
+#[tokio::test]
+async fn a_task_deleted_while_it_compiles_takes_the_compiler_along() {
+    let program = Program::new(&huge()).await;
+    program.shim.create("c", &program.bundle).await.unwrap();
+    assert_eq!(program.children().split_whitespace().count(), 2, "guest and compiler");
     program.shim.delete("c").await.unwrap();
+    assert_eq!(program.children(), "", "a compiler was left behind");
     program.shim.shut_down().await;
 }
