@@ -48,8 +48,7 @@ pub struct ShimConfig {
     pub coracle_bin: Option<PathBuf>,
     /// How long publishing one event is tried before it is given up.
     pub event_patience: Duration,
-    /// How long Start waits for the client of standard input. After that the guest runs with an
-    /// input that stays open until CloseIO.
+    /// How long after Create the client of standard input may still come.
     pub stdin_patience: Duration,
     /// What a runtime option said about the cgroup driver. The path in `config.json` decides;
     /// this only serves to notice a contradiction.
@@ -164,7 +163,7 @@ impl ShimConfig {
             log_level,
             coracle_bin: env(ENV_CORACLE_BIN).map(PathBuf::from),
             event_patience: Duration::from_secs(120),
-            stdin_patience: Duration::from_secs(5),
+            stdin_patience: Duration::from_millis(50),
             systemd_cgroup: None,
             compile: CompileLimits::default(),
         };

@@ -4,22 +4,28 @@
 //! * Output FIFOs are opened through a read-write descriptor, which needs no partner (`fifo(7)`),
 //!   and the shim keeps a reader until the task is deleted. A guest therefore neither gets EPIPE
 //!   while containerd restarts nor loses what it wrote before a client came to read.
-//! * Standard input is opened non-blocking. Its reader would see a false end of file before the
-//!   client has opened its side, so [`Stdin::client`] tells when it has; Start waits for that.
-//!   The shim keeps no writer, so the end of input arrives when the client closes.
+//! * Standard input is opened without waiting for its client. A reader without a writer sees the end
+//!   of file, so Start looks whether the client is there ([`KeptEnds::client_ready`]) and gives one
+//!   that is late a moment. Clients open before they call Create; one that is not there by then has
+//!   come and gone, as `ctr run < /dev/null` does, and the end of file is the truth. The shim keeps
+//!   no writer, so input ends when the client closes.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
-use tokio::sync::watch;
+use rustix::io::Errno;
+use rustix::pipe::SpliceFlags;
 
 use crate::request::{StdioPlan, Stream};
+
+/// How often a late client is looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// A stream that cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -49,21 +55,16 @@ pub struct GuestEnds {
 pub struct KeptEnds {
     /// Readers of the output FIFOs; never read from.
     _readers: Vec<File>,
-    /// Standard input, when it is a FIFO.
-    stdin: Option<Stdin>,
+    /// Standard input, when it is a FIFO, until the guest starts.
+    stdin: Mutex<Option<Stdin>>,
 }
 
 /// A FIFO for standard input whose client may not have come yet.
 #[derive(Debug)]
 struct Stdin {
-    path: PathBuf,
-    /// How long [`KeptEnds::client_ready`] waits.
-    patience: Duration,
-    /// Turns true when a writer has opened the FIFO.
-    client: watch::Receiver<bool>,
-    /// A writer of our own: makes up for a client that did not come in time (CloseIO drops it), or
-    /// lets the waiting thread go, which holds the other reference until its open returns.
-    stand_in: Arc<Mutex<Option<File>>>,
+    reader: File,
+    /// Until when a client is waited for.
+    deadline: Instant,
 }
 
 /// Opens the three streams. `patience` bounds the wait for a client of standard input.
@@ -86,7 +87,8 @@ pub fn open(plan: &StdioPlan, patience: Duration) -> Result<(GuestEnds, KeptEnds
     };
     let stdout = output("stdout", &plan.stdout)?;
     let stderr = output("stderr", &plan.stderr)?;
-    Ok((GuestEnds { stdin, stdout, stderr }, KeptEnds { _readers: readers, stdin: kept_stdin }))
+    let kept = KeptEnds { _readers: readers, stdin: Mutex::new(kept_stdin) };
+    Ok((GuestEnds { stdin, stdout, stderr }, kept))
 }
 
 fn at<'a>(name: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StdioError + 'a {
@@ -99,17 +101,8 @@ fn open_input(path: &Path, patience: Duration) -> io::Result<(OwnedFd, Option<St
     if !file.metadata()?.file_type().is_fifo() {
         return Ok((file.into(), None));
     }
-    let (opened, client) = watch::channel(false);
-    let stand_in = Arc::<Mutex<Option<File>>>::default();
-    let (waiting, shared) = (path.to_owned(), Arc::clone(&stand_in));
-    // A blocking open for reading returns exactly when a writer exists; there is no other way to
-    // learn of one without taking its bytes. A thread of its own, since it may wait for long.
-    std::thread::Builder::new().name("stdin-client".into()).spawn(move || {
-        let _ = File::open(waiting);
-        let _ = opened.send(true);
-        drop(shared);
-    })?;
-    Ok((file.into(), Some(Stdin { path: path.to_owned(), patience, client, stand_in })))
+    let stdin = Stdin { reader: file.try_clone()?, deadline: Instant::now() + patience };
+    Ok((file.into(), Some(stdin)))
 }
 
 fn open_output(path: &Path, readers: &mut Vec<File>) -> io::Result<OwnedFd> {
@@ -135,44 +128,24 @@ fn block_again(file: &File) -> io::Result<()> {
 }
 
 impl KeptEnds {
-    /// Resolves when the guest may begin to read: at once without a stdin FIFO, else when a client
-    /// has opened it. A client that does not come in time is replaced by a writer of our own, so
-    /// that the guest waits for input instead of seeing its end.
+    /// Resolves when the guest may begin to read: at once when a client is connected, has left
+    /// words behind, or was never announced; else after the rest of the patience.
     pub async fn client_ready(&self) {
-        let Some(stdin) = &self.stdin else { return };
-        let mut client = stdin.client.clone();
-        let come = client.wait_for(|opened| *opened);
-        if tokio::time::timeout(stdin.patience, come).await.is_ok() {
-            return;
-        }
-        tracing::warn!(stdin = %stdin.path.display(), "no client opened standard input");
-        match open_writer(&stdin.path) {
-            Ok(writer) => *stdin.stand_in() = Some(writer),
-            Err(error) => tracing::warn!(%error, "standard input stays without a writer"),
-        }
-    }
-
-    /// CloseIO: the end of standard input, as far as it is ours to give.
-    pub fn close_stdin(&self) {
-        if let Some(stdin) = &self.stdin {
-            *stdin.stand_in() = None;
+        let stdin = self.stdin.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Stdin { reader, deadline }) = stdin else { return };
+        while !has_client(&reader) && Instant::now() < deadline {
+            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 }
 
-impl Stdin {
-    fn stand_in(&self) -> MutexGuard<'_, Option<File>> {
-        self.stand_in.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Lets the waiting thread go. Whether it is before, in or behind its open, a writer that lives as
-/// long as the thread's own reference cannot be missed.
-impl Drop for Stdin {
-    fn drop(&mut self) {
-        if !*self.client.borrow() {
-            *self.stand_in() = open_both(&self.path).ok();
-        }
+/// Whether the FIFO has a writer or words of one, without taking any: `tee(2)` copies what is there,
+/// and tells a silent writer (EAGAIN) from none (nothing).
+fn has_client(reader: &File) -> bool {
+    let Ok((_scratch, end)) = rustix::pipe::pipe() else { return true };
+    match rustix::pipe::tee(reader, &end, 1, SpliceFlags::NONBLOCK) {
+        Ok(copied) => copied > 0,
+        Err(errno) => errno == Errno::AGAIN,
     }
 }
 

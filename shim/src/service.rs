@@ -188,15 +188,14 @@ impl TaskApi for TaskService {
         Ok(response::deleted(pid, exit))
     }
 
+    /// The guest reads the client's FIFO itself, whose end comes when the client closes it; the shim
+    /// holds nothing that would be left to close.
     async fn close_io(
         &self,
         _: &TtrpcContext,
         request: api::CloseIORequest,
     ) -> ttrpc::Result<api::Empty> {
-        let task = self.0.task(&request.id, &request.exec_id)?;
-        if request.stdin {
-            task.close_stdin();
-        }
+        self.0.task(&request.id, &request.exec_id)?;
         Ok(api::Empty::new())
     }
 

@@ -275,11 +275,6 @@ impl Task {
         }
     }
 
-    /// CloseIO: ends standard input as far as it is the shim's to end.
-    pub fn close_stdin(&self) {
-        self.stdio.close_stdin();
-    }
-
     /// Kill.
     ///
     /// # Errors
