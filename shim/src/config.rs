@@ -50,6 +50,8 @@ pub struct ShimConfig {
     pub event_patience: Duration,
     /// How long after Create the client of standard input may still come.
     pub stdin_patience: Duration,
+    /// How long an exit is held back for clients to read the last output.
+    pub output_patience: Duration,
     /// What a runtime option said about the cgroup driver. The path in `config.json` decides;
     /// this only serves to notice a contradiction.
     pub systemd_cgroup: Option<bool>,
@@ -164,6 +166,7 @@ impl ShimConfig {
             coracle_bin: env(ENV_CORACLE_BIN).map(PathBuf::from),
             event_patience: Duration::from_secs(120),
             stdin_patience: Duration::from_millis(50),
+            output_patience: Duration::from_millis(250),
             systemd_cgroup: None,
             compile: CompileLimits::default(),
         };

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_oci::digest::Digest;
 use coracle_oci::image::{self, ContentStore, Descriptor, Entrypoint, ImageRef, Module};
@@ -35,7 +36,10 @@ pub async fn create(
     let mut prepared = prepare(&config, &request).await?;
     let job = prepared.program.take();
     match assemble(&config, &request, &prepared.workload, job).await {
-        Ok(assembled) => finish(events, request, assembled, prepared.mounts),
+        Ok(assembled) => {
+            let patience = config.output_patience;
+            finish(events, request, assembled, prepared.mounts, patience)
+        }
         Err(error) => {
             undo(&mut prepared.mounts);
             Err(error)
@@ -190,6 +194,7 @@ fn finish(
     request: Create,
     assembled: Assembled,
     mounts: RootfsMounts,
+    output_patience: Duration,
 ) -> Result<Arc<Task>, TaskError> {
     let facts = Facts {
         id: request.id,
@@ -205,6 +210,7 @@ fn finish(
         compilation: assembled.compilation,
         stdio: assembled.stdio,
         mounts,
+        output_patience,
     })
 }
 

@@ -24,8 +24,9 @@ use rustix::pipe::SpliceFlags;
 
 use crate::request::{StdioPlan, Stream};
 
-/// How often a late client is looked for.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// How often a client that is late, or slow to read the last words, is looked at. The kernel tells
+/// neither by an event.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// A stream that cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +55,7 @@ pub struct GuestEnds {
 #[derive(Debug)]
 pub struct KeptEnds {
     /// Readers of the output FIFOs; never read from.
-    _readers: Vec<File>,
+    readers: Vec<File>,
     /// Standard input, when it is a FIFO, until the guest starts.
     stdin: Mutex<Option<Stdin>>,
 }
@@ -87,7 +88,7 @@ pub fn open(plan: &StdioPlan, patience: Duration) -> Result<(GuestEnds, KeptEnds
     };
     let stdout = output("stdout", &plan.stdout)?;
     let stderr = output("stderr", &plan.stderr)?;
-    let kept = KeptEnds { _readers: readers, stdin: Mutex::new(kept_stdin) };
+    let kept = KeptEnds { readers, stdin: Mutex::new(kept_stdin) };
     Ok((GuestEnds { stdin, stdout, stderr }, kept))
 }
 
@@ -134,6 +135,20 @@ impl KeptEnds {
         let stdin = self.stdin.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Stdin { reader, deadline }) = stdin else { return };
         while !has_client(&reader) && Instant::now() < deadline {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
+impl KeptEnds {
+    /// Resolves when clients have taken all output, or after `patience`.
+    ///
+    /// containerd's client closes its side as soon as it hears of the exit, read or not; so the
+    /// exit is told after the last words.
+    pub async fn drained(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let full = |reader: &File| rustix::io::ioctl_fionread(reader).is_ok_and(|left| left > 0);
+        while self.readers.iter().any(full) && Instant::now() < deadline {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }

@@ -13,6 +13,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use coracle_oci::{ImageError, SpecError};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -208,6 +209,8 @@ pub struct Parts {
     pub stdio: KeptEnds,
     /// The root file system.
     pub mounts: RootfsMounts,
+    /// How long the exit is held back for clients to read the last output.
+    pub output_patience: Duration,
 }
 
 impl Task {
@@ -240,7 +243,12 @@ impl Task {
             ended_early: Notify::new(),
         });
         let watched = Arc::clone(&task);
-        tokio::spawn(async move { watched.ended(end.await.into()) });
+        let patience = parts.output_patience;
+        tokio::spawn(async move {
+            let exit = end.await.into();
+            watched.stdio.drained(patience).await;
+            watched.ended(exit);
+        });
         Ok(task)
     }
 

@@ -33,6 +33,25 @@ async fn output_opens_without_a_client_and_is_kept_for_a_late_one() {
 }
 
 #[tokio::test]
+async fn the_last_words_are_waited_for_but_not_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path(), "out");
+    let (ends, kept) = open(&plan(Stream::Null, Stream::Path(path.clone()))).unwrap();
+    kept.drained(Duration::from_secs(60)).await;
+    File::from(ends.stdout.unwrap()).write_all(b"last words").unwrap();
+    let start = Instant::now();
+    kept.drained(Duration::from_millis(30)).await;
+    assert!(start.elapsed() >= Duration::from_millis(30));
+    let client = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(30));
+        open_reader(&path).unwrap().read_to_end(&mut Vec::new()).unwrap()
+    });
+    kept.drained(Duration::from_secs(60)).await;
+    assert!(start.elapsed() < Duration::from_secs(30));
+    assert_eq!(client.join().unwrap(), 10);
+}
+
+#[tokio::test]
 async fn a_reader_that_leaves_does_not_break_the_guest() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path(), "out");
