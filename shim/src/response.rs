@@ -31,7 +31,9 @@ fn code(error: &TaskError) -> Code {
         | TaskError::Spec(_)
         | TaskError::NoModule { .. }
         | TaskError::Stdio(_)
-        | TaskError::Guest(GuestError::Spec { .. }) => Code::INVALID_ARGUMENT,
+        | TaskError::Guest(GuestError::Spec { .. } | GuestError::Refused(_)) => {
+            Code::INVALID_ARGUMENT
+        }
         TaskError::Image(ImageError::Read { .. } | ImageError::Rootfs { .. }) => Code::INTERNAL,
         TaskError::Image(_) => Code::INVALID_ARGUMENT,
         TaskError::Compile(crate::compile::CompileError::Rejected { .. }) => Code::INVALID_ARGUMENT,
