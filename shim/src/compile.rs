@@ -99,7 +99,7 @@ pub enum CompileError {
     },
 }
 
-/// A compilation under way. Dropping it lets it run on; [`Compilation::cancel`] ends it.
+/// A compilation under way. Dropping it lets it run on; a [`Stop`] ends it.
 #[derive(Debug)]
 pub struct Compilation {
     work: JoinHandle<Result<OwnedFd, CompileError>>,
