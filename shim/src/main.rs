@@ -1,2 +1,31 @@
-//! Shim.
-fn main() {}
+//! `containerd-shim-wasm-v1`: parse the arguments, dispatch.
+
+use std::process::ExitCode;
+
+use coracle_shim::{bootstrap, cleanup, cli, guest, serve};
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().skip(1).collect();
+    // The guest runner is exec'd right after clone and must not pay for anything else first.
+    if args.first().is_some_and(|arg| arg == cli::GUEST_COMMAND) {
+        return guest::runner_main();
+    }
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // containerd shows what a failed `start` or `delete` wrote here.
+            eprintln!("containerd-shim-wasm-v1: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[std::ffi::OsString]) -> anyhow::Result<()> {
+    match cli::parse(args)? {
+        cli::Command::Version => Ok(cli::print_version()?),
+        cli::Command::Info => Ok(bootstrap::info()?),
+        cli::Command::Start(flags) => Ok(bootstrap::start(&flags)?),
+        cli::Command::Serve(flags) => Ok(serve::serve(&flags)?),
+        cli::Command::Delete(flags) => Ok(cleanup::delete(&flags)?),
+    }
+}

@@ -1,0 +1,141 @@
+//! The container's cgroup as the guest process needs it: made, entered, emptied, removed.
+//!
+//! What a cgroup looks like is known by [`coracle_oci::cgroup`]; processes and signals are handled
+//! here.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use coracle_oci::CgroupError;
+use coracle_oci::cgroup::{CgroupPath, Host, Version};
+use coracle_oci::spec::CgroupSpec;
+use rustix::process::{Pid, PidfdFlags};
+
+use super::sys;
+
+/// How often the processes of a group are killed before it is given up. With the pauses this is five
+/// seconds, which only a process stuck in the kernel outlives.
+const KILL_ROUNDS: u32 = 500;
+
+/// Pause between two rounds.
+const KILL_PAUSE: Duration = Duration::from_millis(10);
+
+/// A container's cgroup that exists.
+#[derive(Debug, Clone)]
+pub(super) struct Cgroup {
+    inner: coracle_oci::cgroup::Cgroup,
+}
+
+/// How a new process gets into a cgroup.
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// It is born there; see CLONE_INTO_CGROUP in clone3(2).
+    Born(OwnedFd),
+    /// It writes `0` to each of these files.
+    Walks(Vec<OwnedFd>),
+}
+
+impl Cgroup {
+    /// Makes the group and sets its limits; on failure nothing is left.
+    pub(super) fn make(spec: &CgroupSpec, id: &str) -> Result<Self, CgroupError> {
+        let path = CgroupPath::parse(spec.path.as_deref(), id)?;
+        let inner = coracle_oci::cgroup::Cgroup::new(&Host::detect()?, &path);
+        inner.create()?;
+        if let Err(error) = inner.apply(&spec.resources) {
+            // The first failure is the one to report.
+            let _ = inner.remove();
+            return Err(error);
+        }
+        Ok(Self { inner })
+    }
+
+    /// The group that another process has made, by version and folders.
+    pub(super) fn reopen(version: Version, dirs: Vec<PathBuf>) -> Self {
+        Self { inner: coracle_oci::cgroup::Cgroup::from_dirs(version, dirs) }
+    }
+
+    /// The group's files and values.
+    pub(super) fn inner(&self) -> &coracle_oci::cgroup::Cgroup {
+        &self.inner
+    }
+
+    /// Opens what a new process needs to enter the group.
+    pub(super) fn entry(&self) -> io::Result<Entry> {
+        if let Some(dir) = self.inner.unified_dir() {
+            return Ok(Entry::Born(OwnedFd::from(std::fs::File::open(dir)?)));
+        }
+        let open = |file: PathBuf| OpenOptions::new().write(true).open(file).map(OwnedFd::from);
+        self.inner.join_files().into_iter().map(open).collect::<io::Result<_>>().map(Entry::Walks)
+    }
+
+    /// Pids of all processes of the group.
+    pub(super) fn pids(&self) -> Result<Vec<u32>, CgroupError> {
+        self.inner.procs()
+    }
+
+    /// Signals every process and says how many there were.
+    pub(super) fn signal(&self, signal: i32) -> io::Result<usize> {
+        let pids = self.inner.procs().map_err(io::Error::other)?;
+        let mut hit = 0;
+        for pid in pids {
+            let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { continue };
+            let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
+            match sys::pidfd_send_signal(pidfd.as_fd(), signal) {
+                Ok(()) => hit += 1,
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(hit)
+    }
+
+    /// Kills every process and removes the group; on a blocking thread, since both may take a moment.
+    pub(super) async fn destroy(&self) -> Result<(), CgroupError> {
+        let group = self.clone();
+        let done = tokio::task::spawn_blocking(move || group.destroy_blocking()).await;
+        // The task neither panics nor is it aborted, but a runtime that shuts down may refuse it.
+        done.unwrap_or_else(|_| self.destroy_blocking())
+    }
+
+    /// Like [`Cgroup::destroy`], on the calling thread.
+    pub(super) fn destroy_blocking(&self) -> Result<(), CgroupError> {
+        for _ in 0..KILL_ROUNDS {
+            if self.pids()?.is_empty() {
+                break;
+            }
+            let at_once = self.inner.kill_file().is_some_and(|file| std::fs::write(file, "1").is_ok());
+            if !at_once {
+                // Whoever cannot be killed shows in the next round, and at last in the removal.
+                let _ = self.signal(libc::SIGKILL);
+            }
+            std::thread::sleep(KILL_PAUSE);
+        }
+        self.inner.remove()
+    }
+}
+
+/// A hierarchy as the calling process is placed in it.
+#[derive(Debug)]
+pub(super) struct OwnGroup {
+    /// The name of its folder below `/sys/fs/cgroup`, like `memory` or `cpu,cpuacct`.
+    pub(super) name: String,
+    /// The process' own group on the host.
+    pub(super) folder: PathBuf,
+    /// Whether this is the one hierarchy of cgroup v2.
+    pub(super) unified: bool,
+}
+
+/// The groups of the calling process, one a hierarchy. Within a cgroup namespace these would all be
+/// roots, so it must not have been made yet.
+pub(super) fn of_self() -> io::Result<Vec<OwnGroup>> {
+    let host = Host::detect().map_err(io::Error::other)?;
+    let unified = host.version() == Version::V2;
+    let own = host.hierarchies().iter().filter_map(|hierarchy| {
+        let name = hierarchy.mount.file_name()?.to_str()?.to_owned();
+        Some(OwnGroup { name, folder: hierarchy.mount.join(&hierarchy.own), unified })
+    });
+    Ok(own.collect())
+}

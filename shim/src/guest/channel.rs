@@ -1,0 +1,252 @@
+//! The channel between the shim and one guest process: a stream socket pair with framed messages.
+//!
+//! A frame is a little-endian `u32` length and that many bytes of postcard. The guest's half reads
+//! and writes with plain blocking calls; the shim's half belongs to tokio. Descriptors travel with
+//! the first byte of their frame.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream as BlockingStream;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+
+use super::plan::{FromGuest, ToGuest};
+use super::sys::{EARLY_FRAME, EARLY_LEN, EarlyFailure};
+
+/// Longest message in bytes. A plan carries the arguments and the environment, which `execve` would
+/// limit to 2 MiB, and the annotations.
+pub(super) const MESSAGE_LIMIT: usize = 16 << 20;
+
+/// Makes the two ends: the shim's, and the guest's as a descriptor for a child process.
+pub(super) fn pair() -> io::Result<(ShimEnd, OwnedFd)> {
+    let (ours, theirs) = BlockingStream::pair()?;
+    ours.set_nonblocking(true)?;
+    Ok((ShimEnd { stream: UnixStream::from_std(ours)? }, theirs.into()))
+}
+
+fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
+    let body = postcard::to_extend(message, vec![0; 4]).map_err(io::Error::other)?;
+    let mut frame = body;
+    let length = frame.len() - 4;
+    if length > MESSAGE_LIMIT {
+        let text = format!("the message has {length} bytes, more than {MESSAGE_LIMIT}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    if let Some(header) = frame.first_chunk_mut() {
+        *header = (length as u32).to_le_bytes();
+    }
+    Ok(frame)
+}
+
+fn decode<T: DeserializeOwned>(body: &[u8]) -> io::Result<T> {
+    postcard::from_bytes(body).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+}
+
+fn body_length(header: u32) -> io::Result<usize> {
+    let length = header as usize;
+    if length > MESSAGE_LIMIT {
+        let text = format!("a message claims {length} bytes, more than {MESSAGE_LIMIT}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(length)
+}
+
+/// What [`ShimEnd::receive`] got.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// An ordinary message.
+    Message(FromGuest),
+    /// The process failed before it was the guest runner.
+    Early(EarlyFailure),
+    /// The process closed its end: it has started, or it is dead.
+    Closed,
+}
+
+/// The shim's end.
+#[derive(Debug)]
+pub(super) struct ShimEnd {
+    stream: UnixStream,
+}
+
+impl ShimEnd {
+    /// Releases a fresh child, which waits for one byte before it executes the runner.
+    pub(super) async fn release(&mut self) -> io::Result<()> {
+        self.stream.write_all(&[1]).await
+    }
+
+    /// Sends one message.
+    pub(super) async fn send(&mut self, message: &ToGuest) -> io::Result<()> {
+        self.stream.write_all(&encode(message)?).await
+    }
+
+    /// Sends one message with a descriptor attached.
+    pub(super) async fn send_with(
+        &mut self,
+        message: &ToGuest,
+        fd: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let frame = encode(message)?;
+        let fds = [fd];
+        let sent = self
+            .stream
+            .async_io(Interest::WRITABLE, || {
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut control = SendAncillaryBuffer::new(&mut space);
+                control.push(SendAncillaryMessage::ScmRights(&fds));
+                let data = [IoSlice::new(&frame)];
+                let flags = SendFlags::NOSIGNAL;
+                Ok(rustix::net::sendmsg(self.stream.as_fd(), &data, &mut control, flags)?)
+            })
+            .await?;
+        self.stream.write_all(frame.get(sent..).unwrap_or_default()).await
+    }
+
+    /// Receives the next message.
+    pub(super) async fn receive(&mut self) -> io::Result<Received> {
+        let mut header = [0; 4];
+        match self.stream.read_exact(&mut header).await {
+            Ok(_) => {}
+            Err(error) if is_closed(&error) => return Ok(Received::Closed),
+            Err(error) => return Err(error),
+        }
+        let header = u32::from_le_bytes(header);
+        if header == EARLY_FRAME | EARLY_LEN as u32 {
+            let mut bytes = [0; EARLY_LEN];
+            self.stream.read_exact(&mut bytes).await?;
+            return Ok(Received::Early(EarlyFailure::from_bytes(bytes)));
+        }
+        let mut body = vec![0; body_length(header)?];
+        match self.stream.read_exact(&mut body).await {
+            Ok(_) => decode(&body).map(Received::Message),
+            Err(error) if is_closed(&error) => Ok(Received::Closed),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A dead peer shows as an end of file or, if it left unread data, as a reset.
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset)
+}
+
+/// The guest's end.
+#[derive(Debug)]
+pub(super) struct GuestEnd {
+    stream: BlockingStream,
+}
+
+impl GuestEnd {
+    /// Takes over the descriptor.
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        Self { stream: fd.into() }
+    }
+
+    /// Sends one message.
+    pub(super) fn send(&mut self, message: &FromGuest) -> io::Result<()> {
+        self.stream.write_all(&encode(message)?)
+    }
+
+    /// Receives the next message and the descriptor that came with it.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the shim is gone.
+    pub(super) fn receive(&mut self) -> io::Result<(ToGuest, Option<OwnedFd>)> {
+        let mut header = [0; 4];
+        let (got, fd) = self.receive_with_fd(&mut header)?;
+        self.stream.read_exact(header.get_mut(got..).unwrap_or_default())?;
+        let mut body = vec![0; body_length(u32::from_le_bytes(header))?];
+        self.stream.read_exact(&mut body)?;
+        Ok((decode(&body)?, fd))
+    }
+
+    fn receive_with_fd(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received = rustix::io::retry_on_intr(|| {
+            let mut data = [IoSliceMut::new(buffer)];
+            rustix::net::recvmsg(self.stream.as_fd(), &mut data, &mut control, flags)
+        })?;
+        if received.bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let fd = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        Ok((received.bytes, fd))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::plan::Plan;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn a_plan_larger_than_the_socket_buffer_and_a_descriptor_arrive() {
+        runtime().block_on(async {
+            let (mut shim, guest) = pair().unwrap();
+            let mut guest = GuestEnd::new(guest);
+            let reader = std::thread::spawn(move || {
+                let (plan, none) = guest.receive().unwrap();
+                assert!(none.is_none());
+                let ToGuest::Plan(plan) = plan else { panic!("not a plan") };
+                assert_eq!(plan.id.len(), 3 << 20);
+                let (start, fd) = guest.receive().unwrap();
+                assert!(matches!(start, ToGuest::Start { image: true }));
+                let mut text = String::new();
+                std::fs::File::from(fd.unwrap()).read_to_string(&mut text).unwrap();
+                guest.send(&FromGuest::Failed(text)).unwrap();
+            });
+            let plan = Plan { id: "x".repeat(3 << 20), ..Plan::default() };
+            shim.send(&ToGuest::Plan(Box::new(plan))).await.unwrap();
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), "image").unwrap();
+            shim.send_with(&ToGuest::Start { image: true }, file.as_file().as_fd()).await.unwrap();
+            match shim.receive().await.unwrap() {
+                Received::Message(FromGuest::Failed(text)) => assert_eq!(text, "image"),
+                other => panic!("unexpected {other:?}"),
+            }
+            reader.join().unwrap();
+            assert!(matches!(shim.receive().await.unwrap(), Received::Closed));
+        });
+    }
+
+    #[test]
+    fn lengths_beyond_the_limit_are_refused_before_memory_is_taken() {
+        runtime().block_on(async {
+            let (mut shim, guest) = pair().unwrap();
+            rustix::io::write(&guest, &0x7fff_ffff_u32.to_le_bytes()).unwrap();
+            let error = shim.receive().await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            let plan = Plan { id: "x".repeat(MESSAGE_LIMIT), ..Plan::default() };
+            let error = shim.send(&ToGuest::Plan(Box::new(plan))).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        });
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_a_cut_message_is_a_closed_channel() {
+        runtime().block_on(async {
+            let (mut shim, guest) = pair().unwrap();
+            rustix::io::write(&guest, &[1, 0, 0, 0, 0xff]).unwrap();
+            assert!(shim.receive().await.is_err());
+            rustix::io::write(&guest, &[9, 0, 0, 0, 1]).unwrap();
+            drop(guest);
+            assert!(matches!(shim.receive().await.unwrap(), Received::Closed));
+        });
+    }
+}

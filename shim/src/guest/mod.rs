@@ -1,0 +1,88 @@
+//! The guest process: one container, seen from the shim.
+//!
+//! [`Guest::spawn`] makes a process in the namespaces and the cgroup of the spec and has it build its
+//! own file system view. The process then parks: it has its final pid, its namespaces can be entered
+//! and bind-mounted, but nothing of the image runs yet. [`Guest::start`] lets it go. A guest never
+//! outlives the shim: the kernel kills it when the shim dies, and [`cleanup_bundle`] removes what a
+//! killed shim leaves behind.
+//!
+//! Reading order: `plan` (what the two halves say to each other), `spawn` (the shim's half), `runner`
+//! (the guest's half: `mounts`, `devices`, `identity`, then `program`).
+
+mod channel;
+mod cgroups;
+mod cleanup;
+mod confine;
+mod copy_up;
+mod devices;
+mod error;
+mod hooks;
+mod identity;
+mod lifecycle;
+mod mounts;
+mod namespaces;
+mod path;
+mod pause;
+mod plan;
+mod procfs;
+mod program;
+mod runner;
+mod signals;
+mod spawn;
+mod state;
+mod sys;
+mod translate;
+mod wait;
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use coracle_oci::image::Entrypoint;
+use coracle_oci::spec::Workload;
+
+pub use cleanup::{Remains, cleanup_bundle};
+pub use error::GuestError;
+pub use lifecycle::Guest;
+pub use runner::runner_main;
+pub use wait::{Exit, WaitStatus};
+
+/// Everything that [`Guest::spawn`] needs to make one container process.
+#[derive(Debug)]
+pub struct SpawnRequest<'a> {
+    /// The container's id, as containerd names it; the shim has validated it.
+    pub id: &'a str,
+    /// The bundle folder, absolute. The guest's state file is written here.
+    pub bundle: &'a Path,
+    /// The parsed `config.json`. Its rootfs is already mounted.
+    pub workload: &'a Workload,
+    /// The three standard streams.
+    pub stdio: Stdio,
+    /// What the process becomes once it is set up.
+    pub runner: Runner,
+}
+
+/// The standard streams of a guest; an absent stream is `/dev/null`.
+#[derive(Debug, Default)]
+pub struct Stdio {
+    /// Read by the guest.
+    pub stdin: Option<OwnedFd>,
+    /// Written by the guest.
+    pub stdout: Option<OwnedFd>,
+    /// Written by the guest; trap reports go here.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// What a guest process becomes once it is set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Runner {
+    /// A WebAssembly program, whose code image arrives by [`Guest::provide_image`].
+    Wasm {
+        /// The program's file and the export to call (`_start` when none is named).
+        entry: Entrypoint,
+    },
+    /// The built-in sleeper that holds a pod's namespaces open.
+    Pause,
+}
+
+/// The name of the sub-command of the shim's binary that calls [`runner_main`].
+pub const SUBCOMMAND: &str = "guest";

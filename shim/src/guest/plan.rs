@@ -1,0 +1,209 @@
+//! What the two halves of a guest say to each other.
+//!
+//! The shim sends one [`Plan`] to the fresh process and then single words; the process answers with
+//! [`FromGuest`]. A plan holds only what the guest's half needs, in the kernel's terms: the runner
+//! never sees a spec. Both halves are the same executable, so the encoding needs no version.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A message of the shim.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum ToGuest {
+    /// Build this and park. Always the first message.
+    Plan(Box<Plan>),
+    /// The shim's hooks are done; answers [`FromGuest::HooksDue`].
+    Proceed,
+    /// Run. A code image comes along as a descriptor if `image`.
+    Start {
+        /// Whether a descriptor is attached.
+        image: bool,
+    },
+}
+
+/// A message of the guest's half.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum FromGuest {
+    /// Mounts are in place; the hooks of the host may run.
+    HooksDue,
+    /// Something asked for could not be had, but it may go on.
+    Warning(String),
+    /// Set up and parked.
+    Ready,
+    /// The program is linked and about to run; the last message.
+    Started,
+    /// Set-up or start failed; the process ends. One sentence.
+    Failed(String),
+}
+
+/// How to build one container around the process that receives this.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Plan {
+    /// The container's id, for hooks and the process name.
+    pub(super) id: String,
+    /// The bundle folder, for hooks.
+    pub(super) bundle: PathBuf,
+    /// The pid as the host sees it, for hooks.
+    pub(super) pid: i32,
+    /// The annotations, for hooks; empty if no hook of the container runs.
+    pub(super) annotations: Vec<(String, String)>,
+    /// Whether the process is in a new user namespace, where device nodes cannot be made.
+    pub(super) user_namespace: bool,
+    /// Whether to make a cgroup namespace. It must come after the cgroup was entered.
+    pub(super) cgroup_namespace: bool,
+    /// Host name for the UTS namespace.
+    pub(super) hostname: Option<String>,
+    /// NIS domain name for the UTS namespace.
+    pub(super) domainname: Option<String>,
+    /// The root file system and what is mounted in it.
+    pub(super) files: Files,
+    /// Sysctls, as paths below `/proc/sys`, with their values.
+    pub(super) sysctls: Vec<(PathBuf, String)>,
+    /// Whether the shim has hooks to run once the mounts are in place.
+    pub(super) host_hooks: bool,
+    /// Hooks to run in the container's namespaces, before the root changes.
+    pub(super) create_container: Vec<Hook>,
+    /// Hooks to run in the container right before the program.
+    pub(super) start_container: Vec<Hook>,
+    /// Who the program runs as.
+    pub(super) identity: Identity,
+    /// The program.
+    pub(super) program: Program,
+}
+
+/// The file system view of a container.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Files {
+    /// The root, absolute on the host.
+    pub(super) rootfs: PathBuf,
+    /// Whether it ends up read-only.
+    pub(super) readonly: bool,
+    /// `MS_*` propagation of the root; 0 is the default, slave.
+    pub(super) propagation: u64,
+    /// Mounts, in order.
+    pub(super) mounts: Vec<Mount>,
+    /// Whether `/dev` is the container's own; the host's is left as it is.
+    pub(super) own_dev: bool,
+    /// Device nodes for an own `/dev`.
+    pub(super) devices: Vec<Device>,
+    /// Paths to hide.
+    pub(super) masked: Vec<PathBuf>,
+    /// Paths to make read-only.
+    pub(super) readonly_paths: Vec<PathBuf>,
+    /// The working directory, created if missing.
+    pub(super) cwd: PathBuf,
+}
+
+/// One mount in the container.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Mount {
+    /// Absolute in the container, without `..`.
+    pub(super) destination: PathBuf,
+    /// What is mounted.
+    pub(super) what: MountWhat,
+    /// `MOUNT_ATTR_*` to set and to clear on the mount itself.
+    pub(super) attributes: (u64, u64),
+    /// `MOUNT_ATTR_*` to set and to clear on the mount and all below it.
+    pub(super) recursive: (u64, u64),
+    /// `MS_*` propagation and whether it is recursive.
+    pub(super) propagation: Option<(u64, bool)>,
+}
+
+/// What a mount shows.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum MountWhat {
+    /// A file or folder of the host.
+    Bind {
+        /// Absolute on the host.
+        source: PathBuf,
+        /// With the mounts below it.
+        recursive: bool,
+    },
+    /// A file system of its own.
+    New {
+        /// File system type.
+        kind: String,
+        /// Source, as shown in mountinfo.
+        source: Option<String>,
+        /// Flags of the file system (`ro`, `sync`) and `key=value` options, in order.
+        options: Vec<String>,
+        /// Copy into it what the image has at its destination.
+        copy_up: bool,
+    },
+    /// The container's own part of the host's cgroup hierarchies.
+    Cgroup,
+    /// Other attributes for what is already mounted there.
+    Remount,
+}
+
+/// One device node.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Device {
+    /// Absolute in the container.
+    pub(super) path: PathBuf,
+    /// File type, `S_IF*`.
+    pub(super) kind: u32,
+    /// Device number.
+    pub(super) major: u32,
+    /// Device number.
+    pub(super) minor: u32,
+    /// Permission bits.
+    pub(super) mode: u32,
+    /// Owner and group, as seen in the container.
+    pub(super) owner: (u32, u32),
+}
+
+/// One hook; see the OCI runtime specification, "POSIX-platform Hooks".
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Hook {
+    /// Absolute path of the executable.
+    pub(super) path: PathBuf,
+    /// Its arguments, `argv[0]` included; may be empty.
+    pub(super) args: Vec<String>,
+    /// Its whole environment, `KEY=value`.
+    pub(super) env: Vec<String>,
+    /// How long it may take.
+    pub(super) timeout: Option<Duration>,
+}
+
+/// Who a program runs as and within which limits.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Identity {
+    /// User id in the container.
+    pub(super) uid: u32,
+    /// Group id in the container.
+    pub(super) gid: u32,
+    /// Supplementary groups.
+    pub(super) groups: Vec<u32>,
+    /// File creation mask.
+    pub(super) umask: u32,
+    /// Resource limits: number, soft, hard.
+    pub(super) rlimits: Vec<(u32, u64, u64)>,
+    /// Capabilities to keep, bit `n` for number `n`.
+    pub(super) capabilities: u64,
+    /// Whether standard input is the terminal of the container.
+    pub(super) terminal: bool,
+    /// AppArmor profile to change to.
+    pub(super) apparmor: Option<String>,
+    /// SELinux label to change to.
+    pub(super) selinux: Option<String>,
+}
+
+/// What runs in the container.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) enum Program {
+    /// The built-in sleeper.
+    #[default]
+    Pause,
+    /// A WebAssembly command.
+    Wasm {
+        /// Arguments, the program's name first.
+        args: Vec<String>,
+        /// Environment, `KEY=value`.
+        env: Vec<String>,
+        /// The export to call, if not `_start`.
+        export: Option<String>,
+    },
+}

@@ -1,0 +1,78 @@
+//! The WebAssembly program of a container: the only place where the shim meets the engine.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use coracle_engine::command::{self, Command, Preopen};
+
+use super::runner::{Act, Failure};
+
+/// Stack of a guest in bytes.
+const WASM_STACK: usize = 1 << 20;
+
+/// Exit code when the engine itself fails after the start.
+const ENGINE_FAILED: u8 = 125;
+
+/// The folders that a program is given; both are opened inside the container.
+#[derive(Debug)]
+pub(super) struct Grants {
+    /// The container's root, `/`.
+    pub(super) root: OwnedFd,
+    /// Its working directory, `.`.
+    pub(super) cwd: OwnedFd,
+}
+
+/// A program that is mapped and linked.
+#[derive(Debug)]
+pub(super) struct Loaded(command::Loaded);
+
+/// Maps and links the code image.
+pub(super) fn load(
+    image: OwnedFd,
+    args: Vec<String>,
+    env: Vec<String>,
+    export: Option<String>,
+    grants: Grants,
+) -> Result<Loaded, Failure> {
+    let command = Command {
+        args: args.into_iter().map(String::into_bytes).collect(),
+        env: env.into_iter().map(split).collect(),
+        preopens: vec![preopen(grants.root, "/")?, preopen(grants.cwd, ".")?],
+        entry: export,
+        max_wasm_stack: WASM_STACK,
+    };
+    let loaded = command.load(File::from(image));
+    loaded.map(Loaded).map_err(|error| Failure::new(error.to_string()))
+}
+
+/// `KEY=value`; a pair without `=` is a key with an empty value.
+fn split(pair: String) -> (Vec<u8>, Vec<u8>) {
+    match pair.split_once('=') {
+        Some((key, value)) => (key.as_bytes().to_vec(), value.as_bytes().to_vec()),
+        None => (pair.into_bytes(), Vec::new()),
+    }
+}
+
+fn preopen(fd: OwnedFd, guest_path: &str) -> Result<Preopen, Failure> {
+    let flags = rustix::fs::fstatvfs(&fd).act("look at", guest_path)?.f_flag;
+    let readonly = flags.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+    Ok(Preopen { fd, guest_path: guest_path.to_owned(), readonly })
+}
+
+impl Loaded {
+    /// Runs the program to its end and gives its exit code. A trap's report goes to standard error.
+    pub(super) fn run(self) -> u8 {
+        match self.0.run() {
+            Ok(outcome) => {
+                if let command::Outcome::Trapped(report) = &outcome {
+                    eprintln!("{report}");
+                }
+                outcome.exit_code()
+            }
+            Err(error) => {
+                eprintln!("{error}");
+                ENGINE_FAILED
+            }
+        }
+    }
+}

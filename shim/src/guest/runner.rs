@@ -1,0 +1,260 @@
+//! The guest's half: what the new process does until it is the container's program.
+//!
+//! It is the shim's binary again, executed right after `clone3`, so nothing of the shim's memory,
+//! threads or descriptors is inherited. It has one thread, no async runtime and no logger: what goes
+//! wrong is told to the shim in one sentence.
+
+use std::ffi::CString;
+use std::fmt::Display;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::process::ExitCode;
+
+use rustix::fs::OFlags;
+use rustix::thread::UnshareFlags;
+
+use super::channel::GuestEnd;
+use super::confine::Confinement;
+use super::hooks::{self, HookStage, HookState};
+use super::mounts::{self, Root};
+use super::plan::{FromGuest, Plan, Program, ToGuest};
+use super::procfs::Proc;
+use super::program::{self, Grants};
+use super::{devices, identity, path, pause, signals, sys};
+
+/// Exit code of a guest that could not be set up or started; the shim knows the reason.
+const SETUP_FAILED: u8 = 125;
+
+/// Why the set-up cannot go on: one sentence.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Failure(String);
+
+impl Failure {
+    /// A failure that is no system call's.
+    pub(super) fn new(sentence: impl Into<String>) -> Self {
+        Self(sentence.into())
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Says what was tried when a system call failed.
+pub(super) trait Act<T> {
+    /// Turns an error into "cannot `act` `object`: reason".
+    fn act(self, act: &str, object: impl Display) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<io::Error>> Act<T> for Result<T, E> {
+    fn act(self, act: &str, object: impl Display) -> Result<T, Failure> {
+        self.map_err(|error| Failure(format!("cannot {act} {object}: {}", error.into())))
+    }
+}
+
+/// The `guest` sub-command of the shim's binary: builds the container around this process, waits for
+/// the word to go, and becomes the program. Expects the channel of its shim as descriptor 3.
+#[must_use]
+pub fn runner_main() -> ExitCode {
+    let channel = match sys::take_channel() {
+        Ok(channel) => GuestEnd::new(channel),
+        Err(_) => {
+            eprintln!("this sub-command is for the shim itself, which starts it with a channel");
+            return ExitCode::from(2);
+        }
+    };
+    ExitCode::from(live(channel))
+}
+
+/// From birth to exit code.
+fn live(mut channel: GuestEnd) -> u8 {
+    let parked = match be_built(&mut channel) {
+        Ok(parked) => parked,
+        Err(End::ShimGone) => return SETUP_FAILED,
+        Err(End::Failed(failure)) => return report(channel, failure),
+    };
+    let image = match channel.receive() {
+        Ok((ToGuest::Start { .. }, image)) => image,
+        // The shim died or gave this container up.
+        _ => return SETUP_FAILED,
+    };
+    match parked.become_program(image) {
+        Ok(ready) => {
+            if channel.send(&FromGuest::Started).is_err() {
+                return SETUP_FAILED;
+            }
+            drop(channel);
+            ready.run()
+        }
+        Err(failure) => report(channel, failure),
+    }
+}
+
+fn report(mut channel: GuestEnd, failure: Failure) -> u8 {
+    // If nobody listens any more, nobody needs to know.
+    let _ = channel.send(&FromGuest::Failed(failure.0));
+    SETUP_FAILED
+}
+
+/// Why a guest ends before it is parked.
+enum End {
+    /// Nobody is left to tell.
+    ShimGone,
+    /// To be told.
+    Failed(Failure),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<io::Error> for End {
+    /// Only the channel gives plain I/O errors here.
+    fn from(_: io::Error) -> Self {
+        Self::ShimGone
+    }
+}
+
+/// A container that is built, and its process parked in it.
+struct Parked {
+    plan: Plan,
+    root: OwnedFd,
+    cwd: OwnedFd,
+    confinement: Confinement,
+}
+
+/// A program that only has to be entered.
+enum Ready {
+    Pause,
+    Wasm(Box<program::Loaded>),
+}
+
+impl Ready {
+    fn run(self) -> u8 {
+        match self {
+            Self::Pause => pause::sleep(),
+            Self::Wasm(loaded) => loaded.run(),
+        }
+    }
+}
+
+fn be_built(channel: &mut GuestEnd) -> Result<Parked, End> {
+    let first = rustix::process::getpid().is_init();
+    signals::set_up(first).act("set up", "signals")?;
+    let plan = match channel.receive()? {
+        (ToGuest::Plan(plan), _) => *plan,
+        _ => return Err(Failure::new("the shim did not send a plan").into()),
+    };
+    name_process(&plan);
+    // Fails only if this is a session leader already, which is what it is for.
+    let _ = rustix::process::setsid();
+    if plan.identity.terminal {
+        sys::take_terminal(rustix::stdio::stdin()).act("take", "the container's terminal")?;
+    }
+    // Modes in plans and mount options are exact.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let parked = build(channel, plan)?;
+    channel.send(&FromGuest::Ready)?;
+    Ok(parked)
+}
+
+/// For `ps` and `top`; the kernel keeps 15 bytes.
+fn name_process(plan: &Plan) {
+    let name = match &plan.program {
+        Program::Pause => Some("pause"),
+        Program::Wasm { args, .. } => {
+            args.first().and_then(|arg| Path::new(arg).file_name()).and_then(|name| name.to_str())
+        }
+    };
+    if let Some(name) = name.and_then(|name| CString::new(name).ok()) {
+        // A wrong name hurts nobody.
+        let _ = rustix::thread::set_name(&name);
+    }
+}
+
+fn build(channel: &mut GuestEnd, plan: Plan) -> Result<Parked, End> {
+    let files = &plan.files;
+    name_host(&plan)?;
+    let proc = Proc::open()?;
+    let confinement = Confinement::open(&plan.identity)?;
+    let root = Root::prepare(files)?;
+    root.mount_all(&files.mounts)?;
+    if plan.cgroup_namespace {
+        // Safe here: this process has one thread, and its cgroup is entered.
+        rustix::thread::unshare(UnshareFlags::NEWCGROUP).act("make", "a cgroup namespace")?;
+    }
+    if files.own_dev {
+        devices::make_all(root.fd(), &files.devices, plan.user_namespace)?;
+        devices::make_links(root.fd())?;
+    }
+    if plan.host_hooks {
+        channel.send(&FromGuest::HooksDue)?;
+        match channel.receive()? {
+            (ToGuest::Proceed, _) => {}
+            _ => return Err(Failure::new("the shim did not say how its hooks went").into()),
+        }
+    }
+    run_hooks(HookStage::CreateContainer, &plan, "creating")?;
+    proc.write_sysctls(&plan.sysctls)?;
+    drop(proc);
+    let null = devices::host_null()?;
+    root.protect(&files.readonly_paths)?;
+    root.mask(&files.masked, null.as_fd())?;
+    path::make_dir(root.fd(), &files.cwd).act("make the working directory", files.cwd.display())?;
+    let root = root.enter(files)?;
+    if files.readonly {
+        mounts::freeze_root(root.as_fd())?;
+    }
+    let cwd = path::open_in(root.as_fd(), &files.cwd, OFlags::PATH | OFlags::DIRECTORY)
+        .act("open the working directory", files.cwd.display())?;
+    rustix::process::fchdir(&cwd).act("enter the working directory", files.cwd.display())?;
+    Ok(Parked { plan, root, cwd, confinement })
+}
+
+fn name_host(plan: &Plan) -> Result<(), Failure> {
+    if let Some(name) = &plan.hostname {
+        rustix::system::sethostname(name.as_bytes()).act("set the hostname to", name)?;
+    }
+    if let Some(name) = &plan.domainname {
+        rustix::system::setdomainname(name.as_bytes()).act("set the domainname to", name)?;
+    }
+    Ok(())
+}
+
+fn run_hooks(stage: HookStage, plan: &Plan, status: &'static str) -> Result<(), Failure> {
+    let hooks = match stage {
+        HookStage::CreateContainer => &plan.create_container,
+        _ => &plan.start_container,
+    };
+    let state = HookState {
+        id: plan.id.clone(),
+        status,
+        pid: plan.pid,
+        bundle: plan.bundle.clone(),
+        annotations: plan.annotations.clone(),
+    };
+    hooks::run_all(stage, hooks, &state).map_err(|error| Failure(error.to_string()))
+}
+
+impl Parked {
+    /// Gives up every right and links the program.
+    fn become_program(self, image: Option<OwnedFd>) -> Result<Ready, Failure> {
+        run_hooks(HookStage::StartContainer, &self.plan, "created")?;
+        self.confinement.enter()?;
+        identity::take(&self.plan.identity)?;
+        match (self.plan.program, image) {
+            (Program::Pause, _) => Ok(Ready::Pause),
+            (Program::Wasm { args, env, export }, Some(image)) => {
+                let grants = Grants { root: self.root, cwd: self.cwd };
+                let loaded = program::load(image, args, env, export, grants)?;
+                Ok(Ready::Wasm(Box::new(loaded)))
+            }
+            (Program::Wasm { .. }, None) => Err(Failure::new("the shim sent no code image")),
+        }
+    }
+}

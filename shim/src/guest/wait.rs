@@ -1,0 +1,96 @@
+//! Waiting for a guest's end: one pidfd, any number of waiters, one answer.
+
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions};
+use std::os::fd::AsFd;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::OnceCell;
+
+/// How a guest ended, and when the shim learned it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitStatus {
+    /// Exit code or signal.
+    pub exit: Exit,
+    /// When the process was reaped.
+    pub at: SystemTime,
+}
+
+/// The two ways for a process to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It left by itself with this code, 0 to 255.
+    Code(u8),
+    /// This signal killed it.
+    Signal(i32),
+    /// Somebody else reaped it, so the kernel no longer knows. The shim must not wait for `-1`.
+    Lost,
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Lost => write!(f, "exit status unknown"),
+        }
+    }
+}
+
+/// A child process that can be waited for by many and is reaped once.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pidfd: AsyncFd<OwnedFd>,
+    status: OnceCell<WaitStatus>,
+}
+
+impl Child {
+    /// Takes over a pidfd of a direct child. Must be called within the tokio runtime.
+    pub(crate) fn new(pidfd: OwnedFd) -> std::io::Result<Self> {
+        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
+        Ok(Self { pidfd, status: OnceCell::new() })
+    }
+
+    /// The pidfd, for signals.
+    pub(crate) fn pidfd(&self) -> &OwnedFd {
+        self.pidfd.get_ref()
+    }
+
+    /// The end, if it is already known.
+    pub(crate) fn ended(&self) -> Option<WaitStatus> {
+        self.status.get().copied()
+    }
+
+    /// Resolves when the child has ended; every call gives the same answer.
+    pub(crate) fn wait(self: Arc<Self>) -> impl Future<Output = WaitStatus> + Send + 'static {
+        async move { *self.status.get_or_init(|| self.reap()).await }
+    }
+
+    async fn reap(&self) -> WaitStatus {
+        loop {
+            // An error here means that the runtime is shutting down; waitid then simply blocks.
+            let options = match self.pidfd.readable().await {
+                Ok(mut guard) => {
+                    guard.clear_ready();
+                    WaitIdOptions::EXITED | WaitIdOptions::NOHANG
+                }
+                Err(_) => WaitIdOptions::EXITED,
+            };
+            let exit = match rustix::process::waitid(WaitId::PidFd(self.pidfd().as_fd()), options) {
+                Ok(None) | Err(Errno::INTR) => continue,
+                Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Exit::Code((code & 0xff) as u8),
+                    (None, Some(signal)) => Exit::Signal(signal),
+                    (None, None) => continue,
+                },
+                Err(_) => Exit::Lost,
+            };
+            return WaitStatus { exit, at: SystemTime::now() };
+        }
+    }
+}

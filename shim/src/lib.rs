@@ -1,0 +1,32 @@
+//! The containerd shim for WebAssembly containers.
+//!
+//! Reading order: [`cli`] turns the command line into one [`cli::Command`]; [`bootstrap`] answers
+//! `start` and leaves a [`serve`] process behind; [`service`] receives the Task API there,
+//! [`request`] makes its messages typed, [`registry`] finds the [`task`], and [`response`] turns
+//! what came of it back into messages. [`cleanup`] answers `delete` when a shim is gone.
+//!
+//! Wire types (ttrpc, protobuf) stay in `bootstrap`, `config`, `events`, `request`, `response` and
+//! `service`; everything else speaks domain types.
+
+pub mod bootstrap;
+pub mod cleanup;
+pub mod cli;
+pub mod compile;
+pub mod config;
+pub mod content;
+pub mod create;
+pub mod events;
+pub mod exit;
+pub mod guest;
+pub mod io;
+pub mod mounts;
+pub mod registry;
+pub mod request;
+pub mod response;
+pub mod serve;
+pub mod service;
+pub mod task;
+pub mod telemetry;
+
+/// The runtime name under which containerd and Docker know this shim.
+pub const RUNTIME_NAME: &str = "io.containerd.wasm.v1";

@@ -1,0 +1,280 @@
+//! The mounts that Create hands in for the root file system, and their removal.
+//!
+//! They are made in the shim's own mount namespace on `bundle/rootfs`. What a lost shim leaves there
+//! is removed by [`crate::guest::cleanup_bundle`].
+
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::request::RootfsMount;
+
+/// The folder below the bundle that carries the root file system.
+pub const ROOTFS: &str = "rootfs";
+/// `mount(2)` copies at most one page of options, with its NUL.
+const OPTIONS_LIMIT: usize = 4096 - 1;
+
+/// A mount that cannot be made or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// The folder for the root file system.
+    #[error("make folder {path}: {source}", path = path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The kernel refused a mount.
+    #[error("mount {kind} {origin} on {target}: {source}", target = target.display())]
+    Mount {
+        /// File system type.
+        kind: String,
+        /// Device or folder.
+        origin: String,
+        /// Where to.
+        target: PathBuf,
+        /// What the kernel said.
+        source: Errno,
+    },
+    /// An option that needs a device set up first.
+    #[error(
+        "mount {origin}: option {option:?} is not supported, use a snapshotter that needs none"
+    )]
+    Option {
+        /// Device or folder.
+        origin: String,
+        /// The option.
+        option: String,
+    },
+    /// More options than the kernel takes, even with shortened paths.
+    #[error("mount {kind}: {length} bytes of options, {OPTIONS_LIMIT} is the kernel's limit")]
+    TooLong {
+        /// File system type.
+        kind: String,
+        /// What is left after shortening.
+        length: usize,
+    },
+    /// The kernel refused an unmount.
+    #[error("unmount {path}: {source}", path = path.display())]
+    Unmount {
+        /// The mount point.
+        path: PathBuf,
+        /// What the kernel said.
+        source: Errno,
+    },
+}
+
+/// The mounts made for one task; removing them is explicit, since it can fail.
+#[derive(Debug)]
+pub struct RootfsMounts {
+    target: PathBuf,
+    made: usize,
+}
+
+impl RootfsMounts {
+    /// Makes all mounts on `bundle/rootfs`, or none.
+    ///
+    /// # Errors
+    /// The first mount that fails; those before it are removed again.
+    pub fn make(bundle: &Path, mounts: &[RootfsMount]) -> Result<Self, MountError> {
+        let mut rootfs = Self { target: bundle.join(ROOTFS), made: 0 };
+        if mounts.is_empty() {
+            return Ok(rootfs);
+        }
+        std::fs::create_dir_all(&rootfs.target)
+            .map_err(|source| MountError::Folder { path: rootfs.target.clone(), source })?;
+        for wanted in mounts {
+            if let Err(error) = make_one(wanted, &rootfs.target) {
+                // The first failure is what the user must read; a second one is only logged.
+                if let Err(again) = rootfs.remove() {
+                    tracing::warn!(error = %again, "mount left behind");
+                }
+                return Err(error);
+            }
+            rootfs.made += 1;
+        }
+        Ok(rootfs)
+    }
+
+    /// Removes the mounts, last one first. Idempotent.
+    ///
+    /// # Errors
+    /// A mount point that the kernel does not let go.
+    pub fn remove(&mut self) -> Result<(), MountError> {
+        while self.made > 0 {
+            unmount_top(&self.target)?;
+            self.made -= 1;
+        }
+        Ok(())
+    }
+}
+
+/// Removes the topmost mount; false when there is none.
+fn unmount_top(target: &Path) -> Result<bool, MountError> {
+    let attempt = |flags| umount2(target, flags | MntFlags::UMOUNT_NOFOLLOW);
+    let result = match attempt(MntFlags::empty()) {
+        // Something still looks into it; detached, it goes when that ends.
+        Err(Errno::EBUSY) => attempt(MntFlags::MNT_DETACH),
+        other => other,
+    };
+    match result {
+        Ok(()) => Ok(true),
+        Err(Errno::EINVAL | Errno::ENOENT) => Ok(false),
+        Err(source) => Err(MountError::Unmount { path: target.to_owned(), source }),
+    }
+}
+
+/// Options of one mount, sorted into what `mount(2)` wants.
+#[derive(Debug, PartialEq, Eq)]
+struct Options {
+    flags: MsFlags,
+    propagation: MsFlags,
+    data: String,
+}
+
+fn make_one(wanted: &RootfsMount, target: &Path) -> Result<(), MountError> {
+    let options = sort(wanted)?;
+    if options.data.len() <= OPTIONS_LIMIT {
+        return mount_with(wanted, &options, target);
+    }
+    let Some((base, short)) = shorten(&options.data) else {
+        return Err(MountError::TooLong { kind: wanted.kind.clone(), length: options.data.len() });
+    };
+    if short.len() > OPTIONS_LIMIT {
+        return Err(MountError::TooLong { kind: wanted.kind.clone(), length: short.len() });
+    }
+    mount_from(&base, wanted, &Options { data: short, ..options }, target)
+}
+
+fn mount_with(wanted: &RootfsMount, options: &Options, target: &Path) -> Result<(), MountError> {
+    let failed = |source| MountError::Mount {
+        kind: wanted.kind.clone(),
+        origin: wanted.source.clone(),
+        target: target.to_owned(),
+        source,
+    };
+    let none = None::<&str>;
+    let data = Some(options.data.as_str()).filter(|data| !data.is_empty());
+    mount(Some(wanted.source.as_str()), target, Some(wanted.kind.as_str()), options.flags, data)
+        .map_err(failed)?;
+    let later = |flags| mount(none, target, none, flags, none);
+    // A bind mount takes its other flags only when mounted again (mount(2), MS_BIND).
+    let extra = options.flags - (MsFlags::MS_BIND | MsFlags::MS_REC);
+    let outcome = if options.flags.contains(MsFlags::MS_BIND) && !extra.is_empty() {
+        later(options.flags | MsFlags::MS_REMOUNT)
+    } else {
+        Ok(())
+    };
+    let outcome = outcome.and_then(|()| {
+        if options.propagation.is_empty() { Ok(()) } else { later(options.propagation) }
+    });
+    outcome.map_err(|errno| {
+        // Half a mount must not stay where the caller counts none.
+        let _ = unmount_top(target);
+        failed(errno)
+    })
+}
+
+/// Mounts with relative paths, from `base`. The working directory belongs to the whole process, so
+/// a thread with one of its own does it.
+fn mount_from(
+    base: &Path,
+    wanted: &RootfsMount,
+    options: &Options,
+    target: &Path,
+) -> Result<(), MountError> {
+    let failed = |source| MountError::Mount {
+        kind: wanted.kind.clone(),
+        origin: wanted.source.clone(),
+        target: target.to_owned(),
+        source,
+    };
+    let work = || {
+        unshare(CloneFlags::CLONE_FS).and_then(|()| nix::unistd::chdir(base)).map_err(failed)?;
+        mount_with(wanted, options, target)
+    };
+    std::thread::scope(|scope| scope.spawn(work).join()).unwrap_or(Err(failed(Errno::EAGAIN)))
+}
+
+/// Options as in `mount(8)`: a flag to set, a flag to clear, or data.
+fn sort(wanted: &RootfsMount) -> Result<Options, MountError> {
+    let mut flags = MsFlags::empty();
+    let mut propagation = MsFlags::empty();
+    let mut data = Vec::new();
+    for option in &wanted.options {
+        match option.as_str() {
+            "" | "defaults" => {}
+            "ro" => flags |= MsFlags::MS_RDONLY,
+            "rw" => flags -= MsFlags::MS_RDONLY,
+            "bind" => flags |= MsFlags::MS_BIND,
+            "rbind" => flags |= MsFlags::MS_BIND | MsFlags::MS_REC,
+            "remount" => flags |= MsFlags::MS_REMOUNT,
+            "nosuid" => flags |= MsFlags::MS_NOSUID,
+            "suid" => flags -= MsFlags::MS_NOSUID,
+            "nodev" => flags |= MsFlags::MS_NODEV,
+            "dev" => flags -= MsFlags::MS_NODEV,
+            "noexec" => flags |= MsFlags::MS_NOEXEC,
+            "exec" => flags -= MsFlags::MS_NOEXEC,
+            "sync" => flags |= MsFlags::MS_SYNCHRONOUS,
+            "async" => flags -= MsFlags::MS_SYNCHRONOUS,
+            "dirsync" => flags |= MsFlags::MS_DIRSYNC,
+            "noatime" => flags |= MsFlags::MS_NOATIME,
+            "atime" => flags -= MsFlags::MS_NOATIME,
+            "nodiratime" => flags |= MsFlags::MS_NODIRATIME,
+            "diratime" => flags -= MsFlags::MS_NODIRATIME,
+            "relatime" => flags |= MsFlags::MS_RELATIME,
+            "norelatime" => flags -= MsFlags::MS_RELATIME,
+            "strictatime" => flags |= MsFlags::MS_STRICTATIME,
+            "nostrictatime" => flags -= MsFlags::MS_STRICTATIME,
+            "private" => propagation = MsFlags::MS_PRIVATE,
+            "rprivate" => propagation = MsFlags::MS_PRIVATE | MsFlags::MS_REC,
+            "slave" => propagation = MsFlags::MS_SLAVE,
+            "rslave" => propagation = MsFlags::MS_SLAVE | MsFlags::MS_REC,
+            "shared" => propagation = MsFlags::MS_SHARED,
+            "rshared" => propagation = MsFlags::MS_SHARED | MsFlags::MS_REC,
+            "unbindable" => propagation = MsFlags::MS_UNBINDABLE,
+            "runbindable" => propagation = MsFlags::MS_UNBINDABLE | MsFlags::MS_REC,
+            "loop" => {
+                return Err(MountError::Option {
+                    origin: wanted.source.clone(),
+                    option: option.clone(),
+                });
+            }
+            other => data.push(other),
+        }
+    }
+    if wanted.kind == "bind" {
+        flags |= MsFlags::MS_BIND;
+    }
+    Ok(Options { flags, propagation, data: data.join(",") })
+}
+
+/// Makes the lower folders of an overlay relative to the folder they share, which is what makes
+/// images of many layers long. `None` when there is nothing to gain.
+fn shorten(data: &str) -> Option<(PathBuf, String)> {
+    const LOWER: &str = "lowerdir=";
+    let lower = data.split(',').find_map(|option| option.strip_prefix(LOWER))?;
+    let folders: Vec<&Path> = lower.split(':').map(Path::new).collect();
+    let base = folders.iter().skip(1).try_fold(folders.first()?.parent()?, |base, folder| {
+        base.ancestors().find(|ancestor| folder.starts_with(ancestor) && *folder != *ancestor)
+    })?;
+    let relative: Option<Vec<_>> = folders
+        .iter()
+        .map(|folder| folder.strip_prefix(base).ok().and_then(Path::to_str))
+        .collect();
+    let relative = relative?.join(":");
+    let options: Vec<String> = data
+        .split(',')
+        .map(|option| match option.strip_prefix(LOWER) {
+            Some(_) => format!("{LOWER}{relative}"),
+            None => option.to_owned(),
+        })
+        .collect();
+    Some((base.to_owned(), options.join(",")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,495 @@
+//! One container's task: its state machine.
+//!
+//! ```text
+//!   Created ──start──▶ Starting ──linked──▶ Running ──end──▶ Stopped ──delete──▶ (gone)
+//!      │                  └── error, kill ─────────────────────▲  ▲
+//!      └── kill, delete ──────────────────────────────────────────┘
+//! ```
+//!
+//! The state owns the guest. A call that works with it for long (Start, Delete) takes it out and
+//! brings it back, so that every other call finds a state to answer from at once. Events are
+//! published while the state is locked: their order is the order of the changes.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use coracle_oci::{ImageError, SpecError};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::sync::{Notify, watch};
+
+use crate::compile::{Compilation, CompileError, Stop};
+use crate::config::ConfigError;
+use crate::events::Events;
+use crate::exit::{self, ExitStatus};
+use crate::guest::{Guest, GuestError};
+use crate::io::{KeptEnds, StdioError};
+use crate::mounts::{MountError, RootfsMounts};
+use crate::request::{Kill, RequestError, Signal, TaskId};
+use crate::response;
+
+/// What a call on a task can fail with; `response.rs` chooses the status code.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// No such container here.
+    #[error("container {0} is not known to this shim")]
+    NotFound(TaskId),
+    /// The id is taken.
+    #[error("container {0} already has a task")]
+    AlreadyExists(TaskId),
+    /// The process has ended, so there is nothing to signal.
+    #[error("the process of container {0} has already finished")]
+    Finished(TaskId),
+    /// Not in this state.
+    #[error("cannot {act} container {id}: it is {status}")]
+    Refused {
+        /// The container.
+        id: TaskId,
+        /// What was asked for.
+        act: &'static str,
+        /// What the task is.
+        status: &'static str,
+    },
+    /// Killed while Start was at work.
+    #[error("container {0} was ended before its program started")]
+    EndedBeforeStart(TaskId),
+    /// The shim is about to exit.
+    #[error("the shim is shutting down and takes no new container")]
+    ShuttingDown,
+    /// A call that this shim does not have.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// A message that makes no sense.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// Runtime options.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// `config.json`.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The module.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The module is not in the root file system, and containerd cannot be asked for layers.
+    #[error("{image}; wasm layers were not looked for: {content}")]
+    NoModule {
+        /// What the root file system gave.
+        image: ImageError,
+        /// Why the content store was not asked.
+        content: String,
+    },
+    /// The root file system.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// The standard streams.
+    #[error(transparent)]
+    Stdio(#[from] StdioError),
+    /// The compilation.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The guest process.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// A defect of the shim itself.
+    #[error("the shim failed to {0}")]
+    Broken(&'static str),
+}
+
+/// What a task is, for containerd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// The guest is parked; its program has not started.
+    Created,
+    /// The program runs.
+    Running,
+    /// The guest has ended.
+    Stopped,
+}
+
+/// What State answers.
+#[derive(Debug, Clone, Copy)]
+pub struct Snapshot {
+    /// What the task is.
+    pub status: Status,
+    /// How it ended, when it did.
+    pub exit: Option<ExitStatus>,
+}
+
+/// What never changes about a task.
+#[derive(Debug)]
+pub struct Facts {
+    /// The container.
+    pub id: TaskId,
+    /// Its bundle folder.
+    pub bundle: PathBuf,
+    /// The guest's pid, also after its end.
+    pub pid: u32,
+    /// The standard streams as containerd named them.
+    pub streams: [String; 3],
+}
+
+/// A task. Every method answers in every state.
+pub struct Task {
+    facts: Facts,
+    events: Events,
+    stdio: KeptEnds,
+    inner: Mutex<Inner>,
+    /// Reaches the guest while a Start call holds it.
+    pidfd: OwnedFd,
+    /// Set once, with the change to Stopped.
+    exit: watch::Sender<Option<ExitStatus>>,
+    /// The guest ended while a Start call holds it.
+    ended_early: Notify,
+}
+
+struct Inner {
+    state: State,
+    mounts: RootfsMounts,
+    /// The compilation under way, to end it with the task.
+    compiling: Option<Stop>,
+    /// A compilation that was stopped and whose process is still to be waited for.
+    stopped: Option<Compilation>,
+    /// The signal that was to end the guest before its program started. The parked guest gets
+    /// SIGKILL for it, but the exit number tells what was asked for.
+    ended_by: Option<Signal>,
+    /// How the guest ended while a Start call holds it.
+    early: Option<ExitStatus>,
+}
+
+enum State {
+    Created(Box<Guest>, Option<Compilation>),
+    /// A Start call holds the guest.
+    Starting,
+    Running(Box<Guest>),
+    Stopped(Box<Guest>, ExitStatus),
+    /// A Delete call holds the guest.
+    Deleting(ExitStatus),
+}
+
+impl State {
+    fn status(&self) -> Status {
+        match self {
+            Self::Created(..) | Self::Starting => Status::Created,
+            Self::Running(_) => Status::Running,
+            Self::Stopped(..) | Self::Deleting(_) => Status::Stopped,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Created(..) => "created",
+            Self::Starting => "being started",
+            Self::Running(_) => "running",
+            Self::Stopped(..) => "stopped",
+            Self::Deleting(_) => "being deleted",
+        }
+    }
+
+    fn exit(&self) -> Option<ExitStatus> {
+        match self {
+            Self::Stopped(_, exit) | Self::Deleting(exit) => Some(*exit),
+            _ => None,
+        }
+    }
+}
+
+/// What Create puts together.
+pub struct Parts {
+    /// What never changes.
+    pub facts: Facts,
+    /// Where events go.
+    pub events: Events,
+    /// The parked guest.
+    pub guest: Guest,
+    /// The code on its way; `None` for the built-in sleeper.
+    pub compilation: Option<Compilation>,
+    /// The shim's ends of the streams.
+    pub stdio: KeptEnds,
+    /// The root file system.
+    pub mounts: RootfsMounts,
+    /// How long the exit is held back for clients to read the last output.
+    pub output_patience: Duration,
+}
+
+impl Task {
+    /// A task in state Created, watched from now on. The create event must be published before.
+    ///
+    /// # Errors
+    /// When the guest cannot be referred to by a pidfd; it is killed by being dropped then.
+    pub fn new(parts: Parts) -> Result<Arc<Self>, TaskError> {
+        let pidfd = Pid::from_raw(parts.guest.pid())
+            .ok_or(rustix::io::Errno::SRCH)
+            // The guest is an unreaped child, so the pid still means it.
+            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
+            .map_err(|errno| GuestError::Os { act: "open a pidfd".into(), source: errno.into() })?;
+        let end = parts.guest.wait();
+        let compiling = parts.compilation.as_ref().map(Compilation::stopper);
+        let task = Arc::new(Self {
+            facts: parts.facts,
+            events: parts.events,
+            stdio: parts.stdio,
+            inner: Mutex::new(Inner {
+                state: State::Created(Box::new(parts.guest), parts.compilation),
+                mounts: parts.mounts,
+                compiling,
+                stopped: None,
+                ended_by: None,
+                early: None,
+            }),
+            pidfd,
+            exit: watch::Sender::new(None),
+            ended_early: Notify::new(),
+        });
+        let watched = Arc::clone(&task);
+        let patience = parts.output_patience;
+        tokio::spawn(async move {
+            let exit = end.await.into();
+            watched.stdio.drained(patience).await;
+            watched.ended(exit);
+        });
+        Ok(task)
+    }
+
+    /// What never changes.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// State: answers at once.
+    pub fn snapshot(&self) -> Snapshot {
+        let inner = self.lock();
+        Snapshot { status: inner.state.status(), exit: inner.state.exit() }
+    }
+
+    /// Wait: resolves when the task is Stopped.
+    pub async fn wait(&self) -> ExitStatus {
+        let mut exit = self.exit.subscribe();
+        let known = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
+        // The sender is part of `self`, so the channel cannot close.
+        known.unwrap_or_else(|| ExitStatus::now(exit::UNKNOWN))
+    }
+
+    /// Pids: of all processes of the container, empty once it has ended.
+    ///
+    /// # Errors
+    /// When the cgroup cannot be read.
+    pub fn pids(&self) -> Result<Vec<u32>, TaskError> {
+        match &self.lock().state {
+            State::Created(guest, _) | State::Running(guest) => Ok(guest.pids()?),
+            State::Starting => Ok(vec![self.facts.pid]),
+            State::Stopped(..) | State::Deleting(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Kill.
+    ///
+    /// # Errors
+    /// [`TaskError::Finished`] when there is nobody to kill any more.
+    pub fn kill(&self, kill: Kill) -> Result<(), TaskError> {
+        let mut inner = self.lock();
+        match &inner.state {
+            State::Created(..) | State::Starting => {
+                // A parked guest has no handlers yet and may be the first of its pid namespace,
+                // which the kernel shields from everything but SIGKILL (pid_namespaces(7)).
+                let sent = if kill.signal.ends_by_default() { Signal::KILL } else { kill.signal };
+                if sent == Signal::KILL {
+                    inner.ended_by.get_or_insert(kill.signal);
+                }
+                self.send(sent)
+            }
+            State::Running(guest) => match guest.signal(kill.signal.number(), kill.all) {
+                Err(GuestError::State { .. }) => Err(TaskError::Finished(self.facts.id.clone())),
+                other => Ok(other?),
+            },
+            State::Stopped(..) | State::Deleting(_) => {
+                Err(TaskError::Finished(self.facts.id.clone()))
+            }
+        }
+    }
+
+    fn send(&self, signal: Signal) -> Result<(), TaskError> {
+        let Some(number) = rustix::process::Signal::from_named_raw(signal.number()) else {
+            // Real-time signals have no meaning to a guest whose program does not run.
+            return Ok(());
+        };
+        match rustix::process::pidfd_send_signal(&self.pidfd, number) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::SRCH) => Err(TaskError::Finished(self.facts.id.clone())),
+            Err(errno) => {
+                Err(GuestError::Os { act: "signal the guest".into(), source: errno.into() }.into())
+            }
+        }
+    }
+
+    /// Start: waits for the code, hands it over, lets the program go. Returns the pid.
+    ///
+    /// # Errors
+    /// Why the program cannot run; the task is Stopped then and can be deleted.
+    pub async fn start(&self) -> Result<u32, TaskError> {
+        let (mut guest, compilation) = {
+            let mut inner = self.lock();
+            match std::mem::replace(&mut inner.state, State::Starting) {
+                State::Created(guest, compilation) => (guest, compilation),
+                other => {
+                    let status = other.name();
+                    inner.state = other;
+                    let id = self.facts.id.clone();
+                    return Err(TaskError::Refused { id, act: "start", status });
+                }
+            }
+        };
+        let result = self.bring_up(&mut guest, compilation).await;
+        if result.is_err() {
+            // The program will not run; what is parked must not stay. Harmless if it ended.
+            let _ = self.send(Signal::KILL);
+            let end = guest.wait().await.into();
+            return self.not_started(guest, end, result);
+        }
+        self.started(guest)
+    }
+
+    async fn bring_up(
+        &self,
+        guest: &mut Guest,
+        compilation: Option<Compilation>,
+    ) -> Result<(), TaskError> {
+        let too_late = || TaskError::EndedBeforeStart(self.facts.id.clone());
+        if let Some(compilation) = compilation {
+            // When the guest ends, the compilation is stopped, so this needs no second look.
+            match compilation.image().await {
+                Ok(image) => guest.provide_image(image)?,
+                Err(CompileError::Cancelled { .. }) => return Err(too_late()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        tokio::select! {
+            biased;
+            () = self.ended_early.notified() => return Err(too_late()),
+            () = self.stdio.client_ready() => {}
+        }
+        match guest.start().await {
+            Err(GuestError::Died { .. }) if self.lock().ended_by.is_some() => Err(too_late()),
+            other => Ok(other?),
+        }
+    }
+
+    /// The good end of Start: the guest comes back to the state, events follow in order.
+    fn started(&self, guest: Box<Guest>) -> Result<u32, TaskError> {
+        let mut inner = self.lock();
+        inner.compiling = None;
+        self.events.publish(response::start_event(&self.facts));
+        match inner.early.take() {
+            None => inner.state = State::Running(guest),
+            // It ran and ended before Start got here: the exit event comes second.
+            Some(exit) => self.stop(&mut inner, guest, exit),
+        }
+        Ok(self.facts.pid)
+    }
+
+    /// The bad end of Start; `end` is how the guest was seen to end.
+    fn not_started(
+        &self,
+        guest: Box<Guest>,
+        end: ExitStatus,
+        result: Result<(), TaskError>,
+    ) -> Result<u32, TaskError> {
+        let mut inner = self.lock();
+        inner.compiling = None;
+        let code = match (inner.ended_by, &result) {
+            (Some(signal), _) => exit::by_signal(signal.number()),
+            // The kernel took it, for want of memory perhaps: that is what happened.
+            (None, Err(TaskError::Guest(GuestError::Died { .. }))) => end.code,
+            (None, _) => exit::CANNOT_RUN,
+        };
+        self.stop(&mut inner, guest, ExitStatus { code, at: end.at });
+        result.map(|()| self.facts.pid)
+    }
+
+    /// The guest has ended; called once, by the watcher.
+    fn ended(&self, mut exit: ExitStatus) {
+        let mut inner = self.lock();
+        if let Some(stop) = inner.compiling.take() {
+            stop.stop();
+        }
+        match std::mem::replace(&mut inner.state, State::Starting) {
+            State::Created(guest, compilation) => {
+                inner.stopped = compilation;
+                if let Some(signal) = inner.ended_by {
+                    exit.code = exit::by_signal(signal.number());
+                }
+                self.stop(&mut inner, guest, exit);
+            }
+            State::Running(guest) => self.stop(&mut inner, guest, exit),
+            State::Starting => {
+                inner.early = Some(exit);
+                self.ended_early.notify_one();
+            }
+            done @ (State::Stopped(..) | State::Deleting(_)) => inner.state = done,
+        }
+    }
+
+    /// The one way into Stopped: state, event, then those who wait.
+    fn stop(&self, inner: &mut Inner, guest: Box<Guest>, exit: ExitStatus) {
+        inner.state = State::Stopped(guest, exit);
+        self.events.publish(response::exit_event(&self.facts, exit));
+        self.exit.send_replace(Some(exit));
+    }
+
+    /// Delete: removes everything the task made, in reverse order. A task that was never started
+    /// is ended first.
+    ///
+    /// # Errors
+    /// [`TaskError::Refused`] while the program runs; what cannot be removed, after which Delete
+    /// can be called again.
+    pub async fn delete(&self) -> Result<ExitStatus, TaskError> {
+        if matches!(self.lock().state, State::Created(..)) {
+            // It may end by itself in between; then there is nobody to kill, which is as good.
+            let _ = self.kill(Kill { signal: Signal::KILL, all: false });
+            self.wait().await;
+        }
+        let (mut guest, exit) = {
+            let mut inner = self.lock();
+            match std::mem::replace(&mut inner.state, State::Starting) {
+                State::Stopped(guest, exit) => {
+                    inner.state = State::Deleting(exit);
+                    (guest, exit)
+                }
+                other => {
+                    let status = other.name();
+                    inner.state = other;
+                    let id = self.facts.id.clone();
+                    return Err(TaskError::Refused { id, act: "delete", status });
+                }
+            }
+        };
+        match self.remove(&mut guest).await {
+            Ok(()) => {
+                self.events.publish(response::delete_event(&self.facts, exit));
+                Ok(exit)
+            }
+            Err(error) => {
+                self.lock().state = State::Stopped(guest, exit);
+                Err(error)
+            }
+        }
+    }
+
+    async fn remove(&self, guest: &mut Guest) -> Result<(), TaskError> {
+        let stopped = self.lock().stopped.take();
+        if let Some(compilation) = stopped {
+            // Its own error says no more than that it was stopped.
+            let _ = compilation.image().await;
+        }
+        guest.cleanup().await?;
+        // Unmounting writes nothing back here (the upper layer is on disk already), so it is short
+        // enough for the event loop.
+        Ok(self.lock().mounts.remove()?)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing panics while holding the lock, so poison carries no meaning.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

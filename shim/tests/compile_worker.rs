@@ -1,0 +1,167 @@
+//! The cage of the compile worker, seen from inside it.
+//!
+//! This executable is both sides: run as `compile-worker`, it plays a compiler that reports what it
+//! finds around itself, or misbehaves in the way its "module" names.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use coracle_shim::compile::{Compilation, CompileError, Job};
+use coracle_shim::config::CompileLimits;
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).is_some_and(|arg| arg == "compile-worker") {
+        return worker();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        nothing_is_left_to_the_worker().await;
+        its_words_are_the_reason().await;
+        limits_hold().await;
+        it_is_stopped().await;
+        garbage_is_no_image().await;
+    });
+    println!("compile worker: ok");
+    ExitCode::SUCCESS
+}
+
+const LIMITS: CompileLimits =
+    CompileLimits { wall: Duration::from_secs(20), memory: 512 << 20, output: 1 << 20 };
+
+fn begin(module: &str, limits: CompileLimits) -> Compilation {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(module.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    let compiler = std::env::current_exe().unwrap();
+    Compilation::begin(Job { module: file, origin: "/app.wasm".into(), limits, compiler })
+}
+
+async fn fails(module: &str, limits: CompileLimits) -> CompileError {
+    begin(module, limits).image().await.expect_err("no image can come of this")
+}
+
+async fn nothing_is_left_to_the_worker() {
+    let CompileError::Rejected { reason, .. } = fails("inspect", LIMITS).await else {
+        panic!("the worker did not report")
+    };
+    let facts = [
+        "uid 65534 65534 65534 65534",
+        "gid 65534 65534 65534 65534",
+        "groups",
+        "NoNewPrivs 1",
+        "CapEff 0000000000000000",
+        "fds 0 1 2",
+        "env 0",
+        "cwd /",
+        "module-writable false",
+        "as 536870912 fsize 1048576 nofile 16 core 0",
+        "death-signal 9",
+    ];
+    assert_eq!(reason.split("; ").collect::<Vec<_>>(), facts);
+}
+
+async fn its_words_are_the_reason() {
+    let silent = fails("silent", LIMITS).await.to_string();
+    assert_eq!(silent, "cannot compile /app.wasm: the compiler ended with exit code 3");
+    let loud = fails("loud", LIMITS).await.to_string();
+    assert!(loud.len() < 5000 && loud.starts_with("cannot compile /app.wasm: xxx"), "{loud}");
+}
+
+async fn limits_hold() {
+    let big = fails("big", LIMITS).await.to_string();
+    assert!(big.contains("more than 1 MiB of code"), "{big}");
+    let hog = fails("hog", LIMITS).await.to_string();
+    assert!(hog.contains("memory beyond 512 MiB"), "{hog}");
+    let start = Instant::now();
+    let slow = fails("sleep", CompileLimits { wall: Duration::from_secs(1), ..LIMITS }).await;
+    assert!(matches!(slow, CompileError::TooSlow { seconds: 1, .. }), "{slow}");
+    assert!(start.elapsed() < Duration::from_secs(3));
+}
+
+async fn it_is_stopped() {
+    for delay in [0, 200] {
+        let start = Instant::now();
+        let compilation = begin("sleep", LIMITS);
+        let stop = compilation.stopper();
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        stop.stop();
+        let error = compilation.image().await.expect_err("it was stopped");
+        assert!(matches!(error, CompileError::Cancelled { .. }), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(2));
+    }
+    let children = std::fs::read_to_string(format!(
+        "/proc/self/task/{}/children",
+        rustix::thread::gettid().as_raw_nonzero()
+    ));
+    assert_eq!(children.unwrap().trim(), "", "a worker was left behind");
+}
+
+async fn garbage_is_no_image() {
+    for module in ["garbage", "empty"] {
+        let error = fails(module, LIMITS).await;
+        assert!(matches!(error, CompileError::BadImage { .. }), "{module}: {error}");
+    }
+}
+
+/// The other side.
+fn worker() -> ExitCode {
+    let mut module = String::new();
+    std::io::stdin().read_to_string(&mut module).unwrap();
+    match module.as_str() {
+        "inspect" => eprintln!("{}", inspect()),
+        "loud" => eprint!("{}", "x".repeat(1 << 20)),
+        "big" => std::io::stdout().write_all(&vec![0; 2 << 20]).unwrap(),
+        "hog" => {
+            let hog = vec![1_u8; 600 << 20];
+            println!("{}", hog[hog.len() / 2]);
+        }
+        "sleep" => std::thread::sleep(Duration::from_secs(60)),
+        "garbage" => {
+            print!("{}", "no code image ".repeat(1000));
+            return ExitCode::SUCCESS;
+        }
+        "empty" => return ExitCode::SUCCESS,
+        _ => {}
+    }
+    ExitCode::from(3)
+}
+
+fn inspect() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
+    };
+    let mut out = String::new();
+    for (label, name) in [("uid", "Uid:"), ("gid", "Gid:"), ("groups", "Groups:")] {
+        write!(out, "{}; ", format!("{label} {}", field(name)).trim()).unwrap();
+    }
+    write!(out, "NoNewPrivs {}; CapEff {}; ", field("NoNewPrivs:"), field("CapEff:")).unwrap();
+    // Nobody may read the list of another owner's descriptors, so each is tried.
+    let open = (0..64).filter(|fd| {
+        // SAFETY: F_GETFD reads a flag of a descriptor number and touches no memory.
+        unsafe { libc::fcntl(*fd, libc::F_GETFD) != -1 }
+    });
+    let open: Vec<_> = open.map(|fd: i32| fd.to_string()).collect();
+    write!(out, "fds {}; env {}; ", open.join(" "), std::env::vars_os().count()).unwrap();
+    let writable = rustix::io::write(std::io::stdin(), b"x").is_ok()
+        || File::options().write(true).open("/proc/self/fd/0").is_ok();
+    let cwd = std::env::current_dir().unwrap();
+    write!(out, "cwd {}; module-writable {writable}; ", cwd.display()).unwrap();
+    let limit = |resource| rustix::process::getrlimit(resource).current.unwrap_or(u64::MAX);
+    use rustix::process::Resource;
+    let (memory, file) = (limit(Resource::As), limit(Resource::Fsize));
+    let (files, core) = (limit(Resource::Nofile), limit(Resource::Core));
+    write!(out, "as {memory} fsize {file} nofile {files} core {core}; ").unwrap();
+    let mut signal = 0_i32;
+    // SAFETY: PR_GET_PDEATHSIG writes one int through the pointer, which is valid for it.
+    let result = unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut signal) };
+    assert_eq!(result, 0);
+    write!(out, "death-signal {signal}").unwrap();
+    out
+}

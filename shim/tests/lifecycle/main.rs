@@ -1,0 +1,8 @@
+//! The real shim binary over its real socket; the tests play containerd.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod bootstrap;
+mod harness;
+mod programs;
+mod tasks;
