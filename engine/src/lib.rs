@@ -5,7 +5,10 @@
 //! never touches `compile`, and the linker leaves the code generator out of its executable.
 
 pub mod abi;
+pub mod command;
 pub mod compile;
 pub mod config;
 pub mod image;
 pub mod module;
+pub mod runtime;
+pub mod wasi;

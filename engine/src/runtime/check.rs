@@ -1,0 +1,216 @@
+//! What an image must satisfy beyond its header before its numbers are used as indices and offsets.
+//!
+//! The text is trusted by its origin; these checks turn a damaged description into an error instead
+//! of a panic or a wild mapping, and refuse what this machine cannot run.
+
+use cranelift_entity::EntityRef;
+
+use crate::image::{CodeImage, ImageError, Meta, PAGE, Section};
+use crate::module::index::{FuncIndex, GlobalIndex};
+use crate::module::types::ValType;
+use crate::module::{
+    ConstExpr, ConstOp, DataMode, ElementItems, ElementMode, ExportIndex, ImportType, ModuleInfo,
+};
+
+/// Most entries of any index space: keeps the context's size far below 4 GiB.
+const MAX_ENTRIES: usize = 1 << 20;
+
+/// Whether this machine can run the image's code.
+pub(super) fn machine(meta: &Meta) -> Result<(), ImageError> {
+    const EXPECTED: &str = std::env::consts::ARCH;
+    if meta.target.split('-').next() != Some(EXPECTED) {
+        return Err(ImageError::Target { found: meta.target.clone(), expected: EXPECTED });
+    }
+    match meta.cpu_features.iter().find(|name| !has_cpu_feature(name)) {
+        Some(name) => Err(ImageError::Cpu(name.clone())),
+        None => Ok(()),
+    }
+}
+
+macro_rules! detected {
+    ($name:expr; $($feature:tt)*) => {
+        match $name {
+            $($feature => std::arch::is_x86_feature_detected!($feature),)*
+            // A feature that this build cannot ask for is one that it cannot promise.
+            _ => false,
+        }
+    };
+}
+
+fn has_cpu_feature(name: &str) -> bool {
+    detected!(name;
+        "sse" "sse2" "sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "cmpxchg16b" "lzcnt" "bmi1" "bmi2"
+        "avx" "avx2" "fma" "f16c" "movbe" "adx" "aes" "pclmulqdq" "gfni" "vaes" "vpclmulqdq" "sha"
+        "avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl" "avx512bitalg" "avx512vbmi"
+        "avx512vbmi2" "avx512vnni" "avx512vpopcntdq" "avx512ifma"
+    )
+}
+
+/// Whether all numbers in the description stay within what they index.
+pub(super) fn module(info: &ModuleInfo, image: &CodeImage<'_>) -> Result<(), ImageError> {
+    ensure(sizes(info), "sizes of the index spaces")?;
+    ensure(imports(info), "imports")?;
+    ensure(exports(info), "exports")?;
+    ensure(functions(info), "functions")?;
+    ensure(initialisers(info), "initial values")?;
+    ensure(elements(info), "element segments")?;
+    ensure(data(info, image.section(Section::Data).len() as u64), "data segments")?;
+    ensure(memory_images(info, image.section(Section::Memory).len() as u64), "memory images")?;
+    let entries = info.defined_funcs() + 2 * info.signatures.len();
+    ensure((0..entries).all(|n| image.func(n).is_some()), "function table")
+}
+
+fn ensure(holds: bool, what: &'static str) -> Result<(), ImageError> {
+    if holds { Ok(()) } else { Err(ImageError::Damaged { what }) }
+}
+
+fn sizes(info: &ModuleInfo) -> bool {
+    let spaces = [
+        (info.functions.len(), info.imported.functions),
+        (info.tables.len(), info.imported.tables),
+        (info.memories.len(), info.imported.memories),
+        (info.globals.len(), info.imported.globals),
+        (info.signatures.len(), 0),
+        (info.escaped_funcs as usize, 0),
+    ];
+    spaces.iter().all(|&(len, imported)| len <= MAX_ENTRIES && imported as usize <= len)
+        && info.global_inits.len() == info.globals.len() - info.imported.globals as usize
+        && info.table_inits.len() == info.tables.len() - info.imported.tables as usize
+}
+
+fn imports(info: &ModuleInfo) -> bool {
+    let mut counts = [0u32; 4];
+    for import in &info.imports {
+        let kind = match import.ty {
+            ImportType::Func(sig) => {
+                if !info.signatures.is_valid(sig) {
+                    return false;
+                }
+                0
+            }
+            ImportType::Table(_) => 1,
+            ImportType::Memory(_) => 2,
+            ImportType::Global(_) => 3,
+        };
+        counts[kind] += 1;
+    }
+    let n = info.imported;
+    counts == [n.functions, n.tables, n.memories, n.globals]
+}
+
+fn exports(info: &ModuleInfo) -> bool {
+    info.exports.iter().all(|export| match export.index {
+        ExportIndex::Func(func) => can_be_referenced(info, func),
+        ExportIndex::Table(table) => info.tables.is_valid(table),
+        ExportIndex::Memory(memory) => info.memories.is_valid(memory),
+        ExportIndex::Global(global) => info.globals.is_valid(global),
+    })
+}
+
+fn functions(info: &ModuleInfo) -> bool {
+    info.functions.values().all(|function| {
+        info.signatures.is_valid(function.signature)
+            && function.func_ref.is_none_or(|n| n < info.escaped_funcs)
+    }) && info.start.is_none_or(|func| info.functions.is_valid(func))
+}
+
+fn can_be_referenced(info: &ModuleInfo, func: FuncIndex) -> bool {
+    info.functions.get(func).is_some_and(|function| function.func_ref.is_some())
+}
+
+fn initialisers(info: &ModuleInfo) -> bool {
+    // An initial value may read imported globals and those defined before it.
+    info.global_inits
+        .iter()
+        .enumerate()
+        .all(|(n, init)| const_expr(info, init, info.imported.globals as usize + n))
+        && info.table_inits.iter().flatten().all(|init| any_const_expr(info, init))
+}
+
+fn any_const_expr(info: &ModuleInfo, expr: &ConstExpr) -> bool {
+    const_expr(info, expr, info.globals.len())
+}
+
+/// Whether the program is in bounds and leaves exactly one value.
+fn const_expr(info: &ModuleInfo, expr: &ConstExpr, readable_globals: usize) -> bool {
+    let mut depth = 0usize;
+    for &op in &expr.ops {
+        let valid = match op {
+            ConstOp::GlobalGet(global) => GlobalIndex::index(global) < readable_globals,
+            ConstOp::RefFunc(func) => can_be_referenced(info, func),
+            _ => true,
+        };
+        let binary = matches!(
+            op,
+            ConstOp::I32Add
+                | ConstOp::I32Sub
+                | ConstOp::I32Mul
+                | ConstOp::I64Add
+                | ConstOp::I64Sub
+                | ConstOp::I64Mul
+        );
+        if !valid || (binary && depth < 2) {
+            return false;
+        }
+        depth = if binary { depth - 1 } else { depth + 1 };
+    }
+    depth == 1
+}
+
+fn elements(info: &ModuleInfo) -> bool {
+    info.elements.values().all(|segment| {
+        let mode = match &segment.mode {
+            ElementMode::Passive | ElementMode::Declared => true,
+            ElementMode::Active { table, offset } => {
+                info.tables.get(*table).is_some_and(|ty| {
+                    ValType::Ref(ty.element).is_func_ref() == segment.ty.is_func_ref()
+                }) && any_const_expr(info, offset)
+            }
+        };
+        let items = match &segment.items {
+            ElementItems::Functions(funcs) => {
+                segment.ty.is_func_ref() && funcs.iter().all(|&func| can_be_referenced(info, func))
+            }
+            ElementItems::Expressions(exprs) => exprs.iter().all(|expr| any_const_expr(info, expr)),
+        };
+        mode && items
+    })
+}
+
+fn data(info: &ModuleInfo, available: u64) -> bool {
+    info.data.values().all(|segment| {
+        let mode = match &segment.mode {
+            DataMode::Passive | DataMode::Static => true,
+            DataMode::Active { memory, offset } => {
+                info.memories.is_valid(*memory) && any_const_expr(info, offset)
+            }
+        };
+        let bytes = matches!(segment.mode, DataMode::Static)
+            || segment.offset.checked_add(segment.len).is_some_and(|end| end <= available);
+        mode && bytes
+    })
+}
+
+fn memory_images(info: &ModuleInfo, available: u64) -> bool {
+    info.memory_images.iter().all(|image| {
+        let aligned = [image.guest_offset, image.image_offset, image.len]
+            .iter()
+            .all(|value| value.is_multiple_of(PAGE));
+        let Some(ty) = info.memories.get(image.memory) else { return false };
+        let defined = image.memory.index() >= info.imported.memories as usize;
+        let size = ty.min.checked_shl(u32::from(ty.page_size_log2)).unwrap_or(0);
+        let within =
+            |start: u64, len: u64, size: u64| start.checked_add(len).is_some_and(|end| end <= size);
+        aligned
+            && defined
+            && within(image.guest_offset, image.len, size)
+            && within(image.image_offset, image.len, available)
+    })
+}
+
+impl ValType {
+    /// Whether values are pointers to function reference records.
+    pub(super) fn is_func_ref(self) -> bool {
+        matches!(self, ValType::Ref(reference) if reference.heap.is_func())
+    }
+}

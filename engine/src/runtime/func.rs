@@ -1,0 +1,147 @@
+//! Functions: the handle that embedders use to call them.
+
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::call;
+use super::host::{self, HostError, IntoHostFunc};
+use super::store::{AsStore, StoreId, StoreInner, get, get_mut, pointer};
+use super::trap::{Pending, Trap};
+use super::val::Val;
+use super::vmcontext::{FuncRef, Slot};
+use crate::module::types::FuncType;
+
+/// Why a call did not return.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum CallError {
+    #[error(transparent)]
+    Trap(#[from] Trap),
+    #[error("{0}")]
+    Host(HostError),
+    #[error("arguments do not have the function's parameter types: {params}")]
+    Arguments { params: String },
+}
+
+/// A function of a store, of a module or of the host. A copyable handle; using it with another
+/// store panics.
+///
+/// ```
+/// use coracle_engine::{compile::compile, config::Settings, runtime::{Engine, Linker, Module, Store, Val}};
+/// let wat = r#"(module (func (export "add") (param i32 i32) (result i32)
+///     (i32.add (local.get 0) (local.get 1))))"#;
+/// let engine = Engine::new();
+/// let module = Module::from_bytes(&engine, &compile(&wat::parse_str(wat)?, &Settings::default())?)?;
+/// let mut store = Store::new(&engine)?;
+/// let instance = Linker::new(&engine).instantiate(&mut store, &module)?;
+/// let add = instance.func(&store, "add").ok_or("no add")?;
+/// let mut results = Vec::new();
+/// add.call(&mut store, &[Val::I32(40), Val::I32(2)], &mut results)?;
+/// assert!(matches!(results[..], [Val::I32(42)]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Func {
+    pub(super) store: StoreId,
+    pub(super) record: NonNull<FuncRef>,
+}
+
+impl Func {
+    /// Makes a function of the host.
+    pub fn wrap<Args, R>(store: &mut impl AsStore, func: impl IntoHostFunc<Args, R>) -> Func {
+        let inner = get_mut(store);
+        let record = inner.add_host_func(host::host_func(func));
+        Func { store: inner.id, record }
+    }
+
+    /// The function behind a reference as compiled code holds it.
+    ///
+    /// # Safety
+    /// `raw` must be 0 or the address of a function reference record of `store`.
+    pub(super) unsafe fn from_raw(raw: usize, store: &StoreInner) -> Option<Func> {
+        let record = NonNull::new(ptr::with_exposed_provenance_mut(raw))?;
+        Some(Func { store: store.id, record })
+    }
+
+    /// The function reference record, after a check that it belongs to `store`.
+    pub(super) fn record(self, store: &StoreInner) -> NonNull<FuncRef> {
+        store.assert_owns(self.store);
+        self.record
+    }
+
+    /// What the record holds.
+    fn parts(self, store: &StoreInner) -> (*const u8, *mut u8, u32) {
+        // SAFETY: records live as long as their store, which is `store` (checked by `record`).
+        let func = unsafe { self.record(store).as_ref() };
+        (func.code, func.ctx, func.type_id)
+    }
+
+    /// The engine's number of its type.
+    pub(super) fn type_id(self, store: &StoreInner) -> u32 {
+        self.parts(store).2
+    }
+
+    /// Its type.
+    #[must_use]
+    pub fn ty(self, store: &impl AsStore) -> Arc<FuncType> {
+        let inner = get(store);
+        inner.engine.func_type(self.type_id(inner))
+    }
+
+    /// Calls it. `results` is emptied first and holds the results afterwards.
+    ///
+    /// # Errors
+    /// When the arguments do not fit, the guest traps, or a host function that it called fails.
+    pub fn call(
+        self,
+        store: &mut impl AsStore,
+        args: &[Val],
+        results: &mut Vec<Val>,
+    ) -> Result<(), CallError> {
+        results.clear();
+        let inner = get(store);
+        let (code, ctx, type_id) = self.parts(inner);
+        let ty = inner.engine.func_type(type_id);
+        let fits = args.len() == ty.params.len()
+            && args.iter().zip(&ty.params).all(|(arg, &ty)| arg.matches(ty));
+        if !fits {
+            return Err(CallError::Arguments { params: format!("{:?}", ty.params) });
+        }
+        let mut slots: SmallVec<[Slot; 8]> =
+            args.iter().map(|arg| arg.to_raw(inner).to_le_bytes()).collect();
+        slots.resize(ty.params.len().max(ty.results.len()), [0; 16]);
+        let signature = inner.signature(type_id);
+        let raw = pointer(store);
+        // SAFETY: the record belongs to this store, its code has the signature whose trampoline is
+        // used, the slots suffice, and no reference to the store is alive.
+        unsafe {
+            match signature {
+                Some(signature) => {
+                    call::enter(raw, signature.entry, ctx, code, slots.as_mut_ptr())?;
+                }
+                // No module knows the type, so it can only be a function of the host.
+                None => {
+                    if host::call_directly(ctx.cast(), slots.as_mut_ptr()) != 0 {
+                        return Err(direct_error(&mut *raw.as_ptr()));
+                    }
+                }
+            }
+        }
+        let inner = get(store);
+        results.extend(ty.results.iter().zip(&slots).map(|(&ty, slot)| {
+            // SAFETY: compiled code or a host function of this store wrote the results.
+            unsafe { Val::from_raw(u128::from_le_bytes(*slot), ty, inner) }
+        }));
+        Ok(())
+    }
+}
+
+fn direct_error(store: &mut StoreInner) -> CallError {
+    match store.pending.take() {
+        Some(Pending::Host(error)) => CallError::Host(error),
+        Some(Pending::Trap(kind)) => CallError::Trap(Trap::without_frames(kind)),
+        None => unreachable!("a failed host function left no error"),
+    }
+}

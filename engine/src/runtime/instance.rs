@@ -1,0 +1,298 @@
+//! Instances: a context filled in for a module, and the handle that embedders use.
+
+use std::ptr::NonNull;
+
+use cranelift_entity::EntityRef;
+use smallvec::SmallVec;
+
+use super::builtins::usize_range;
+use super::code::Module;
+use super::func::Func;
+use super::global::Global;
+use super::host::HostFunc;
+use super::memory::Memory;
+use super::store::{AsStore, StoreId, StoreInner, get};
+use super::table::Table;
+use super::vmcontext::{Context, FuncRef, GlobalCell, HostRecord, Stable};
+use crate::module::index::{DataIndex, ElemIndex, FuncIndex, GlobalIndex, MemoryIndex, TableIndex};
+use crate::module::{ConstExpr, ConstOp, DataMode, ElementItems, ElementMode, ExportIndex};
+
+/// Something that can be imported or exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "names of the specification")]
+pub enum Extern {
+    Func(Func),
+    Table(Table),
+    Memory(Memory),
+    Global(Global),
+}
+
+macro_rules! extern_from {
+    ($($ty:ident)*) => {$(
+        impl From<$ty> for Extern {
+            fn from(item: $ty) -> Extern { Extern::$ty(item) }
+        }
+    )*};
+}
+
+extern_from!(Func Table Memory Global);
+
+/// An instance of a module in a store. A copyable handle; using it with another store panics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Instance {
+    pub(super) store: StoreId,
+    pub(super) index: u32,
+}
+
+impl Instance {
+    fn inner(self, store: &StoreInner) -> &InstanceInner {
+        store.assert_owns(self.store);
+        store.instances[self.index as usize].get()
+    }
+
+    /// What is exported under a name.
+    #[must_use]
+    pub fn export(self, store: &impl AsStore, name: &str) -> Option<Extern> {
+        self.export_of(get(store), name)
+    }
+
+    pub(super) fn export_of(self, store: &StoreInner, name: &str) -> Option<Extern> {
+        let inner = self.inner(store);
+        Some(inner.item(store.id, inner.module.info().export(name)?))
+    }
+
+    /// The function exported under a name.
+    #[must_use]
+    pub fn func(self, store: &impl AsStore, name: &str) -> Option<Func> {
+        match self.export(store, name)? {
+            Extern::Func(func) => Some(func),
+            _ => None,
+        }
+    }
+
+    /// The memory exported under a name.
+    #[must_use]
+    pub fn memory(self, store: &impl AsStore, name: &str) -> Option<Memory> {
+        match self.export(store, name)? {
+            Extern::Memory(memory) => Some(memory),
+            _ => None,
+        }
+    }
+
+    /// The table exported under a name.
+    #[must_use]
+    pub fn table(self, store: &impl AsStore, name: &str) -> Option<Table> {
+        match self.export(store, name)? {
+            Extern::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// The global exported under a name.
+    #[must_use]
+    pub fn global(self, store: &impl AsStore, name: &str) -> Option<Global> {
+        match self.export(store, name)? {
+            Extern::Global(global) => Some(global),
+            _ => None,
+        }
+    }
+
+    /// Its module.
+    #[must_use]
+    pub fn module(self, store: &impl AsStore) -> &Module {
+        &self.inner(get(store)).module
+    }
+}
+
+/// An instance's live state. Compiled code knows its context, runtime calls this whole.
+#[derive(Debug)]
+pub(super) struct InstanceInner {
+    pub(super) ctx: Context,
+    pub(super) module: Module,
+    pub(super) memories: Box<[Memory]>,
+    pub(super) tables: Box<[Table]>,
+    /// Element segments that are dropped.
+    dropped_elems: Box<[bool]>,
+    /// Data segments that are dropped.
+    dropped_data: Box<[bool]>,
+    /// Contexts of the imported host functions, and what keeps their closures alive.
+    pub(super) hosts: Option<Stable<[HostRecord]>>,
+    pub(super) closures: Vec<std::rc::Rc<HostFunc>>,
+}
+
+impl InstanceInner {
+    pub(super) fn new(ctx: Context, module: &Module) -> InstanceInner {
+        let info = module.info();
+        let dropped_elems = info.elements.values().map(|segment| {
+            // Declared segments only name functions; they are dropped from the start.
+            matches!(segment.mode, ElementMode::Declared)
+        });
+        let dropped_data = info.data.values().map(|s| matches!(s.mode, DataMode::Static));
+        InstanceInner {
+            ctx,
+            memories: Box::default(),
+            tables: Box::default(),
+            dropped_elems: dropped_elems.collect(),
+            dropped_data: dropped_data.collect(),
+            hosts: None,
+            closures: Vec::new(),
+            module: module.clone(),
+        }
+    }
+
+    pub(super) fn memory(&self, index: MemoryIndex) -> Memory {
+        self.memories[index.index()]
+    }
+
+    pub(super) fn table(&self, index: TableIndex) -> Table {
+        self.tables[index.index()]
+    }
+
+    /// Where a global's value lies.
+    pub(super) fn global(&self, index: GlobalIndex) -> NonNull<GlobalCell> {
+        let imported = self.module.info().imported.globals;
+        match index.as_u32().checked_sub(imported) {
+            Some(defined) => self.ctx.defined_global(defined),
+            // SAFETY: instantiation wrote the pointers of all imported globals before it read any;
+            // they are not null.
+            None => unsafe {
+                NonNull::new_unchecked(self.ctx.imported_global(index.as_u32()).read())
+            },
+        }
+    }
+
+    /// The function reference record of a function that has one.
+    fn func_ref(&self, func: FuncIndex) -> NonNull<FuncRef> {
+        match self.module.info().functions[func].func_ref {
+            Some(n) => self.ctx.func_ref(n),
+            // `check::module` refuses images that name such a function as a reference.
+            None => unreachable!("function {func:?} is no reference"),
+        }
+    }
+
+    /// A handle of what an index names.
+    pub(super) fn item(&self, store: StoreId, index: ExportIndex) -> Extern {
+        match index {
+            ExportIndex::Func(func) => Extern::Func(Func { store, record: self.func_ref(func) }),
+            ExportIndex::Table(table) => Extern::Table(self.table(table)),
+            ExportIndex::Memory(memory) => Extern::Memory(self.memory(memory)),
+            ExportIndex::Global(global) => {
+                let ty = self.module.info().globals[global];
+                Extern::Global(Global { store, cell: self.global(global), ty })
+            }
+        }
+    }
+
+    pub(super) fn set_stack_limit(&mut self, limit: usize) {
+        // SAFETY: the header is the context's own and no compiled code runs.
+        unsafe { (*self.ctx.header().as_ptr()).stack_limit = limit };
+    }
+
+    /// The bytes of a data segment: none once it is dropped.
+    pub(super) fn data(&self, index: DataIndex) -> &[u8] {
+        if self.dropped_data[index.index()] {
+            return &[];
+        }
+        let segment = &self.module.info().data[index];
+        self.module.data(segment.offset..segment.offset + segment.len)
+    }
+
+    pub(super) fn drop_data(&mut self, index: DataIndex) {
+        self.dropped_data[index.index()] = true;
+    }
+
+    pub(super) fn drop_elem(&mut self, index: ElemIndex) {
+        self.dropped_elems[index.index()] = true;
+    }
+
+    /// How many elements a segment has: none once it is dropped.
+    pub(super) fn element_count(&self, index: ElemIndex) -> u32 {
+        match &self.module.info().elements[index].items {
+            _ if self.dropped_elems[index.index()] => 0,
+            ElementItems::Functions(funcs) => funcs.len() as u32,
+            ElementItems::Expressions(exprs) => exprs.len() as u32,
+        }
+    }
+
+    /// The raw elements `src..src + len` of a segment, or `None` when out of bounds.
+    ///
+    /// They are computed when asked for: constant expressions read immutable globals only, so the
+    /// time makes no difference.
+    pub(super) fn elements(
+        &self,
+        index: ElemIndex,
+        src: u32,
+        len: u32,
+    ) -> Option<impl ExactSizeIterator<Item = u64>> {
+        let range = usize_range(u64::from(src), u64::from(len));
+        if range.end > self.element_count(index) as usize {
+            return None;
+        }
+        let items = &self.module.info().elements[index].items;
+        Some(range.map(move |n| match items {
+            ElementItems::Functions(funcs) => self.raw_func(funcs[n]) as u64,
+            ElementItems::Expressions(exprs) => self.evaluate(&exprs[n]) as u64,
+        }))
+    }
+
+    fn raw_func(&self, func: FuncIndex) -> u128 {
+        self.func_ref(func).as_ptr().expose_provenance() as u128
+    }
+
+    /// The value of a constant expression as compiled code holds it.
+    pub(super) fn evaluate(&self, expr: &ConstExpr) -> u128 {
+        // The usual form needs no stack.
+        if let [op] = expr.ops[..] {
+            return self.operand(op);
+        }
+        let mut stack = SmallVec::<[u128; 4]>::new();
+        for &op in &expr.ops {
+            let value = match binary(op) {
+                Some(apply) => {
+                    // `check::module` saw that there are two.
+                    let (right, left) = (stack.pop(), stack.pop());
+                    apply(left.unwrap_or_default(), right.unwrap_or_default())
+                }
+                None => self.operand(op),
+            };
+            stack.push(value);
+        }
+        stack.pop().unwrap_or_default()
+    }
+
+    fn operand(&self, op: ConstOp) -> u128 {
+        match op {
+            ConstOp::I32Const(value) => u128::from(value as u32),
+            ConstOp::I64Const(value) => u128::from(value as u64),
+            ConstOp::F32Const(bits) => u128::from(bits),
+            ConstOp::F64Const(bits) => u128::from(bits),
+            ConstOp::V128Const(value) => value,
+            // SAFETY: globals live as long as their store; this one was initialised before, as
+            // expressions read imported globals and those defined earlier only.
+            ConstOp::GlobalGet(global) => unsafe {
+                u128::from_le_bytes(self.global(global).as_ref().0)
+            },
+            ConstOp::RefFunc(func) => self.raw_func(func),
+            // Binary operators are dealt with by `evaluate`.
+            _ => 0,
+        }
+    }
+}
+
+fn binary(op: ConstOp) -> Option<fn(u128, u128) -> u128> {
+    fn i32(op: fn(u32, u32) -> u32, left: u128, right: u128) -> u128 {
+        u128::from(op(left as u32, right as u32))
+    }
+    fn i64(op: fn(u64, u64) -> u64, left: u128, right: u128) -> u128 {
+        u128::from(op(left as u64, right as u64))
+    }
+    Some(match op {
+        ConstOp::I32Add => |a, b| i32(u32::wrapping_add, a, b),
+        ConstOp::I32Sub => |a, b| i32(u32::wrapping_sub, a, b),
+        ConstOp::I32Mul => |a, b| i32(u32::wrapping_mul, a, b),
+        ConstOp::I64Add => |a, b| i64(u64::wrapping_add, a, b),
+        ConstOp::I64Sub => |a, b| i64(u64::wrapping_sub, a, b),
+        ConstOp::I64Mul => |a, b| i64(u64::wrapping_mul, a, b),
+        _ => return None,
+    })
+}

@@ -1,0 +1,432 @@
+//! From a module and resolved imports to an instance, in the order of the core specification
+//! (section "Instantiation"): allocate, initialise globals and tables, write element then data
+//! segments, run the start function.
+
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+use cranelift_entity::EntityRef;
+
+use super::builtins::{TABLE, slice_mut};
+use super::call;
+use super::code::Module;
+use super::func::{CallError, Func};
+use super::host::HostFunc;
+use super::instance::{Extern, Instance, InstanceInner};
+use super::memory::{LinearMemory, Memory, MemoryError, Placement};
+use super::store::StoreInner;
+use super::table::{TableError, TableInner};
+use super::trap::{Trap, TrapKind};
+use super::vmcontext::{
+    Context, FuncImport, FuncRef, GlobalCell, Header, HostRecord, MemoryDef, Stable,
+};
+use crate::abi::layout::CTX_MAGIC_VALUE;
+use crate::config::{Addressing, DEDICATED_BASE};
+use crate::module::index::{DataIndex, ElemIndex, FuncIndex, MemoryIndex};
+use crate::module::{DataMode, ElementMode, ExportIndex, ImportType, ModuleInfo};
+
+/// Why a module cannot be instantiated.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum InstantiateError {
+    #[error(
+        "unknown import: nothing is defined as `{module}` `{name}` (the module wants a {wanted})"
+    )]
+    UnknownImport { module: String, name: String, wanted: String },
+    #[error(
+        "incompatible import type: `{module}` `{name}` is a {found}, the module wants a {wanted}"
+    )]
+    IncompatibleImport { module: String, name: String, found: String, wanted: String },
+    #[error("import `{module}` `{name}` belongs to another store")]
+    ForeignImport { module: String, name: String },
+    #[error("module and store belong to different engines")]
+    ForeignModule,
+    #[error(
+        "module was compiled for dedicated addressing, but imports a memory that lies elsewhere"
+    )]
+    NotDedicated,
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    #[error(transparent)]
+    Table(#[from] TableError),
+    #[error("instantiation failed: {0}")]
+    Failed(#[source] CallError),
+}
+
+impl InstantiateError {
+    fn trap(kind: TrapKind) -> InstantiateError {
+        InstantiateError::Failed(CallError::Trap(Trap::without_frames(kind)))
+    }
+}
+
+/// An import that was found and has the right type.
+#[derive(Debug)]
+pub(super) enum Resolved {
+    Host(Rc<HostFunc>),
+    Extern(Extern),
+}
+
+/// Instantiates a module whose imports are resolved, in their order.
+///
+/// # Safety
+/// `store` must be live, and no Rust reference to it may be alive. The imports must belong to it and
+/// match the module's.
+pub(super) unsafe fn instantiate(
+    store: NonNull<StoreInner>,
+    module: &Module,
+    imports: Vec<Resolved>,
+) -> Result<Instance, InstantiateError> {
+    // SAFETY: the caller's promise; the borrow ends before compiled code is entered.
+    let (instance, start) = unsafe {
+        let store = &mut *store.as_ptr();
+        let instance = allocate(store, module, imports)?;
+        let inner = NonNull::from(store.instances[instance.index as usize].get_mut());
+        // The instance is a separate allocation, so it can be borrowed beside the store.
+        write_segments(store, &mut *inner.as_ptr())?;
+        (instance, module.info().start.map(|func| start_function(store, inner.as_ref(), func)))
+    };
+    if let Some(Start { entry, ctx, code }) = start {
+        // SAFETY: the start function has no parameters and no results, which the validator
+        // checked; entry trampoline, context and code belong together; no reference is alive.
+        unsafe { call::enter(store, entry, ctx, code, std::ptr::null_mut()) }
+            .map_err(InstantiateError::Failed)?;
+    }
+    Ok(instance)
+}
+
+/// Makes the instance and everything that it defines, and adds it to the store.
+fn allocate(
+    store: &mut StoreInner,
+    module: &Module,
+    imports: Vec<Resolved>,
+) -> Result<Instance, InstantiateError> {
+    let info = module.info();
+    let memories = new_memories(store, module)?;
+    let tables = new_tables(store, info)?;
+    // Nothing below fails: what was made so far is not left behind in the store.
+    store.add_code(module);
+    let ctx = Context::new(
+        *module.layout(),
+        Header {
+            magic: CTX_MAGIC_VALUE,
+            stack_limit: store.stack_limit,
+            store: store.record_pointer(),
+            builtins: TABLE.as_ptr(),
+            instance: std::ptr::null_mut(),
+        },
+    );
+    let mut instance = InstanceInner::new(ctx, module);
+    let hosts = link(store, &mut instance, imports, memories, tables);
+    link_hosts(store, &mut instance, hosts);
+    fill_types_and_func_refs(&instance);
+    initialise_globals(&instance);
+    initialise_tables(store, &instance);
+    let index = store.instances.len() as u32;
+    let instance = Stable::new(Box::new(instance));
+    let address = instance.pointer().as_ptr().cast();
+    // SAFETY: the header is the context's own.
+    unsafe { (*instance.get().ctx.header().as_ptr()).instance = address };
+    store.instances.push(instance);
+    Ok(Instance { store: store.id, index })
+}
+
+fn new_memories(
+    store: &StoreInner,
+    module: &Module,
+) -> Result<Vec<LinearMemory>, InstantiateError> {
+    let info = module.info();
+    let dedicated = module.settings().addressing == Addressing::Dedicated;
+    let imported = info.imported.memories as usize;
+    let mut memories = Vec::with_capacity(info.memories.len() - imported);
+    for (index, &ty) in info.memories.iter().skip(imported) {
+        let placement = match dedicated && index.index() == 0 {
+            true => Placement::Dedicated,
+            false => Placement::Anywhere,
+        };
+        memories.push(LinearMemory::new(ty, placement, store.config.max_memory_bytes)?);
+    }
+    let (file, section) = module.memory_section();
+    for image in &info.memory_images {
+        let memory = &mut memories[image.memory.index() - imported];
+        let guest = image.guest_offset..image.guest_offset + image.len;
+        memory.map_image(guest, file, section + image.image_offset)?;
+    }
+    Ok(memories)
+}
+
+fn new_tables(store: &StoreInner, info: &ModuleInfo) -> Result<Vec<TableInner>, InstantiateError> {
+    let defined = info.tables.values().skip(info.imported.tables as usize);
+    let tables = defined.map(|&ty| TableInner::new(ty, store.config.max_table_elements));
+    Ok(tables.collect::<Result<_, _>>()?)
+}
+
+/// Writes imports and definitions of memories, tables, globals and functions into the context.
+/// Returns the imported host functions with their indices: their records need the memories.
+fn link(
+    store: &mut StoreInner,
+    instance: &mut InstanceInner,
+    imports: Vec<Resolved>,
+    new_memories: Vec<LinearMemory>,
+    new_tables: Vec<TableInner>,
+) -> Vec<(u32, Rc<HostFunc>)> {
+    let ctx = &instance.ctx;
+    let info = instance.module.info();
+    let mut memories = Vec::with_capacity(info.memories.len());
+    let mut tables = Vec::with_capacity(info.tables.len());
+    let mut hosts = Vec::new();
+    let (mut funcs, mut globals) = (0, 0);
+    for import in imports {
+        // SAFETY: the fields belong to a context that no code uses yet; definitions, cells and
+        // records of the store live as long as it does, hence as long as the instance.
+        unsafe {
+            match import {
+                Resolved::Host(func) => {
+                    hosts.push((funcs, func));
+                    funcs += 1;
+                }
+                Resolved::Extern(Extern::Func(func)) => {
+                    let FuncRef { code, ctx: callee, .. } = *func.record(store).as_ref();
+                    ctx.imported_func(funcs).write(FuncImport { code, ctx: callee });
+                    funcs += 1;
+                }
+                Resolved::Extern(Extern::Memory(memory)) => {
+                    let def = store.memory(memory).def().as_ptr();
+                    ctx.imported_memory(memories.len() as u32).write(def);
+                    memories.push(memory);
+                }
+                Resolved::Extern(Extern::Table(table)) => {
+                    let def = store.table(table).def().as_ptr();
+                    ctx.imported_table(tables.len() as u32).write(def);
+                    tables.push(table);
+                }
+                Resolved::Extern(Extern::Global(global)) => {
+                    ctx.imported_global(globals).write(global.cell.as_ptr());
+                    globals += 1;
+                }
+            }
+        }
+    }
+    for (n, mut memory) in new_memories.into_iter().enumerate() {
+        // SAFETY: contexts live as long as the store, which gets the memory.
+        unsafe { memory.attach(ctx.defined_memory(n as u32)) };
+        memories.push(store.add_memory(memory));
+    }
+    for (n, mut table) in new_tables.into_iter().enumerate() {
+        // SAFETY: as above.
+        unsafe { table.attach(ctx.defined_table(n as u32)) };
+        tables.push(store.add_table(table));
+    }
+    instance.memories = memories.into();
+    instance.tables = tables.into();
+    hosts
+}
+
+/// Makes the records of imported host functions and writes their imports.
+fn link_hosts(
+    store: &mut StoreInner,
+    instance: &mut InstanceInner,
+    hosts: Vec<(u32, Rc<HostFunc>)>,
+) {
+    if hosts.is_empty() {
+        return;
+    }
+    let memory = callers_memory(store, instance);
+    let record_of_store = store.record_pointer();
+    let records: Box<[HostRecord]> =
+        hosts.iter().map(|(_, func)| func.record(record_of_store, memory)).collect();
+    let records = Stable::new(records);
+    let info = instance.module.info();
+    for (n, (index, _)) in hosts.iter().enumerate() {
+        let sig = info.functions[FuncIndex::new(*index as usize)].signature;
+        let code = instance.module.exit_trampoline(sig);
+        // SAFETY: `n` is within the array of as many records; the field belongs to a context that
+        // no code uses yet.
+        unsafe {
+            let record = records.pointer().cast::<HostRecord>().add(n).as_ptr();
+            instance.ctx.imported_func(*index).write(FuncImport { code, ctx: record.cast() });
+        }
+    }
+    instance.hosts = Some(records);
+    instance.closures = hosts.into_iter().map(|(_, func)| func).collect();
+}
+
+/// What host functions see as the caller's memory: the one exported as `memory`, else memory 0.
+fn callers_memory(store: &StoreInner, instance: &InstanceInner) -> *const MemoryDef {
+    let exported = match instance.module.info().export("memory") {
+        Some(ExportIndex::Memory(memory)) => Some(instance.memory(memory)),
+        _ => instance.memories.first().copied(),
+    };
+    exported.map_or(std::ptr::null(), |memory: Memory| store.memory(memory).def().as_ptr())
+}
+
+fn fill_types_and_func_refs(instance: &InstanceInner) {
+    let (ctx, module) = (&instance.ctx, &instance.module);
+    for (n, &id) in module.type_ids().iter().enumerate() {
+        // SAFETY: the field belongs to a context that no code uses yet.
+        unsafe { ctx.type_id(n as u32).write(id) };
+    }
+    let info = module.info();
+    for (index, function) in &info.functions {
+        let Some(n) = function.func_ref else { continue };
+        let (code, callee) = code_and_context(instance, index);
+        let type_id = module.type_ids()[function.signature.index()];
+        // SAFETY: as above.
+        unsafe { ctx.func_ref(n).write(FuncRef { code, ctx: callee, type_id }) };
+    }
+}
+
+/// What a call of a function needs.
+fn code_and_context(instance: &InstanceInner, func: FuncIndex) -> (*const u8, *mut u8) {
+    match instance.module.info().defined_func(func) {
+        Some(defined) => (instance.module.function(defined), instance.ctx.as_ptr()),
+        None => {
+            // SAFETY: `link` and `link_hosts` wrote all imported functions.
+            let import = unsafe { instance.ctx.imported_func(func.as_u32()).as_ref() };
+            (import.code, import.ctx)
+        }
+    }
+}
+
+fn initialise_globals(instance: &InstanceInner) {
+    for (n, init) in instance.module.info().global_inits.iter().enumerate() {
+        let value = GlobalCell(instance.evaluate(init).to_le_bytes());
+        // SAFETY: the field belongs to a context that no code uses yet.
+        unsafe { instance.ctx.defined_global(n as u32).write(value) };
+    }
+}
+
+fn initialise_tables(store: &mut StoreInner, instance: &InstanceInner) {
+    let info = instance.module.info();
+    let defined = &instance.tables[info.imported.tables as usize..];
+    for (&table, init) in defined.iter().zip(&info.table_inits) {
+        if let Some(init) = init {
+            let table = store.table_mut(table);
+            // The whole table is in bounds of itself.
+            let _ = table.fill(0, instance.evaluate(init) as u64, table.size());
+        }
+    }
+}
+
+/// Writes active element segments, then active data segments, and drops them. What was written
+/// before one that is out of bounds stays written.
+fn write_segments(
+    store: &mut StoreInner,
+    instance: &mut InstanceInner,
+) -> Result<(), InstantiateError> {
+    let module = instance.module.clone();
+    for (index, segment) in &module.info().elements {
+        if let ElementMode::Active { table, offset } = &segment.mode {
+            let dst = u64::from(instance.evaluate(offset) as u32);
+            let table = instance.table(*table);
+            write_elements(store, instance, table, dst, index)
+                .ok_or(InstantiateError::trap(TrapKind::TableOutOfBounds))?;
+            instance.drop_elem(index);
+        }
+    }
+    for (index, segment) in &module.info().data {
+        if let DataMode::Active { memory, offset } = &segment.mode {
+            let dst = u64::from(instance.evaluate(offset) as u32);
+            write_data(store, instance, *memory, dst, index)
+                .ok_or(InstantiateError::trap(TrapKind::MemoryOutOfBounds))?;
+            instance.drop_data(index);
+        }
+    }
+    Ok(())
+}
+
+fn write_elements(
+    store: &mut StoreInner,
+    instance: &InstanceInner,
+    table: super::Table,
+    dst: u64,
+    index: ElemIndex,
+) -> Option<()> {
+    let values = instance.elements(index, 0, instance.element_count(index))?;
+    store.table_mut(table).write(dst, values)
+}
+
+fn write_data(
+    store: &mut StoreInner,
+    instance: &InstanceInner,
+    memory: MemoryIndex,
+    dst: u64,
+    index: DataIndex,
+) -> Option<()> {
+    let source = instance.data(index);
+    let bytes = store.memory_mut(instance.memory(memory)).bytes_mut();
+    slice_mut(bytes, dst, source.len() as u64)?.copy_from_slice(source);
+    Some(())
+}
+
+struct Start {
+    entry: *const u8,
+    ctx: *mut u8,
+    code: *const u8,
+}
+
+fn start_function(store: &StoreInner, instance: &InstanceInner, func: FuncIndex) -> Start {
+    debug_assert!(!store.instances.is_empty());
+    let (code, ctx) = code_and_context(instance, func);
+    let sig = instance.module.info().functions[func].signature;
+    Start { entry: instance.module.entry_trampoline(sig), ctx, code }
+}
+
+/// Whether an import's definition matches its type; the found type in words if not.
+pub(super) fn matches(
+    store: &StoreInner,
+    module: &Module,
+    found: Extern,
+    wanted: &ImportType,
+) -> Result<(), String> {
+    use super::types::{describe, extern_type};
+    let holds = match (found, wanted) {
+        (Extern::Func(func), ImportType::Func(sig)) => {
+            Func::type_id(func, store) == module.type_ids()[sig.index()]
+        }
+        (Extern::Table(table), ImportType::Table(wanted)) => {
+            let found = store.table(table).current_type();
+            found.element == wanted.element
+                && found.table64 == wanted.table64
+                && limits((found.min, found.max), (wanted.min, wanted.max))
+        }
+        (Extern::Memory(memory), ImportType::Memory(wanted)) => {
+            let found = store.memory(memory).current_type();
+            found.memory64 == wanted.memory64
+                && found.shared == wanted.shared
+                && found.page_size_log2 == wanted.page_size_log2
+                && limits((found.min, found.max), (wanted.min, wanted.max))
+        }
+        (Extern::Global(global), ImportType::Global(wanted)) => global.ty == *wanted,
+        _ => false,
+    };
+    if holds { Ok(()) } else { Err(describe(&extern_type(store, found))) }
+}
+
+/// Whether found limits lie within wanted ones.
+fn limits(found: (u64, Option<u64>), wanted: (u64, Option<u64>)) -> bool {
+    let max = match (found.1, wanted.1) {
+        (_, None) => true,
+        (None, Some(_)) => false,
+        (Some(found), Some(wanted)) => found <= wanted,
+    };
+    found.0 >= wanted.0 && max
+}
+
+/// Refuses a module for the fixed address whose memory 0 is an import that lies elsewhere.
+pub(super) fn check_addressing(
+    store: &StoreInner,
+    module: &Module,
+    imports: &[Resolved],
+) -> Result<(), InstantiateError> {
+    if module.settings().addressing != Addressing::Dedicated {
+        return Ok(());
+    }
+    let first = imports.iter().find_map(|import| match import {
+        Resolved::Extern(Extern::Memory(memory)) => Some(*memory),
+        _ => None,
+    });
+    let elsewhere = first.is_some_and(|memory| {
+        store.memory(memory).bytes().as_ptr().addr() as u64 != DEDICATED_BASE
+    });
+    if elsewhere { Err(InstantiateError::NotDedicated) } else { Ok(()) }
+}

@@ -1,0 +1,45 @@
+//! The unsafe floor: maps code images, instantiates modules, calls functions, turns faults into
+//! traps.
+//!
+//! * [`code`] maps an image and answers questions about its tables; [`check`] refuses damaged ones.
+//! * [`store`] holds what lives together; [`vmcontext`] is the memory that compiled code knows.
+//! * [`linker`] matches names, [`instantiate`] builds an [`instance`].
+//! * [`call`] is the one door in, [`host`] the one door out, [`builtins`] the runtime calls.
+//! * [`trap`] turns a fault into an error with a backtrace; `sys` is all that is Linux.
+//!
+//! A thread uses a store; a process may have many. An image compiled for dedicated addressing is for
+//! one main instance at a time.
+
+mod builtins;
+mod call;
+mod check;
+mod code;
+mod engine;
+mod func;
+mod global;
+mod host;
+mod instance;
+mod instantiate;
+mod linker;
+mod memory;
+mod store;
+mod sys;
+mod table;
+mod trap;
+mod types;
+mod val;
+mod vmcontext;
+
+pub use code::{LoadError, Module};
+pub use engine::Engine;
+pub use func::{CallError, Func};
+pub use global::{Global, GlobalError};
+pub use host::{Caller, HostError, HostPanic, HostResult, IntoHostFunc, WasmValue};
+pub use instance::{Extern, Instance};
+pub use instantiate::InstantiateError;
+pub use linker::Linker;
+pub use memory::{Memory, MemoryError};
+pub use store::{AsStore, Store, StoreConfig, StoreError};
+pub use table::{Table, TableError};
+pub use trap::{Frame, MAX_FRAMES, Trap, TrapKind};
+pub use val::{ExternRef, Val};

@@ -1,0 +1,433 @@
+//! `Store`: everything that lives together: instances, memories, tables, globals, host functions.
+//!
+//! # How the unsafe parts share it
+//!
+//! Compiled code, its runtime calls and host functions reach the store by a raw pointer while
+//! [`call`](super::call) waits on the stack for compiled code to come back. So that this is sound,
+//! no Rust reference to [`StoreInner`] is ever alive when compiled code is entered: `call` works on
+//! the raw pointer, and everything else borrows briefly through [`get`] and [`get_mut`]. A
+//! [`Caller`](super::Caller) stands for the exclusive borrow that the waiting call holds.
+
+use std::io;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use cranelift_entity::EntityRef;
+
+use super::code::Module;
+use super::engine::Engine;
+use super::host::HostFunc;
+use super::instance::InstanceInner;
+use super::memory::{LinearMemory, Memory};
+use super::sys;
+use super::table::{Table, TableInner};
+use super::trap::{self, Pending, RawTrap};
+use super::vmcontext::{FuncRef, GlobalCell, HostRecord, Stable, StoreRecord};
+use crate::module::index::SigIndex;
+use crate::module::types::FuncType;
+
+/// Limits of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Most bytes of native stack that guest code may use below the outermost call into it. The
+    /// thread's real stack bounds it as well, less 256 KiB that stay with the host. Default 1 MiB.
+    pub max_wasm_stack: usize,
+    /// Most bytes of each linear memory. Default 4 GiB, which is also the most there can be.
+    pub max_memory_bytes: u64,
+    /// Most elements of each table. Default ten million.
+    pub max_table_elements: u64,
+}
+
+impl Default for StoreConfig {
+    fn default() -> StoreConfig {
+        StoreConfig {
+            max_wasm_stack: 1 << 20,
+            max_memory_bytes: 4 << 30,
+            max_table_elements: 10_000_000,
+        }
+    }
+}
+
+/// Why a store cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say it")]
+pub enum StoreError {
+    #[error("cannot install handlers for processor faults: {0}")]
+    Handlers(#[source] io::Error),
+    #[error("cannot set up the thread's signal stack: {0}")]
+    SignalStack(#[source] io::Error),
+    #[error("cannot find the bounds of the thread's stack: {0}")]
+    Stack(#[source] io::Error),
+}
+
+/// The unit of isolation: instances and all that they share, used by one thread.
+///
+/// It is neither `Send` nor `Sync`: contexts hold the stack limit of the thread that made the
+/// store, and fault handling finds the store through that thread.
+///
+/// ```compile_fail
+/// fn send(store: coracle_engine::runtime::Store) {
+///     std::thread::spawn(move || drop(store));
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Store {
+    inner: NonNull<StoreInner>,
+    owns: PhantomData<StoreInner>,
+}
+
+/// Identifies a store within the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StoreId(u64);
+
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct StoreInner {
+    /// First, so that a pointer to it is a pointer to the store.
+    pub(super) record: StoreRecord,
+    pub(super) id: StoreId,
+    pub(super) engine: Engine,
+    pub(super) config: StoreConfig,
+    /// Lowest stack address that the host leaves to guests on this thread.
+    stack_floor: usize,
+    /// What the contexts hold as their stack limit.
+    pub(super) stack_limit: usize,
+    pub(super) codes: CodeList,
+    pub(super) instances: Vec<Stable<InstanceInner>>,
+    memories: Vec<LinearMemory>,
+    tables: Vec<TableInner>,
+    globals: Vec<Stable<GlobalCell>>,
+    host_funcs: Vec<Stable<HostEntry>>,
+    /// By the engine's type number.
+    signatures: Vec<Option<Signature>>,
+    /// Why the last runtime call or host function failed.
+    pub(super) pending: Option<Pending>,
+    /// What the fault handler saw last.
+    pub(super) trap: RawTrap,
+}
+
+/// How to get in and out of functions of a type; addresses in the text of a module of this store.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Signature {
+    pub(super) entry: *const u8,
+    pub(super) exit: *const u8,
+}
+
+/// A function that the host made for this store.
+#[derive(Debug)]
+pub(super) struct HostEntry {
+    record: HostRecord,
+    func: FuncRef,
+    _closure: Rc<HostFunc>,
+}
+
+/// Bytes of stack that stay with the host: for host functions, runtime calls and the process's own
+/// needs after a guest used all of its part.
+const HOST_STACK_RESERVE: usize = 256 << 10;
+
+impl Store {
+    /// A store with the default limits.
+    ///
+    /// # Errors
+    /// When the system refuses what trap handling needs.
+    pub fn new(engine: &Engine) -> Result<Store, StoreError> {
+        Store::with_config(engine, StoreConfig::default())
+    }
+
+    /// A store with these limits, bound to the calling thread.
+    ///
+    /// # Errors
+    /// When the system refuses what trap handling needs.
+    pub fn with_config(engine: &Engine, config: StoreConfig) -> Result<Store, StoreError> {
+        static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+        trap::install().map_err(StoreError::Handlers)?;
+        sys::ensure_signal_stack().map_err(StoreError::SignalStack)?;
+        let stack = sys::stack_bounds().map_err(StoreError::Stack)?;
+        let inner = StoreInner {
+            record: StoreRecord::NONE,
+            id: StoreId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
+            engine: engine.clone(),
+            config,
+            stack_floor: stack.start + HOST_STACK_RESERVE,
+            stack_limit: usize::MAX,
+            codes: CodeList::default(),
+            instances: Vec::new(),
+            memories: Vec::new(),
+            tables: Vec::new(),
+            globals: Vec::new(),
+            host_funcs: Vec::new(),
+            signatures: Vec::new(),
+            pending: None,
+            trap: RawTrap::default(),
+        };
+        let inner = NonNull::from(Box::leak(Box::new(inner)));
+        Ok(Store { inner, owns: PhantomData })
+    }
+
+    /// The engine it belongs to.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &get(self).engine
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // SAFETY: leaked from a box by `with_config`. No activation is on the stack: each one holds
+        // an exclusive borrow of this value.
+        drop(unsafe { Box::from_raw(self.inner.as_ptr()) });
+    }
+}
+
+/// What stands for a store: a [`Store`] or, inside a host function, the [`Caller`](super::Caller).
+pub trait AsStore: sealed::Sealed {}
+
+pub(super) mod sealed {
+    /// Keeps [`AsStore`](super::AsStore) to the engine's own types.
+    pub trait Sealed {
+        /// The store.
+        #[doc(hidden)]
+        fn pointer(&self) -> StorePointer;
+    }
+
+    /// A store's address, for the engine alone.
+    #[derive(Clone, Copy, Debug)]
+    pub struct StorePointer(pub(in crate::runtime) std::ptr::NonNull<super::StoreInner>);
+}
+
+use sealed::StorePointer;
+
+impl AsStore for Store {}
+impl sealed::Sealed for Store {
+    fn pointer(&self) -> StorePointer {
+        StorePointer(self.inner)
+    }
+}
+
+/// The raw pointer, for entering compiled code.
+pub(super) fn pointer(store: &mut impl AsStore) -> NonNull<StoreInner> {
+    store.pointer().0
+}
+
+/// A short borrow of a store.
+pub(super) fn get(store: &impl AsStore) -> &StoreInner {
+    // SAFETY: the store lives as long as whatever stands for it; it is borrowed shared, so nobody
+    // has an exclusive borrow, and no compiled code runs meanwhile (see the module's text).
+    unsafe { store.pointer().0.as_ref() }
+}
+
+/// A short exclusive borrow of a store.
+pub(super) fn get_mut(store: &mut impl AsStore) -> &mut StoreInner {
+    // SAFETY: as in `get`; the borrow is exclusive.
+    unsafe { store.pointer().0.as_mut() }
+}
+
+impl StoreInner {
+    /// Panics when a handle belongs to another store: a bug of the embedder, never of a guest.
+    pub(super) fn assert_owns(&self, id: StoreId) {
+        assert!(self.id == id, "handle used with a store that it does not belong to");
+    }
+
+    pub(super) fn memory(&self, handle: Memory) -> &LinearMemory {
+        self.assert_owns(handle.store);
+        &self.memories[handle.index as usize]
+    }
+
+    pub(super) fn memory_mut(&mut self, handle: Memory) -> &mut LinearMemory {
+        self.assert_owns(handle.store);
+        &mut self.memories[handle.index as usize]
+    }
+
+    pub(super) fn add_memory(&mut self, memory: LinearMemory) -> Memory {
+        self.memories.push(memory);
+        Memory { store: self.id, index: self.memories.len() as u32 - 1 }
+    }
+
+    /// Whether a fault at `address` hit the inaccessible part of a memory. Runs inside the signal
+    /// handler.
+    pub(super) fn guards(&self, address: usize) -> bool {
+        self.memories.iter().any(|memory| memory.guards(address))
+    }
+
+    pub(super) fn table(&self, handle: Table) -> &TableInner {
+        self.assert_owns(handle.store);
+        &self.tables[handle.index as usize]
+    }
+
+    pub(super) fn table_mut(&mut self, handle: Table) -> &mut TableInner {
+        self.assert_owns(handle.store);
+        &mut self.tables[handle.index as usize]
+    }
+
+    /// Copies elements between two tables or within one; `None` when out of bounds.
+    pub(super) fn copy_table(
+        &mut self,
+        (dst_table, dst): (Table, u64),
+        (src_table, src): (Table, u64),
+        len: u64,
+    ) -> Option<()> {
+        if dst_table == src_table {
+            return self.table_mut(dst_table).copy_within(dst, src, len);
+        }
+        let (to, from) = (dst_table.index as usize, src_table.index as usize);
+        let [to, from] = self.tables.get_disjoint_mut([to, from]).ok()?;
+        to.copy_from(dst, from, src, len)
+    }
+
+    /// Copies bytes between two memories or within one; `None` when out of bounds.
+    pub(super) fn copy_memory(
+        &mut self,
+        (dst_memory, dst): (Memory, u64),
+        (src_memory, src): (Memory, u64),
+        len: u64,
+    ) -> Option<()> {
+        let (to, from) = (dst_memory.index as usize, src_memory.index as usize);
+        let range = |start: u64| Some(start as usize..start.checked_add(len)? as usize);
+        if to == from {
+            let bytes = self.memories[to].bytes_mut();
+            let (to, from) = (range(dst)?, range(src)?);
+            if to.end > bytes.len() || from.end > bytes.len() {
+                return None;
+            }
+            bytes.copy_within(from, to.start);
+            return Some(());
+        }
+        let [to, from] = self.memories.get_disjoint_mut([to, from]).ok()?;
+        to.bytes_mut().get_mut(range(dst)?)?.copy_from_slice(from.bytes().get(range(src)?)?);
+        Some(())
+    }
+
+    pub(super) fn add_table(&mut self, table: TableInner) -> Table {
+        self.tables.push(table);
+        Table { store: self.id, index: self.tables.len() as u32 - 1 }
+    }
+
+    pub(super) fn add_global(&mut self, cell: GlobalCell) -> NonNull<GlobalCell> {
+        let cell = Stable::new(Box::new(cell));
+        let pointer = cell.pointer();
+        self.globals.push(cell);
+        pointer
+    }
+
+    /// How to get in and out of functions of a type, if a module of this store has such.
+    pub(super) fn signature(&self, type_id: u32) -> Option<Signature> {
+        self.signatures.get(type_id as usize).copied().flatten()
+    }
+
+    /// Makes a function of the host that belongs to no import.
+    pub(super) fn add_host_func(&mut self, func: Rc<HostFunc>) -> NonNull<FuncRef> {
+        let ty = FuncType { params: func.params.to_vec(), results: func.results.to_vec() };
+        let type_id = self.engine.type_id(&ty);
+        let store = self.record_pointer();
+        let record = func.record(store, ptr::null());
+        let code = self.signature(type_id).map_or(ptr::null(), |signature| signature.exit);
+        let func_ref = FuncRef { code, ctx: ptr::null_mut(), type_id };
+        let entry = HostEntry { record, func: func_ref, _closure: func };
+        let entry = Stable::new(Box::new(entry));
+        let raw = entry.pointer().as_ptr();
+        self.host_funcs.push(entry);
+        // SAFETY: the entry lives as long as the store and nothing else refers to it yet.
+        unsafe {
+            (*raw).func.ctx = (&raw mut (*raw).record).cast();
+            NonNull::new_unchecked(&raw mut (*raw).func)
+        }
+    }
+
+    /// The address that contexts and host records hold.
+    pub(super) fn record_pointer(&mut self) -> *mut StoreRecord {
+        ptr::from_mut(self).cast()
+    }
+
+    /// Takes a module's code in: from now on faults in it are traps, and its trampolines serve all
+    /// functions of their types.
+    pub(super) fn add_code(&mut self, module: &Module) {
+        if !self.codes.add(module) {
+            return;
+        }
+        for (n, &type_id) in module.type_ids().iter().enumerate() {
+            let place = type_id as usize;
+            if self.signatures.len() <= place {
+                self.signatures.resize(place + 1, None);
+            }
+            let sig = SigIndex::new(n);
+            let signature = self.signatures[place].get_or_insert_with(|| Signature {
+                entry: module.entry_trampoline(sig),
+                exit: module.exit_trampoline(sig),
+            });
+            for entry in &mut self.host_funcs {
+                let func = &mut entry.get_mut().func;
+                if func.type_id == type_id && func.code.is_null() {
+                    func.code = signature.exit;
+                }
+            }
+        }
+    }
+
+    /// Sets the stack limit of all contexts for an outermost call made at stack address `sp`.
+    pub(super) fn set_stack_limit(&mut self, sp: usize) {
+        let limit = sp.saturating_sub(self.config.max_wasm_stack).max(self.stack_floor);
+        if limit != self.stack_limit {
+            self.stack_limit = limit;
+            for instance in &mut self.instances {
+                instance.get_mut().set_stack_limit(limit);
+            }
+        }
+    }
+}
+
+/// The code that belongs to a store: a list that only grows.
+///
+/// The fault handler walks it on the thread that owns the store. It may interrupt any instruction
+/// of that thread, even one that is adding to the list, so nodes are complete before they are
+/// published and live as long as the list.
+#[derive(Debug, Default)]
+pub(super) struct CodeList {
+    head: AtomicPtr<CodeNode>,
+}
+
+#[derive(Debug)]
+struct CodeNode {
+    module: Module,
+    next: *mut CodeNode,
+}
+
+impl CodeList {
+    /// Adds a module's code unless it is there already.
+    fn add(&mut self, module: &Module) -> bool {
+        if self.iter().any(|known| known.text() == module.text()) {
+            return false;
+        }
+        let next = *self.head.get_mut();
+        let node = Box::new(CodeNode { module: module.clone(), next });
+        self.head.store(Box::into_raw(node), Ordering::Release);
+        true
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Module> {
+        let mut node = self.head.load(Ordering::Acquire);
+        std::iter::from_fn(move || {
+            // SAFETY: published nodes are complete and live as long as the list (see above).
+            let current = unsafe { node.as_ref() }?;
+            node = current.next;
+            Some(&current.module)
+        })
+    }
+
+    /// The module whose text holds an address. Runs inside the signal handler.
+    pub(super) fn find(&self, pc: usize) -> Option<&Module> {
+        self.iter().find(|module| module.text().contains(&pc))
+    }
+}
+
+impl Drop for CodeList {
+    fn drop(&mut self) {
+        let mut node = std::mem::replace(self.head.get_mut(), ptr::null_mut());
+        while !node.is_null() {
+            // SAFETY: every node was leaked from a box by `add` and is freed once.
+            let current = unsafe { Box::from_raw(node) };
+            node = current.next;
+        }
+    }
+}

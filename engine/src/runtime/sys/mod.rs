@@ -1,0 +1,5 @@
+//! Everything that depends on the operating system or the processor's registers.
+
+mod linux;
+
+pub(super) use linux::*;

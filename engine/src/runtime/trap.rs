@@ -1,0 +1,324 @@
+//! Traps: from a faulting instruction to a readable report.
+//!
+//! The fault handler accepts a fault only if this thread is inside a call into a store, the faulting
+//! instruction stands in the trap table of one of the store's modules and, for an access violation,
+//! the address lies in the inaccessible part of one of the store's memories (or in page 0, for a
+//! checked access through a null reference). Everything else keeps its usual consequence.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::ptr;
+
+use cranelift_entity::EntityRef;
+
+use super::func::CallError;
+use super::host::HostError;
+use super::store::StoreInner;
+use super::sys::{self, Fault};
+use super::vmcontext::Activation;
+pub use crate::abi::trap::TrapKind;
+
+/// Most frames of a backtrace: the innermost ones.
+pub const MAX_FRAMES: usize = 64;
+/// Most characters of a function's name that a report prints.
+const MAX_NAME: usize = 256;
+
+/// Why guest code stopped, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trap {
+    kind: TrapKind,
+    backtrace: Vec<Frame>,
+    truncated: bool,
+}
+
+/// A frame of a backtrace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The function's index in its module.
+    pub func_index: u32,
+    /// Its name from the module's name section.
+    pub name: Option<String>,
+    /// Byte offset of the instruction in the wasm module, if known: for the innermost frame the one
+    /// that trapped, for the others the call.
+    pub wasm_offset: Option<u32>,
+}
+
+impl Trap {
+    /// A trap outside of any function.
+    pub(super) fn without_frames(kind: TrapKind) -> Trap {
+        Trap { kind, backtrace: Vec::new(), truncated: false }
+    }
+
+    /// Why.
+    #[must_use]
+    pub fn kind(&self) -> TrapKind {
+        self.kind
+    }
+
+    /// Where: the innermost function first, at most [`MAX_FRAMES`].
+    #[must_use]
+    pub fn backtrace(&self) -> &[Frame] {
+        &self.backtrace
+    }
+}
+
+impl fmt::Display for Trap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "wasm trap: {}", self.kind)?;
+        for (n, frame) in self.backtrace.iter().enumerate() {
+            write!(f, "\n{n:>3}: {frame}")?;
+        }
+        if self.truncated {
+            f.write_str("\n     … more frames")?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Trap {}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.wasm_offset {
+            Some(offset) => write!(f, "{offset:#x}  ")?,
+            None => f.write_str("?  ")?,
+        }
+        match &self.name {
+            // Names come from the guest: nothing in them may reach a terminal as a command.
+            Some(name) => {
+                let plain = format!("{:#}", rustc_demangle::demangle(name));
+                plain.chars().take(MAX_NAME).try_for_each(|c| match c.is_control() {
+                    true => write!(f, "{}", c.escape_unicode()),
+                    false => write!(f, "{c}"),
+                })
+            }
+            None => write!(f, "<function {}>", self.func_index),
+        }
+    }
+}
+
+/// Why a runtime call or host function failed, until the trap that it causes has unwound.
+#[derive(Debug)]
+pub(super) enum Pending {
+    Trap(TrapKind),
+    Host(HostError),
+}
+
+/// What the fault handler writes down: numbers only.
+#[derive(Debug)]
+pub(super) struct RawTrap {
+    kind: Option<TrapKind>,
+    pcs: [usize; MAX_FRAMES],
+    len: usize,
+    truncated: bool,
+}
+
+impl Default for RawTrap {
+    fn default() -> RawTrap {
+        RawTrap { kind: None, pcs: [0; MAX_FRAMES], len: 0, truncated: false }
+    }
+}
+
+impl RawTrap {
+    fn push(&mut self, pc: usize) -> bool {
+        match self.pcs.get_mut(self.len) {
+            Some(slot) => {
+                *slot = pc;
+                self.len += 1;
+            }
+            None => self.truncated = true,
+        }
+        !self.truncated
+    }
+}
+
+thread_local! {
+    /// The store whose code this thread runs, or null. Without a destructor and initialised by a
+    /// constant, so that reading it in a signal handler does nothing else.
+    static CURRENT: Cell<*mut StoreInner> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// Says whose code runs on this thread from now on, and returns whose did.
+pub(super) fn set_current(store: *mut StoreInner) -> *mut StoreInner {
+    CURRENT.replace(store)
+}
+
+/// Makes faults of compiled code traps, once for the process.
+pub(super) fn install() -> io::Result<()> {
+    sys::install_fault_handlers(on_fault)
+}
+
+fn on_fault(fault: &mut Fault<'_>) -> bool {
+    let store = CURRENT.get();
+    if store.is_null() {
+        return false;
+    }
+    let pc = fault.pc();
+    // SAFETY: `call` keeps the store alive while CURRENT points to it. The list of codes may be
+    // read at any moment of its thread.
+    let codes = unsafe { &(*store).codes };
+    let Some(kind) = codes.find(pc).and_then(|module| module.trap_at(pc)) else {
+        return false;
+    };
+    // SAFETY: the interrupted instruction is compiled code, so no Rust code of this thread is in
+    // the middle of using the store, and no other thread may use it at all.
+    let store = unsafe { &mut *store };
+    if fault.address.is_some_and(|address| !is_trapping_access(store, kind, address)) {
+        return false;
+    }
+    // SAFETY: compiled code was interrupted in a function below the innermost entry trampoline.
+    unsafe { capture(store, kind, pc, fault.frame_pointer()) };
+    let record = &store.record;
+    fault.resume_at(record.entry_handler, record.entry_sp, record.entry_fp);
+    true
+}
+
+/// Addresses of page 0, which is never mapped: what a checked access through null hits.
+const NULL_PAGE: std::ops::Range<usize> = 0..4096;
+
+fn is_trapping_access(store: &StoreInner, kind: TrapKind, address: usize) -> bool {
+    match kind {
+        TrapKind::MemoryOutOfBounds => store.guards(address),
+        TrapKind::NullReference
+        | TrapKind::UninitializedElement
+        | TrapKind::IndirectCallTypeMismatch => NULL_PAGE.contains(&address),
+        _ => false,
+    }
+}
+
+/// Writes down the addresses of all frames of compiled code, innermost first, through nested
+/// activations.
+///
+/// # Safety
+/// `fp` must be the frame pointer of compiled code that runs below the store's innermost entry
+/// trampoline: compiled code keeps frame pointers, so `[fp]` is its caller's frame pointer and
+/// `[fp + 8]` its return address.
+unsafe fn capture(store: &mut StoreInner, kind: TrapKind, pc: usize, fp: usize) {
+    let trap = &mut store.trap;
+    *trap = RawTrap { kind: Some(kind), ..RawTrap::default() };
+    trap.push(pc);
+    let mut activation: &Activation = &store.record;
+    let mut fp = fp;
+    loop {
+        // SAFETY: every frame up to the entry trampoline's is compiled code with a frame pointer.
+        if unsafe { !walk(trap, fp, activation.entry_fp) } {
+            return;
+        }
+        // SAFETY: outer activations lie on the stack of `call`, below which all of this runs.
+        match unsafe { activation.outer.as_ref() } {
+            Some(outer) if outer.entry_fp != 0 => {
+                activation = outer;
+                fp = outer.last_exit_fp;
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Writes down the return addresses from the frame at `fp` up to the entry trampoline's frame.
+/// Returns whether there is room for more.
+///
+/// # Safety
+/// As for [`capture`].
+unsafe fn walk(trap: &mut RawTrap, mut fp: usize, entry_fp: usize) -> bool {
+    // The stack grows down: a frame pointer that does not rise is none.
+    while fp < entry_fp && fp.is_multiple_of(align_of::<usize>()) && fp != 0 {
+        let frame = ptr::with_exposed_provenance::<usize>(fp);
+        // SAFETY: the caller's promise; two words lie at every frame pointer.
+        let (next, return_address) = unsafe { (frame.read(), frame.add(1).read()) };
+        // The frame below the entry trampoline returns into the trampoline, which is no frame of
+        // the guest.
+        if next == entry_fp {
+            return true;
+        }
+        if next <= fp || !trap.push(return_address) {
+            return next > fp;
+        }
+        fp = next;
+    }
+    true
+}
+
+/// Turns what the fault handler wrote down into an error.
+pub(super) fn take(store: &mut StoreInner) -> CallError {
+    let pending = store.pending.take();
+    let kind = match (store.trap.kind.take(), pending) {
+        (Some(TrapKind::Host), Some(Pending::Host(error))) => {
+            // What stopped a nested call stops the outer ones as itself.
+            return match error.downcast::<CallError>() {
+                Ok(inner) => *inner,
+                Err(error) => CallError::Host(error),
+            };
+        }
+        (Some(TrapKind::Host), Some(Pending::Trap(kind))) => kind,
+        (Some(kind), _) => kind,
+        // The entry trampoline says that it was resumed by the handler, so there was a trap.
+        (None, _) => unreachable!("a failed call left no trap"),
+    };
+    CallError::Trap(Trap { kind, backtrace: symbolicate(store), truncated: store.trap.truncated })
+}
+
+fn symbolicate(store: &StoreInner) -> Vec<Frame> {
+    let pcs = &store.trap.pcs[..store.trap.len];
+    let frames = pcs.iter().enumerate().filter_map(|(n, &pc)| {
+        // All but the innermost are return addresses, which may belong to the next function.
+        let pc = if n == 0 { pc } else { pc - 1 };
+        let module = store.codes.find(pc)?;
+        let position = module.position(pc)?;
+        Some(Frame {
+            func_index: position.func.index() as u32,
+            name: module.function_name(position.func).map(str::to_owned),
+            wasm_offset: position.wasm_offset,
+        })
+    });
+    frames.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_shows_numbered_frames_and_plain_names() {
+        let frame = |func_index, name: Option<&str>, wasm_offset| Frame {
+            func_index,
+            name: name.map(str::to_owned),
+            wasm_offset,
+        };
+        let trap = Trap {
+            kind: TrapKind::Unreachable,
+            backtrace: vec![
+                frame(3, Some("_ZN4core9panicking5panic17h0123456789abcdefE"), Some(0x1a2b)),
+                frame(1, Some("evil\x1b[2J"), None),
+                frame(7, None, Some(0x10)),
+            ],
+            truncated: true,
+        };
+        let expected = "wasm trap: unreachable\n  0: 0x1a2b  core::panicking::panic\
+                        \n  1: ?  evil\\u{1b}[2J\n  2: 0x10  <function 7>\
+                        \n     … more frames";
+        assert_eq!(trap.to_string(), expected);
+    }
+
+    #[test]
+    fn a_walk_ends_at_the_entry_frame_and_at_anything_odd() {
+        // Three frames on a made-up stack: [next fp, return address] each.
+        let mut stack = [0usize; 8];
+        let at = |n: usize, stack: &[usize; 8]| (&raw const stack[n]).expose_provenance();
+        let entry = at(6, &stack);
+        (stack[0], stack[1]) = (at(2, &stack), 11);
+        (stack[2], stack[3]) = (at(4, &stack), 12);
+        (stack[4], stack[5]) = (entry, 13);
+        let mut trap = RawTrap::default();
+        // SAFETY: all frames lie in `stack`.
+        assert!(unsafe { walk(&mut trap, at(0, &stack), entry) });
+        assert_eq!(trap.pcs[..trap.len], [11, 12]);
+        stack[2] = at(0, &stack);
+        let mut trap = RawTrap::default();
+        // SAFETY: the second frame points backwards, which ends the walk.
+        assert!(!unsafe { walk(&mut trap, at(0, &stack), entry) });
+        assert_eq!(trap.pcs[..trap.len], [11]);
+    }
+}

@@ -1,0 +1,17 @@
+//! The host core: descriptors, files, directories, sockets, clocks, randomness, readiness.
+//!
+//! It knows no ABI: no numbers of errors, rights or flags of any WASI version. Thin layers above
+//! it translate. Paths and buffers are plain bytes; nothing here sees guest memory as such.
+
+pub mod clock;
+pub mod dir;
+pub mod error;
+pub mod file;
+pub mod listing;
+pub mod object;
+pub mod path;
+pub mod poll;
+pub mod random;
+pub mod socket;
+pub mod stat;
+pub mod table;

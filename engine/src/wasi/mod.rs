@@ -1,0 +1,8 @@
+//! WASI: one host core that knows no ABI, and thin ABI layers over it.
+
+pub mod core;
+pub mod ctx;
+pub mod guest_mem;
+pub mod preview1;
+
+pub use ctx::{GrantError, WasiCtx, WasiCtxBuilder};
