@@ -179,9 +179,8 @@ impl Root {
 
     /// Makes this the root of the process and lets go of the host's; see pivot_root(2), whose
     /// `pivot_root(".", ".")` stacks the old root on the new one.
-    pub(super) fn enter(self, files: &Files) -> Result<OwnedFd, Failure> {
-        self.pivot(files.propagation).act("change the root to", files.rootfs.display())?;
-        Ok(self.fd)
+    pub(super) fn enter(self, files: &Files) -> Result<(), Failure> {
+        self.pivot(files.propagation).act("change the root to", files.rootfs.display())
     }
 
     fn pivot(&self, propagation: u64) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use coracle_engine::command::{self, Command, Preopen};
 
-use super::runner::{Act, Failure};
+use super::runner::Failure;
 
 /// Stack of a guest in bytes.
 const WASM_STACK: usize = 1 << 20;
@@ -13,7 +13,7 @@ const WASM_STACK: usize = 1 << 20;
 /// Exit code when the engine itself fails after the start.
 const ENGINE_FAILED: u8 = 125;
 
-/// The folders that a program is given; both are opened inside the container.
+/// The folders that a program is given, open for reading; both lie inside the container.
 #[derive(Debug)]
 pub(super) struct Grants {
     /// The container's root, `/`.
@@ -37,7 +37,7 @@ pub(super) fn load(
     let command = Command {
         args: args.into_iter().map(String::into_bytes).collect(),
         env: env.into_iter().map(split).collect(),
-        preopens: vec![preopen(grants.root, "/")?, preopen(grants.cwd, ".")?],
+        preopens: vec![preopen(grants.root, "/"), preopen(grants.cwd, ".")],
         entry: export,
         max_wasm_stack: WASM_STACK,
     };
@@ -53,10 +53,10 @@ fn split(pair: String) -> (Vec<u8>, Vec<u8>) {
     }
 }
 
-fn preopen(fd: OwnedFd, guest_path: &str) -> Result<Preopen, Failure> {
-    let flags = rustix::fs::fstatvfs(&fd).act("look at", guest_path)?.f_flag;
-    let readonly = flags.contains(rustix::fs::StatVfsMountFlags::RDONLY);
-    Ok(Preopen { fd, guest_path: guest_path.to_owned(), readonly })
+/// Whether something may be written is decided by the kernel's mount flags, which may differ between
+/// the root and the volumes below it.
+fn preopen(fd: OwnedFd, guest_path: &str) -> Preopen {
+    Preopen { fd, guest_path: guest_path.to_owned(), readonly: false }
 }
 
 impl Loaded {

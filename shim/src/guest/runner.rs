@@ -12,7 +12,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use rustix::fs::OFlags;
-use rustix::thread::UnshareFlags;
 
 use super::channel::GuestEnd;
 use super::confine::Confinement;
@@ -185,8 +184,7 @@ fn build(channel: &mut GuestEnd, plan: Plan) -> Result<Parked, End> {
     let root = Root::prepare(files)?;
     root.mount_all(&files.mounts)?;
     if plan.cgroup_namespace {
-        // Safe here: this process has one thread, and its cgroup is entered.
-        rustix::thread::unshare(UnshareFlags::NEWCGROUP).act("make", "a cgroup namespace")?;
+        sys::unshare_cgroup().act("make", "a cgroup namespace")?;
     }
     if files.own_dev {
         devices::make_all(root.fd(), &files.devices, plan.user_namespace)?;
@@ -206,11 +204,13 @@ fn build(channel: &mut GuestEnd, plan: Plan) -> Result<Parked, End> {
     root.protect(&files.readonly_paths)?;
     root.mask(&files.masked, null.as_fd())?;
     path::make_dir(root.fd(), &files.cwd).act("make the working directory", files.cwd.display())?;
-    let root = root.enter(files)?;
+    root.enter(files)?;
+    let root = rustix::fs::open("/", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty())
+        .act("open", "the container's root")?;
     if files.readonly {
         mounts::freeze_root(root.as_fd())?;
     }
-    let cwd = path::open_in(root.as_fd(), &files.cwd, OFlags::PATH | OFlags::DIRECTORY)
+    let cwd = path::open_in(root.as_fd(), &files.cwd, OFlags::RDONLY | OFlags::DIRECTORY)
         .act("open the working directory", files.cwd.display())?;
     rustix::process::fchdir(&cwd).act("enter the working directory", files.cwd.display())?;
     Ok(Parked { plan, root, cwd, confinement })

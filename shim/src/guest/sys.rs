@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use libc::{c_char, c_int, c_long, c_void};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// The descriptor on which a guest process finds its channel to the shim.
 pub(super) const CHANNEL_FD: RawFd = 3;
@@ -179,9 +181,8 @@ impl Launch<'_> {
         let got = read_full(reader.as_fd(), &mut bytes);
         // The intermediate exits right after its write, so this does not block for long.
         let id = rustix::process::WaitId::PidFd(middle.as_fd());
-        while rustix::process::waitid(id.clone(), rustix::process::WaitIdOptions::EXITED)
-            == Err(rustix::io::Errno::INTR)
-        {}
+        let options = rustix::process::WaitIdOptions::EXITED;
+        rustix::io::retry_on_intr(|| rustix::process::waitid(id.clone(), options))?;
         if got? < bytes.len() {
             // The reason is on the channel.
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
@@ -414,6 +415,22 @@ pub(super) fn mount_setattr(
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Puts this process into a new cgroup namespace, whose root is its present cgroup; see
+/// cgroup_namespaces(7).
+pub(super) fn unshare_cgroup() -> io::Result<()> {
+    // SAFETY: only the view of the cgroup hierarchy changes; the flag leaves the descriptor table and
+    // everything else that Rust code relies on alone.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWCGROUP)? };
+    Ok(())
+}
+
+/// Has tokio watch a pidfd. Must be called within its runtime.
+pub(super) fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is open and always gives the same number, and the AsyncFd that owns it hands
+    // out no mutable reference by which its owner could replace it: `wait::Child` keeps it private.
+    Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
 }
 
 /// Sends any signal number the kernel knows, real-time ones included; see pidfd_send_signal(2).

@@ -1,16 +1,16 @@
 //! Waiting for a guest's end: one pidfd, any number of waiters, one answer.
 
 use std::future::Future;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
-use std::os::fd::AsFd;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::OnceCell;
+
+use super::sys;
 
 /// How a guest ended, and when the shim learned it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(crate) struct Child {
 impl Child {
     /// Takes over a pidfd of a direct child. Must be called within the tokio runtime.
     pub(crate) fn new(pidfd: OwnedFd) -> std::io::Result<Self> {
-        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
+        let pidfd = sys::watch(pidfd)?;
         Ok(Self { pidfd, status: OnceCell::new() })
     }
 
