@@ -58,7 +58,7 @@ fn a_killed_shim_leaves_no_guest() {
             })?;
         }
         daemon.remove(&id)?;
-        let done = daemon.run(&Spec { image: "hello-c:rootfs", ..Spec::default() })?;
+        let done = daemon.run(&Spec { image: "hello:rootfs", ..Spec::default() })?;
         done.expect("the next container to run", done.code == 0)
     });
 }
