@@ -46,7 +46,7 @@ fn unknown_layers_are_named() {
         |daemon| {
             let image = "bad-media-type:layer";
             let done = daemon.run(&Spec { image, ..Spec::default() })?;
-            refused(&done, &["media type"])?;
+            refused(&done, &["application/vnd.example.unknown.v1+wasm", "accepted wasm layers"])?;
             good(daemon)
         },
     );

@@ -47,8 +47,11 @@ fn an_index_that_holds_a_wasm_image_runs() {
 fn exit_codes_arrive() {
     on_each(|daemon| {
         for code in ["0", "1", "42", "255"] {
-            let done =
-                daemon.run(&Spec { image: "exit-code:rootfs", args: &[code], ..Spec::default() })?;
+            let done = daemon.run(&Spec {
+                image: "exit-code:rootfs",
+                args: &[code],
+                ..Spec::default()
+            })?;
             done.expect(&format!("exit code {code}"), done.code.to_string() == code)?;
         }
         Ok(())
@@ -75,9 +78,13 @@ fn arguments_and_environment_arrive_unchanged() {
             ..Spec::default()
         })?;
         done.expect("success", done.code == 0)?;
-        for line in
-            ["arg 1: one\n", "arg 2: two words\n", "arg 3: -x\n", "arg 4: \n", "env CORACLE_TEST=a=b c\n"]
-        {
+        for line in [
+            "arg 1: one\n",
+            "arg 2: two words\n",
+            "arg 3: -x\n",
+            "arg 4: \n",
+            "env CORACLE_TEST=a=b c\n",
+        ] {
             done.expect(line, done.stdout.contains(line))?;
         }
         Ok(())
@@ -144,10 +151,8 @@ fn docker_removes_the_container_when_asked() {
             let image = daemon.image("hello:rootfs")?;
             let name = crate::bed::unique("e2e-gone");
             let runtime = ["--runtime", "io.containerd.wasm.v1", "--pull=never"];
-            let done = daemon.call(
-                &[&["run", "--rm", "--name", &name], &runtime[..], &[&image]].concat(),
-                None,
-            );
+            let done = daemon
+                .call(&[&["run", "--rm", "--name", &name], &runtime[..], &[&image]].concat(), None);
             done.expect("success", done.code == 0)?;
             let filter = format!("name={name}");
             let left = daemon.call(&["ps", "--all", "--quiet", "--filter", &filter], None);
