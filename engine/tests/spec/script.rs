@@ -1,0 +1,465 @@
+//! Runs one script in one configuration.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
+
+use coracle_engine::compile::compile;
+use coracle_engine::config::{Addressing, Settings};
+use coracle_engine::module::ImportType;
+use coracle_engine::runtime::{
+    CallError, Engine, Instance, InstantiateError, Linker, Module, Store, TrapKind, Val,
+};
+use wasmparser::{Validator, WasmFeatures};
+use wast::lexer::Lexer;
+use wast::parser::{self, ParseBuffer};
+use wast::{QuoteWat, Wast, WastDirective, WastExecute, WastInvoke, Wat};
+
+use crate::suite::{Configuration, TestFile};
+use crate::{spectest, values};
+
+/// What a directive came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Outcome {
+    Module,
+    Register,
+    Invoke,
+    Return,
+    Trap,
+    Exhaustion,
+    Invalid,
+    Malformed,
+    Unlinkable,
+    /// Belongs to a proposal that comes later.
+    Later,
+}
+
+const OUTCOMES: [Outcome; 10] = [
+    Outcome::Module,
+    Outcome::Register,
+    Outcome::Invoke,
+    Outcome::Return,
+    Outcome::Trap,
+    Outcome::Exhaustion,
+    Outcome::Invalid,
+    Outcome::Malformed,
+    Outcome::Unlinkable,
+    Outcome::Later,
+];
+
+/// What a run of a script came to.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) counts: BTreeMap<Outcome, usize>,
+    /// Line and proposal of each directive that comes later.
+    pub(crate) later: Vec<(usize, String)>,
+    pub(crate) unexpected: Vec<String>,
+    /// Why the configuration does not suit the script.
+    pub(crate) not_run: Option<String>,
+}
+
+impl Report {
+    /// Writes it as lines, the last of which is `.`.
+    pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        for (outcome, count) in &self.counts {
+            writeln!(out, "count {} {count}", *outcome as usize)?;
+        }
+        for (line, proposal) in &self.later {
+            writeln!(out, "later {line} {proposal}")?;
+        }
+        for what in &self.unexpected {
+            writeln!(out, "unexpected {}", what.replace('\n', " | "))?;
+        }
+        if let Some(reason) = &self.not_run {
+            writeln!(out, "not-run {reason}")?;
+        }
+        writeln!(out, ".")?;
+        out.flush()
+    }
+
+    /// Reads one such line; `false` for the last.
+    pub(crate) fn read(&mut self, line: &str) -> bool {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let numbered = || rest.split_once(' ').expect("two words");
+        match word {
+            "count" => {
+                let (outcome, count) = numbered();
+                let outcome = OUTCOMES[outcome.parse::<usize>().expect("a number")];
+                self.counts.insert(outcome, count.parse().expect("a number"));
+            }
+            "later" => {
+                let (line, proposal) = numbered();
+                self.later.push((line.parse().expect("a number"), proposal.to_owned()));
+            }
+            "unexpected" => self.unexpected.push(rest.to_owned()),
+            "not-run" => self.not_run = Some(rest.to_owned()),
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// Runs a script. `refusals`: also check what must be refused, which no configuration changes.
+pub(crate) fn run(file: &TestFile, configuration: &Configuration, refusals: bool) -> Report {
+    let mut lexer = Lexer::new(&file.text);
+    // Names are tested with characters that mean to confuse.
+    lexer.allow_confusing_unicode(true);
+    let buffer = ParseBuffer::new_with_lexer(lexer).expect("the suite is well-formed");
+    let script = match parser::parse::<Wast<'_>>(&buffer) {
+        Ok(script) => script,
+        Err(error) => {
+            let what = format!("{}: cannot parse: {error}", file.name);
+            return Report { unexpected: vec![what], ..Report::default() };
+        }
+    };
+    let dedicated = configuration.addressing == Addressing::Dedicated;
+    if dedicated && script.directives.iter().any(links_instances) {
+        let reason = "links several instances".to_owned();
+        return Report { not_run: Some(reason), ..Report::default() };
+    }
+    let mut runner = Runner::new(file, configuration.settings());
+    for directive in script.directives {
+        let line = directive.span().linecol_in(&file.text).0 + 1;
+        runner.directive(directive, line, refusals);
+    }
+    runner.report
+}
+
+/// Whether the script needs more than one live instance with a memory at a time.
+fn links_instances(directive: &WastDirective<'_>) -> bool {
+    let by_name = |exec: &WastExecute<'_>| match exec {
+        WastExecute::Invoke(invoke) => invoke.module.is_some(),
+        WastExecute::Get { module, .. } => module.is_some(),
+        WastExecute::Wat(_) => false,
+    };
+    match directive {
+        WastDirective::Register { .. } | WastDirective::ModuleInstance { .. } => true,
+        WastDirective::Invoke(invoke) => invoke.module.is_some(),
+        WastDirective::AssertReturn { exec, .. } | WastDirective::AssertTrap { exec, .. } => {
+            by_name(exec)
+        }
+        _ => false,
+    }
+}
+
+/// A directive that cannot be run.
+#[derive(Clone, Debug)]
+enum Stop {
+    /// It, or a module that it needs, belongs to this proposal.
+    Later(String),
+    Unexpected(String),
+}
+
+impl From<String> for Stop {
+    fn from(what: String) -> Stop {
+        Stop::Unexpected(what)
+    }
+}
+
+type Step<T = Outcome> = Result<T, Stop>;
+
+struct Runner<'a> {
+    file: &'a TestFile,
+    settings: Settings,
+    engine: Engine,
+    linker: Linker,
+    store: Store,
+    /// The module that unnamed actions refer to.
+    current: Step<Instance>,
+    named: HashMap<String, Step<Instance>>,
+    definitions: HashMap<String, Step<Module>>,
+    last_definition: Step<Module>,
+    /// Registered names whose module comes later.
+    later: HashMap<String, String>,
+    report: Report,
+}
+
+impl<'a> Runner<'a> {
+    fn new(file: &'a TestFile, settings: Settings) -> Runner<'a> {
+        let engine = Engine::new();
+        let (store, linker) = world(&engine);
+        let none = "there is no module yet".to_owned();
+        Runner {
+            file,
+            settings,
+            engine,
+            linker,
+            store,
+            current: Err(Stop::Unexpected(none.clone())),
+            named: HashMap::new(),
+            definitions: HashMap::new(),
+            last_definition: Err(Stop::Unexpected(none)),
+            later: HashMap::new(),
+            report: Report::default(),
+        }
+    }
+
+    fn directive(&mut self, directive: WastDirective<'_>, line: usize, refusals: bool) {
+        let is_refusal = matches!(
+            directive,
+            WastDirective::AssertInvalid { .. } | WastDirective::AssertMalformed { .. }
+        );
+        if is_refusal && !refusals {
+            return;
+        }
+        let outcome = match self.step(directive) {
+            Ok(outcome) => outcome,
+            Err(Stop::Later(proposal)) => {
+                self.report.later.push((line, proposal));
+                Outcome::Later
+            }
+            Err(Stop::Unexpected(what)) => {
+                self.report.unexpected.push(format!("{}:{line}: {what}", self.file.name));
+                return;
+            }
+        };
+        *self.report.counts.entry(outcome).or_default() += 1;
+    }
+
+    fn step(&mut self, directive: WastDirective<'_>) -> Step {
+        match directive {
+            WastDirective::Module(mut wat) => {
+                let name = wat.name().map(|id| id.name().to_owned());
+                let instance = self.main_module(&mut wat);
+                self.current = instance.clone();
+                if let Some(name) = name {
+                    self.named.insert(name, instance.clone());
+                }
+                instance.map(|_| Outcome::Module)
+            }
+            WastDirective::ModuleDefinition(mut wat) => {
+                let name = wat.name().map(|id| id.name().to_owned());
+                let module = self.load(&mut wat, Addressing::Generic);
+                self.last_definition = module.clone();
+                if let Some(name) = name {
+                    self.definitions.insert(name, module.clone());
+                }
+                module.map(|_| Outcome::Module)
+            }
+            WastDirective::ModuleInstance { instance, module, .. } => {
+                let module = match module {
+                    Some(id) => self
+                        .definitions
+                        .get(id.name())
+                        .cloned()
+                        .ok_or("no such module".to_owned())?,
+                    None => self.last_definition.clone(),
+                };
+                let result = module.and_then(|module| self.instantiate_expecting_success(&module));
+                self.current = result.clone();
+                if let Some(id) = instance {
+                    self.named.insert(id.name().to_owned(), result.clone());
+                }
+                result.map(|_| Outcome::Module)
+            }
+            WastDirective::Register { name, module, .. } => {
+                let instance = self.instance(module.map(|id| id.name()));
+                if let Err(Stop::Later(proposal)) = &instance {
+                    self.later.insert(name.to_owned(), proposal.clone());
+                }
+                self.linker.instance(name.to_owned(), instance?);
+                Ok(Outcome::Register)
+            }
+            WastDirective::Invoke(invoke) => {
+                let results = self.invoke(&invoke)?;
+                results.map_err(|error| format!("failed: {error}"))?;
+                Ok(Outcome::Invoke)
+            }
+            WastDirective::AssertReturn { exec, results, .. } => self.assert_return(exec, &results),
+            WastDirective::AssertTrap { exec, message, .. } => self.assert_trap(exec, message),
+            WastDirective::AssertExhaustion { call, message, .. } => {
+                self.assert_trap(WastExecute::Invoke(call), message)?;
+                Ok(Outcome::Exhaustion)
+            }
+            WastDirective::AssertInvalid { mut module, .. } => {
+                // A text that is refused already is refused.
+                if let Ok(wasm) = module.encode() {
+                    self.assert_refused(&wasm)?;
+                }
+                Ok(Outcome::Invalid)
+            }
+            WastDirective::AssertMalformed { mut module, .. } => {
+                if let Ok(wasm) = module.encode() {
+                    self.assert_refused(&wasm)?;
+                }
+                Ok(Outcome::Malformed)
+            }
+            WastDirective::AssertUnlinkable { module, message, .. } => {
+                self.assert_unlinkable(module, message)
+            }
+            other => Err(format!("unknown directive {other:?}").into()),
+        }
+    }
+
+    /// Instantiates what following actions refer to.
+    fn main_module(&mut self, wat: &mut QuoteWat<'_>) -> Step<Instance> {
+        let module = self.load(wat, self.settings.addressing)?;
+        if module.settings().addressing == Addressing::Dedicated {
+            // The fixed address is free again once the store with the last main instance is gone.
+            self.current = Err(Stop::Unexpected("the module was replaced".to_owned()));
+            let (store, linker) = world(&self.engine);
+            (self.store, self.linker) = (store, linker);
+        }
+        self.instantiate_expecting_success(&module)
+    }
+
+    fn instantiate_expecting_success(&mut self, module: &Module) -> Step<Instance> {
+        let result = self.instantiate(module)?;
+        result.map_err(|error| format!("cannot instantiate: {error}").into())
+    }
+
+    fn instantiate(&mut self, module: &Module) -> Step<Result<Instance, InstantiateError>> {
+        let imports = &module.info().imports;
+        if let Some(proposal) = imports.iter().find_map(|import| self.later.get(&import.module)) {
+            return Err(Stop::Later(proposal.clone()));
+        }
+        Ok(self.linker.instantiate(&mut self.store, module))
+    }
+
+    fn load(&self, wat: &mut QuoteWat<'_>, addressing: Addressing) -> Step<Module> {
+        let wasm = wat.encode().map_err(|error| format!("cannot encode: {error}"))?;
+        self.load_wasm(&wasm, addressing)
+    }
+
+    fn load_wasm(&self, wasm: &[u8], addressing: Addressing) -> Step<Module> {
+        let mut settings = Settings { addressing, ..self.settings };
+        let mut module = self.compile(wasm, &settings)?;
+        // Memories of the host lie anywhere.
+        let imports = &module.info().imports;
+        if addressing == Addressing::Dedicated
+            && imports.iter().any(|import| matches!(import.ty, ImportType::Memory(_)))
+        {
+            settings.addressing = Addressing::Generic;
+            module = self.compile(wasm, &settings)?;
+        }
+        Ok(module)
+    }
+
+    fn compile(&self, wasm: &[u8], settings: &Settings) -> Step<Module> {
+        let image =
+            compile(wasm, settings).map_err(|error| match later_proposal(wasm, settings) {
+                Some(proposal) => Stop::Later(proposal.to_owned()),
+                None => Stop::Unexpected(format!("cannot compile: {error}")),
+            })?;
+        Ok(Module::from_bytes(&self.engine, &image)
+            .map_err(|error| format!("cannot load: {error}"))?)
+    }
+
+    fn instance(&self, name: Option<&str>) -> Step<Instance> {
+        match name {
+            None => self.current.clone(),
+            Some(name) => {
+                self.named.get(name).cloned().ok_or(format!("there is no module {name}"))?
+            }
+        }
+    }
+
+    fn invoke(&mut self, invoke: &WastInvoke<'_>) -> Step<Result<Vec<Val>, CallError>> {
+        let instance = self.instance(invoke.module.map(|id| id.name()))?;
+        let args: Option<Vec<Val>> = invoke.args.iter().map(values::argument).collect();
+        let args = args.ok_or(format!("arguments of another proposal: {:?}", invoke.args))?;
+        let func = instance.func(&self.store, invoke.name);
+        let func = func.ok_or(format!("there is no function {}", invoke.name))?;
+        let mut results = Vec::new();
+        Ok(func.call(&mut self.store, &args, &mut results).map(|()| results))
+    }
+
+    /// Runs an action that ends in values or an error.
+    fn execute(&mut self, exec: WastExecute<'_>) -> Step<Result<Vec<Val>, CallError>> {
+        match exec {
+            WastExecute::Invoke(invoke) => self.invoke(&invoke),
+            WastExecute::Get { module, global, .. } => {
+                let instance = self.instance(module.map(|id| id.name()))?;
+                let global =
+                    instance.global(&self.store, global).ok_or("no such global".to_owned())?;
+                Ok(Ok(vec![global.get(&self.store)]))
+            }
+            WastExecute::Wat(wat) => {
+                let module = self.load(&mut QuoteWat::Wat(wat), Addressing::Generic)?;
+                match self.instantiate(&module)? {
+                    Ok(_) => Ok(Ok(Vec::new())),
+                    Err(InstantiateError::Failed(error)) => Ok(Err(error)),
+                    Err(error) => Err(format!("cannot instantiate: {error}").into()),
+                }
+            }
+        }
+    }
+
+    fn assert_return(&mut self, exec: WastExecute<'_>, expected: &[wast::WastRet<'_>]) -> Step {
+        let results = self.execute(exec)?.map_err(|error| format!("failed: {error}"))?;
+        let same = results.len() == expected.len()
+            && results.iter().zip(expected).all(|(value, want)| values::matches(value, want));
+        if same {
+            return Ok(Outcome::Return);
+        }
+        Err(format!("returned {results:?} instead of {expected:?}").into())
+    }
+
+    fn assert_trap(&mut self, exec: WastExecute<'_>, message: &str) -> Step {
+        match self.execute(exec)? {
+            Err(CallError::Trap(trap)) if is_kind(trap.kind(), message) => Ok(Outcome::Trap),
+            Err(error) => Err(format!("failed with {error} instead of {message}").into()),
+            Ok(results) => Err(format!("returned {results:?} instead of {message}").into()),
+        }
+    }
+
+    /// Neither the validator nor anything else lets the module through.
+    fn assert_refused(&self, wasm: &[u8]) -> Step<()> {
+        match compile(wasm, &self.settings) {
+            Err(_) => Ok(()),
+            Ok(_) => Err("compiled although it is not valid".to_owned().into()),
+        }
+    }
+
+    fn assert_unlinkable(&mut self, module: Wat<'_>, message: &str) -> Step {
+        let module = self.load(&mut QuoteWat::Wat(module), Addressing::Generic)?;
+        let error = match self.instantiate(&module)? {
+            Ok(_) => return Err("linked although it should not".to_owned().into()),
+            Err(error) => error,
+        };
+        let right = match message {
+            "unknown import" => matches!(error, InstantiateError::UnknownImport { .. }),
+            _ => matches!(error, InstantiateError::IncompatibleImport { .. }),
+        };
+        if right {
+            return Ok(Outcome::Unlinkable);
+        }
+        Err(format!("failed with {error} instead of {message}").into())
+    }
+}
+
+fn world(engine: &Engine) -> (Store, Linker) {
+    let mut store = Store::new(engine).expect("a store");
+    let mut linker = Linker::new(engine);
+    spectest::define(&mut linker, &mut store);
+    (store, linker)
+}
+
+/// Whether the suite means this kind of trap by its message.
+fn is_kind(kind: TrapKind, message: &str) -> bool {
+    match kind {
+        // An indirect call outside of the table has words of its own.
+        TrapKind::TableOutOfBounds => {
+            message.starts_with(kind.message()) || message == "undefined element"
+        }
+        _ => message.starts_with(kind.message()),
+    }
+}
+
+/// The one proposal that makes a module valid which is not without it.
+fn later_proposal(wasm: &[u8], settings: &Settings) -> Option<&'static str> {
+    let base = settings.features.to_wasmparser();
+    let steps = [
+        ("multiple memories", WasmFeatures::MULTI_MEMORY),
+        ("tail calls", WasmFeatures::TAIL_CALL),
+        ("64-bit memories and tables", WasmFeatures::MEMORY64),
+        ("SIMD", WasmFeatures::SIMD),
+        ("exceptions", WasmFeatures::EXCEPTIONS),
+        ("typed function references", WasmFeatures::FUNCTION_REFERENCES),
+        ("garbage collection", WasmFeatures::FUNCTION_REFERENCES.union(WasmFeatures::GC)),
+        ("all of WebAssembly 3.0", WasmFeatures::WASM3),
+    ];
+    steps
+        .into_iter()
+        .find(|(_, more)| Validator::new_with_features(base | *more).validate_all(wasm).is_ok())
+        .map(|(name, _)| name)
+}

@@ -1,0 +1,82 @@
+//! The scripts' values: conversion of arguments, comparison of results.
+
+use std::num::NonZeroU32;
+
+use coracle_engine::runtime::{ExternRef, Val};
+use wast::core::{AbstractHeapType, HeapType, NanPattern, WastArgCore, WastRetCore};
+use wast::{WastArg, WastRet};
+
+/// An argument, or `None` for values of later proposals.
+pub(crate) fn argument(arg: &WastArg<'_>) -> Option<Val> {
+    let WastArg::Core(arg) = arg else { return None };
+    Some(match arg {
+        WastArgCore::I32(value) => Val::I32(*value),
+        WastArgCore::I64(value) => Val::I64(*value),
+        WastArgCore::F32(value) => Val::F32(f32::from_bits(value.bits)),
+        WastArgCore::F64(value) => Val::F64(f64::from_bits(value.bits)),
+        WastArgCore::RefNull(heap) => null(heap)?,
+        WastArgCore::RefExtern(n) => Val::ExternRef(Some(external(*n)?)),
+        _ => return None,
+    })
+}
+
+fn null(heap: &HeapType<'_>) -> Option<Val> {
+    let HeapType::Abstract { ty, .. } = heap else { return None };
+    match ty {
+        AbstractHeapType::Func | AbstractHeapType::NoFunc => Some(Val::FuncRef(None)),
+        AbstractHeapType::Extern | AbstractHeapType::NoExtern => Some(Val::ExternRef(None)),
+        _ => None,
+    }
+}
+
+/// The scripts number references of the host from 0, which is null for the engine.
+fn external(n: u32) -> Option<ExternRef> {
+    n.checked_add(1).and_then(NonZeroU32::new).map(ExternRef)
+}
+
+/// Whether a result is as expected.
+pub(crate) fn matches(value: &Val, expected: &WastRet<'_>) -> bool {
+    match expected {
+        WastRet::Core(expected) => matches_core(value, expected),
+        _ => false,
+    }
+}
+
+fn matches_core(value: &Val, expected: &WastRetCore<'_>) -> bool {
+    match (value, expected) {
+        (Val::I32(value), WastRetCore::I32(expected)) => value == expected,
+        (Val::I64(value), WastRetCore::I64(expected)) => value == expected,
+        (Val::F32(value), WastRetCore::F32(expected)) => {
+            const QUIET: u32 = 0x7fc0_0000;
+            let bits = value.to_bits();
+            match expected {
+                NanPattern::CanonicalNan => bits & 0x7fff_ffff == QUIET,
+                NanPattern::ArithmeticNan => bits & QUIET == QUIET,
+                NanPattern::Value(expected) => bits == expected.bits,
+            }
+        }
+        (Val::F64(value), WastRetCore::F64(expected)) => {
+            const QUIET: u64 = 0x7ff8_0000_0000_0000;
+            let bits = value.to_bits();
+            match expected {
+                NanPattern::CanonicalNan => bits & (u64::MAX >> 1) == QUIET,
+                NanPattern::ArithmeticNan => bits & QUIET == QUIET,
+                NanPattern::Value(expected) => bits == expected.bits,
+            }
+        }
+        (Val::FuncRef(None) | Val::ExternRef(None), WastRetCore::RefNull(None)) => true,
+        (value, WastRetCore::RefNull(Some(heap))) => match (value, null(heap)) {
+            (Val::FuncRef(None), Some(Val::FuncRef(None))) => true,
+            (Val::ExternRef(None), Some(Val::ExternRef(None))) => true,
+            _ => false,
+        },
+        (Val::ExternRef(Some(value)), WastRetCore::RefExtern(expected)) => {
+            expected.is_none_or(|expected| external(expected) == Some(*value))
+        }
+        (Val::FuncRef(Some(_)), WastRetCore::RefFunc(None)) => true,
+        (value, WastRetCore::Either(choices)) => {
+            choices.iter().any(|expected| matches_core(value, expected))
+        }
+        _ => false,
+    }
+}
