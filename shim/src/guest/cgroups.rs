@@ -106,7 +106,8 @@ impl Cgroup {
             if self.pids()?.is_empty() {
                 break;
             }
-            let at_once = self.inner.kill_file().is_some_and(|file| std::fs::write(file, "1").is_ok());
+            let at_once =
+                self.inner.kill_file().is_some_and(|file| std::fs::write(file, "1").is_ok());
             if !at_once {
                 // Whoever cannot be killed shows in the next round, and at last in the removal.
                 let _ = self.signal(libc::SIGKILL);

@@ -85,9 +85,8 @@ fn kill_guest(state: &State) -> Result<bool, GuestError> {
         Ok(()) => {
             let mut polled = [PollFd::new(&pidfd, PollFlags::IN)];
             let limit = Timespec { tv_sec: DEATH_LIMIT, tv_nsec: 0 };
-            let ready = rustix::io::retry_on_intr(|| {
-                rustix::event::poll(&mut polled, Some(&limit))
-            });
+            let ready =
+                rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, Some(&limit)));
             match ready.map_err(io::Error::from).map_err(act())? {
                 0 => Err(act()(io::ErrorKind::TimedOut.into())),
                 _ => Ok(true),

@@ -138,10 +138,9 @@ async fn on_blocking_thread(
 }
 
 fn run(stage: HookStage, hook: &Hook, state: &HookState) -> Result<(), GuestError> {
-    let failed =
-        |why| GuestError::Hook { stage: stage.name(), path: hook.path.clone(), why };
-    let (mut child, output) = spawn(hook, state)
-        .map_err(|error| failed(format!("cannot be started: {error}")))?;
+    let failed = |why| GuestError::Hook { stage: stage.name(), path: hook.path.clone(), why };
+    let (mut child, output) =
+        spawn(hook, state).map_err(|error| failed(format!("cannot be started: {error}")))?;
     let mut tail = Vec::new();
     let waited = wait(&mut child, output, hook.timeout, &mut tail);
     let said = String::from_utf8_lossy(&tail);
@@ -204,9 +203,8 @@ fn wait(
         });
         let mut polled = vec![PollFd::new(&pidfd, PollFlags::IN)];
         polled.extend(output.as_ref().map(|file| PollFd::new(file, PollFlags::IN)));
-        let ready = rustix::io::retry_on_intr(|| {
-            rustix::event::poll(&mut polled, timeout.as_ref())
-        })?;
+        let ready =
+            rustix::io::retry_on_intr(|| rustix::event::poll(&mut polled, timeout.as_ref()))?;
         let ended = polled.first().is_some_and(|p| p.revents().contains(PollFlags::IN));
         if output.as_mut().is_some_and(|file| drain(file, tail)) {
             output = None;
@@ -288,7 +286,8 @@ mod tests {
 
     #[test]
     fn a_failure_names_the_hook_and_what_it_said() {
-        let error = run_one(sh("yes | head -c 100000; echo no network >&2; exit 3", None)).unwrap_err();
+        let error =
+            run_one(sh("yes | head -c 100000; echo no network >&2; exit 3", None)).unwrap_err();
         assert!(error.starts_with("the prestart hook /bin/sh failed with exit code 3"), "{error}");
         assert!(error.ends_with("no network"), "{error}");
         assert!(error.len() < 1000);

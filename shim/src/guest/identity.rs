@@ -62,11 +62,8 @@ fn drop_bounds() -> Result<(), Failure> {
 
 fn set_capabilities(keep: u64) -> Result<(), Failure> {
     let keep = CapabilitySet::from_bits_retain(keep & USEFUL);
-    let sets = CapabilitySets {
-        effective: keep,
-        permitted: keep,
-        inheritable: CapabilitySet::empty(),
-    };
+    let sets =
+        CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).act("set", "capabilities")
 }
 

@@ -109,7 +109,8 @@ impl Guest {
             return result;
         }
         let state = self.hook_state("running");
-        for failure in hooks::run_all_on_host(HookStage::Poststart, &self.hooks.poststart, &state).await
+        for failure in
+            hooks::run_all_on_host(HookStage::Poststart, &self.hooks.poststart, &state).await
         {
             warn!(id = %self.id, error = %failure, "poststart hook");
         }

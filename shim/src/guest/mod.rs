@@ -9,8 +9,8 @@
 //! Reading order: `plan` (what the two halves say to each other), `spawn` (the shim's half), `runner`
 //! (the guest's half: `mounts`, `devices`, `identity`, then `program`).
 
-mod channel;
 mod cgroups;
+mod channel;
 mod cleanup;
 mod confine;
 mod copy_up;

@@ -202,8 +202,7 @@ impl Root {
 
 /// Makes the root of the entered container read-only; mounts below it keep what they have.
 pub(super) fn freeze_root(root: BorrowedFd<'_>) -> Result<(), Failure> {
-    sys::mount_setattr(root, ATTR_RDONLY, 0, 0, false)
-        .act("make read-only", "the root file system")
+    sys::mount_setattr(root, ATTR_RDONLY, 0, 0, false).act("make read-only", "the root file system")
 }
 
 /// Applies the attributes and the propagation of `mount`.

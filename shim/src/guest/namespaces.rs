@@ -51,10 +51,8 @@ impl Namespaces {
             let file = rustix::fs::open(path, flags, Mode::empty()).map_err(std::io::Error::from);
             let file = file.and_then(high).map_err(GuestError::os(act))?;
             all.joins.push(Join { file, kind: kind.clone_flag() as libc::c_int });
-            all.intermediate |= matches!(
-                kind,
-                NamespaceKind::Pid | NamespaceKind::User | NamespaceKind::Time
-            );
+            all.intermediate |=
+                matches!(kind, NamespaceKind::Pid | NamespaceKind::User | NamespaceKind::Time);
         }
         all.check(workload)?;
         Ok(all)

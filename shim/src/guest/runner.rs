@@ -205,8 +205,12 @@ fn build(channel: &mut GuestEnd, plan: Plan) -> Result<Parked, End> {
     root.mask(&files.masked, null.as_fd())?;
     path::make_dir(root.fd(), &files.cwd).act("make the working directory", files.cwd.display())?;
     root.enter(files)?;
-    let root = rustix::fs::open("/", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, rustix::fs::Mode::empty())
-        .act("open", "the container's root")?;
+    let root = rustix::fs::open(
+        "/",
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .act("open", "the container's root")?;
     if files.readonly {
         mounts::freeze_root(root.as_fd())?;
     }

@@ -236,9 +236,8 @@ fn executable(path: &Path) -> io::Result<OwnedFd> {
         sys::mount_setattr(mount.as_fd(), libc::MOUNT_ATTR_RDONLY, 0, 0, false)?;
         Ok(mount)
     };
-    readonly().or_else(|_| {
-        Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
-    })
+    readonly()
+        .or_else(|_| Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?))
 }
 
 /// Moves a descriptor above those that a child fills.

@@ -103,8 +103,7 @@ fn hook(hook: &spec::Hook) -> Hook {
 }
 
 fn files(workload: &Workload) -> Result<Files, GuestError> {
-    let host_dev =
-        |mount: &spec::Mount| mount.is_bind() && mount.destination == Path::new("/dev");
+    let host_dev = |mount: &spec::Mount| mount.is_bind() && mount.destination == Path::new("/dev");
     Ok(Files {
         rootfs: workload.rootfs.path.clone(),
         readonly: workload.rootfs.readonly,
@@ -240,9 +239,18 @@ fn sysctls(workload: &Workload) -> Result<Vec<(PathBuf, String)>, GuestError> {
 /// counts, and the other then stands for itself; see sysctl(8).
 fn sysctl_path(name: &str) -> String {
     match name.find(['.', '/']) {
-        Some(at) if name.get(at..=at) == Some(".") => {
-            name.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect()
-        }
+        Some(at) if name.get(at..=at) == Some(".") => name
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
         _ => name.to_owned(),
     }
 }

@@ -70,9 +70,11 @@ fn ctr_kills_with_any_signal() {
                 let done = daemon.call(&["tasks", "kill", "--signal", signal, &id], None);
                 done.expect("the signal to be sent", done.code == 0)?;
                 eventually("the task to stop", || {
-                    daemon.call(&["tasks", "list"], None).stdout.lines().any(|line| {
-                        line.starts_with(&id) && line.contains("STOPPED")
-                    })
+                    daemon
+                        .call(&["tasks", "list"], None)
+                        .stdout
+                        .lines()
+                        .any(|line| line.starts_with(&id) && line.contains("STOPPED"))
                 })?;
                 let deleted = daemon.call(&["tasks", "delete", &id], None);
                 let told = format!("{}{}", deleted.stdout, deleted.stderr);

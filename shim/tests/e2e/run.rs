@@ -47,8 +47,11 @@ fn an_index_that_holds_a_wasm_image_runs() {
 fn exit_codes_arrive() {
     on_each(|daemon| {
         for code in ["0", "1", "42", "255"] {
-            let done =
-                daemon.run(&Spec { image: "exit-code:rootfs", args: &[code], ..Spec::default() })?;
+            let done = daemon.run(&Spec {
+                image: "exit-code:rootfs",
+                args: &[code],
+                ..Spec::default()
+            })?;
             done.expect(&format!("exit code {code}"), done.code.to_string() == code)?;
         }
         Ok(())
@@ -106,7 +109,8 @@ fn bind_mounts_can_be_written_and_read_only_ones_cannot() {
     on_each(|daemon| {
         let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
         let mount = |readonly| Mount { host: scratch.path(), guest: "/data", readonly };
-        let spec = |mounts| Spec { image: "files:rootfs", args: &["/data"], mounts, ..Spec::default() };
+        let spec =
+            |mounts| Spec { image: "files:rootfs", args: &["/data"], mounts, ..Spec::default() };
 
         let writable = [mount(false)];
         let done = daemon.run(&spec(&writable))?;
