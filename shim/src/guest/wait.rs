@@ -67,8 +67,8 @@ impl Child {
     }
 
     /// Resolves when the child has ended; every call gives the same answer.
-    pub(crate) fn wait(self: Arc<Self>) -> impl Future<Output = WaitStatus> + Send + 'static {
-        async move { *self.status.get_or_init(|| self.reap()).await }
+    pub(crate) async fn wait(self: Arc<Self>) -> WaitStatus {
+        *self.status.get_or_init(|| self.reap()).await
     }
 
     async fn reap(&self) -> WaitStatus {

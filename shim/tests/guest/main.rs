@@ -1,0 +1,8 @@
+//! Real guest processes in real namespaces and cgroups. Needs root.
+
+mod files;
+mod hooks;
+mod life;
+mod namespaces;
+mod rights;
+mod support;
