@@ -2,6 +2,8 @@
 //! around every limit that address computation has, in both addressing modes and at both
 //! optimisation levels. An access either reaches exactly the bytes that the model says, or traps.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::{Mutex, PoisonError};
 
 use coracle_engine::compile::compile;

@@ -1,6 +1,5 @@
 //! Waiting for a guest's end: one pidfd, any number of waiters, one answer.
 
-use std::future::Future;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::SystemTime;
