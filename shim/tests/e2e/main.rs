@@ -4,6 +4,8 @@
 //! daemons. Each test runs on every daemon of the bed and reports all daemons that failed, not
 //! only the first. Without a bed these tests fail: they cannot be skipped by accident.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod bad_input;
 mod bed;
 mod faults;
