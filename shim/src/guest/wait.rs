@@ -1,6 +1,5 @@
 //! Waiting for a guest's end: one pidfd, any number of waiters, one answer.
 
-use std::future::Future;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -67,8 +66,8 @@ impl Child {
     }
 
     /// Resolves when the child has ended; every call gives the same answer.
-    pub(crate) fn wait(self: Arc<Self>) -> impl Future<Output = WaitStatus> + Send + 'static {
-        async move { *self.status.get_or_init(|| self.reap()).await }
+    pub(crate) async fn wait(self: Arc<Self>) -> WaitStatus {
+        *self.status.get_or_init(|| self.reap()).await
     }
 
     async fn reap(&self) -> WaitStatus {
