@@ -34,7 +34,7 @@ images: ## Build the test images from source.
 check: ## Formatting, lints, docs, licences, scripts: warnings are errors.
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --locked --workspace --no-deps --document-private-items
 	cargo deny --all-features check licenses bans sources
 	shellcheck -x $(SCRIPTS)
 

@@ -17,12 +17,12 @@ show() {
   "$docker" "$@"
 }
 
-for image in hello-c--rootfs hello-rust--layer thirdparty-python--rootfs; do
+for image in hello--rootfs hello-rust--layer thirdparty-python--rootfs; do
   "$docker" load --quiet --input "test-images/build/$image.tar" >/dev/null
 done
 
 run=(run --rm --pull=never --runtime=io.containerd.wasm.v1)
-show "${run[@]}" coracle.test/hello-c:rootfs
+show "${run[@]}" coracle.test/hello:rootfs
 show "${run[@]}" --platform=wasip1/wasm coracle.test/hello-rust:layer
 show "${run[@]}" coracle.test/thirdparty-python:rootfs
 printf '\nThat was Docker %s with the runtime io.containerd.wasm.v1.\n' \

@@ -64,7 +64,9 @@ fn unsafe_code_stays_in_the_runtime() {
         let inside = file.components().any(|part| part.as_os_str() == "runtime");
         let found = text.lines().any(|line| {
             let line = line.split("//").next().unwrap_or_default();
-            ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"].iter().any(|s| line.contains(s))
+            ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
+                .iter()
+                .any(|s| line.contains(s))
         });
         assert!(inside || !found, "{}: unsafe code outside of runtime/", file.display());
     }

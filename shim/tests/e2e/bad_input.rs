@@ -9,7 +9,7 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("bad-elf:rootfs", &["ELF"]),
     ("bad-imports:rootfs", &["import"]),
     ("bad-no-start:rootfs", &["_start"]),
-    ("bad-missing:rootfs", &["app.wasm"]),
+    ("bad-missing-file:rootfs", &["app.wasm"]),
 ];
 
 /// Checks that a run was refused by us and not by an accident.
@@ -23,7 +23,7 @@ fn refused(done: &Finished, words: &[&str]) -> Result<(), String> {
 }
 
 fn good(daemon: &Daemon) -> Result<(), String> {
-    let done = daemon.run(&Spec { image: "hello-c:rootfs", ..Spec::default() })?;
+    let done = daemon.run(&Spec { image: "hello:rootfs", ..Spec::default() })?;
     done.expect("the next good container to run", done.code == 0)
 }
 
@@ -46,7 +46,7 @@ fn unknown_layers_are_named() {
         |daemon| {
             let image = "bad-media-type:layer";
             let done = daemon.run(&Spec { image, ..Spec::default() })?;
-            refused(&done, &["media type"])?;
+            refused(&done, &["application/vnd.example.unknown.v1+wasm", "accepted wasm layers"])?;
             good(daemon)
         },
     );
@@ -65,7 +65,7 @@ fn a_refused_container_can_be_removed_and_its_name_used_again() {
             args.push(&image);
             refused(&daemon.call(&args, None), &[])?;
             daemon.remove(&id)?;
-            let image = daemon.image("hello-c:rootfs")?;
+            let image = daemon.image("hello:rootfs")?;
             if let Some(last) = args.last_mut() {
                 *last = &image;
             }

@@ -26,7 +26,11 @@ pub(crate) struct Daemon {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     client: PathBuf,
-    /// Docker's graph-driver store knows no images of other platforms than the host's.
+    /// Whether images with wasm layers run: not with Docker's graph-driver store, which holds
+    /// images of the host's platform only, and not with Docker 26, whose container records in
+    /// containerd name no image.
+    pub(crate) runs_layers: bool,
+    /// Whether this is a Docker with the graph-driver store.
     pub(crate) graph_store: bool,
     imported: Mutex<Vec<String>>,
 }
@@ -110,6 +114,7 @@ impl Daemon {
             name: format!("{name} ({})", var("_VERSION").unwrap_or_default()),
             kind: if name.starts_with('c') { Kind::Ctr } else { Kind::Docker },
             client: var("").expect("the bed names a client script for each daemon").into(),
+            runs_layers: !name.starts_with("d26"),
             graph_store: var("_STORE").is_ok_and(|store| store == "graph"),
             imported: Mutex::default(),
         }
@@ -132,14 +137,10 @@ impl Daemon {
             let tar = tar.to_str().ok_or("path is not UTF-8")?;
             let args: &[&str] = match self.kind {
                 // Wasm images are not for the host's platform.
-                Kind::Ctr => &["images", "import", "--all-platforms", "--local", tar],
+                Kind::Ctr => &["images", "import", "--all-platforms", "--no-unpack", tar],
                 Kind::Docker => &["load", "--quiet", "--input", tar],
             };
-            let mut done = self.call(args, None);
-            if self.kind == Kind::Ctr && done.code != 0 {
-                // containerd 1.7 has no transfer service to opt out of.
-                done = self.call(&["images", "import", "--all-platforms", tar], None);
-            }
+            let done = self.call(args, None);
             done.expect("the image to be imported", done.code == 0)?;
             imported.push(image.to_owned());
         }
@@ -228,7 +229,7 @@ impl Daemon {
 
 /// Images with wasm layers are for the platform wasip1/wasm.
 pub(crate) fn foreign_platform(image: &str) -> bool {
-    image.ends_with(":layer") || image.ends_with(":index")
+    image.contains(":layer")
 }
 
 fn entry_point(image: &str) -> &'static str {

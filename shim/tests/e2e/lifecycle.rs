@@ -119,7 +119,7 @@ fn twenty_in_a_row() {
     on_each(|daemon| {
         for round in 0..20 {
             let done = hello(daemon)?;
-            done.expect(&format!("a hello in round {round}"), done.stdout.contains("Hello"))?;
+            done.expect(&format!("a hello in round {round}"), done.stdout.contains("hello from"))?;
         }
         Ok(())
     });
@@ -128,19 +128,19 @@ fn twenty_in_a_row() {
 #[test]
 fn ten_at_once() {
     on_each(|daemon| {
-        daemon.image("hello-c:rootfs")?;
+        daemon.image("hello:rootfs")?;
         let results: Vec<_> = std::thread::scope(|scope| {
             let running: Vec<_> = (0..10).map(|_| scope.spawn(|| hello(daemon))).collect();
             running.into_iter().map(|thread| thread.join().expect("no panic")).collect()
         });
         for done in results {
             let done = done?;
-            done.expect("a hello", done.code == 0 && done.stdout.contains("Hello"))?;
+            done.expect("a hello", done.code == 0 && done.stdout.contains("hello from"))?;
         }
         Ok(())
     });
 }
 
 fn hello(daemon: &Daemon) -> Result<Finished, String> {
-    daemon.run(&Spec { image: "hello-c:rootfs", ..Spec::default() })
+    daemon.run(&Spec { image: "hello:rootfs", ..Spec::default() })
 }

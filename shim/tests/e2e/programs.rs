@@ -7,7 +7,7 @@ use crate::bed::{Kind, Spec, on_some};
 /// Runs the image of a folder under `test-images/thirdparty` and compares its output.
 fn prints_what_it_should(program: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test-images/thirdparty");
-    let expected = std::fs::read_to_string(folder.join(program).join("expected"))
+    let expected = std::fs::read_to_string(folder.join(program).join("expected.txt"))
         .expect("the expected output is under version control");
     let image = format!("thirdparty-{program}:rootfs");
     on_some(
@@ -26,11 +26,16 @@ fn python() {
 }
 
 #[test]
-fn ruby() {
-    prints_what_it_should("ruby");
+fn quickjs() {
+    prints_what_it_should("quickjs");
 }
 
 #[test]
 fn sqlite() {
     prints_what_it_should("sqlite");
+}
+
+#[test]
+fn gofmt() {
+    prints_what_it_should("gofmt");
 }

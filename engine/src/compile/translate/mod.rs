@@ -92,10 +92,7 @@ fn translate(
         let operator = operators.read()?;
         validator.op(offset, &operator)?;
         translator.operator(&operator, offset)?;
-        if translator.passed > limits::PASSED_VALUES {
-            let (func, limit) = (index.to_string(), limits::PASSED_VALUES);
-            return Err(CompileError::TooComplex { func, limit });
-        }
+        translator.check_complexity(index)?;
     }
     operators.finish()?;
     translator.builder.finalize(env.frontend);
@@ -242,6 +239,18 @@ impl<'a, 'f> Translator<'a, 'f> {
         let operator = format!("{op:?}");
         let operator = operator.split([' ', '{']).next().unwrap_or_default().to_string();
         Err(CompileError::Operator { operator, offset })
+    }
+
+    /// Refuses what is valid but only made to be expensive.
+    fn check_complexity(&self, index: FuncIndex) -> Result<(), CompileError> {
+        let (what, limit) = if self.passed > limits::PASSED_VALUES {
+            ("values that its branches and calls pass", limits::PASSED_VALUES)
+        } else if self.control.len() > limits::NESTING {
+            ("blocks inside each other", limits::NESTING)
+        } else {
+            return Ok(());
+        };
+        Err(CompileError::TooComplex { func: index.to_string(), what, limit })
     }
 
     /// Locals and values that only move.
