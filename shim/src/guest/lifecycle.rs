@@ -131,8 +131,18 @@ impl Guest {
         }
         // Hooks of the container have limits of their own, so none applies here.
         match self.next("starting its program").await? {
-            FromGuest::Started => Ok(()),
+            FromGuest::Started => self.wait_for_silence().await,
             other => Err(GuestError::Protocol(format!("{other:?} where Started was due"))),
+        }
+    }
+
+    /// Waits until the guest has closed its end, so that a guest which counts as started holds
+    /// nothing of the shim any more.
+    async fn wait_for_silence(&mut self) -> Result<(), GuestError> {
+        let Some(channel) = self.channel.as_mut() else { return Ok(()) };
+        match channel.receive().await.map_err(GuestError::os("read from the guest process"))? {
+            Received::Closed => Ok(()),
+            other => Err(GuestError::Protocol(format!("{other:?} after Started"))),
         }
     }
 
@@ -219,8 +229,8 @@ impl Guest {
     /// # Errors
     /// When a process cannot be killed or the cgroup cannot be removed.
     pub async fn cleanup(&mut self) -> Result<(), GuestError> {
-        self.channel = None;
         self.kill_and_reap().await;
+        self.channel = None;
         if let Some(cgroup) = &self.cgroup {
             cgroup.destroy().await?;
         }

@@ -129,14 +129,14 @@ struct Parked {
 
 /// A program that only has to be entered.
 enum Ready {
-    Pause,
+    Pause(pause::Sleeper),
     Wasm(Box<program::Loaded>),
 }
 
 impl Ready {
     fn run(self) -> u8 {
         match self {
-            Self::Pause => pause::sleep(),
+            Self::Pause(sleeper) => sleeper.sleep(),
             Self::Wasm(loaded) => loaded.run(),
         }
     }
@@ -252,7 +252,9 @@ impl Parked {
         self.confinement.enter()?;
         identity::take(&self.plan.identity)?;
         match (self.plan.program, image) {
-            (Program::Pause, _) => Ok(Ready::Pause),
+            (Program::Pause, _) => pause::Sleeper::new()
+                .map(Ready::Pause)
+                .act("set up", "the pause container's signals"),
             (Program::Wasm { args, env, export }, Some(image)) => {
                 let grants = Grants { root: self.root, cwd: self.cwd };
                 let loaded = program::load(image, args, env, export, grants)?;

@@ -145,6 +145,16 @@ impl Bundle {
     }
 }
 
+impl Drop for Bundle {
+    /// Also a failed test leaves nothing behind.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let done = coracle_shim::guest::cleanup_bundle(self.path(), &self.id);
+            eprintln!("cleanup after the failure: {done:?}");
+        }
+    }
+}
+
 /// A mount of a file system.
 pub(crate) fn mount(destination: &str, kind: &str, options: &[&str]) -> Value {
     json!({"destination": destination, "type": kind, "source": kind, "options": options})
