@@ -16,6 +16,9 @@ pub enum CompileError {
     /// An operator passed validation that the translator does not know.
     #[error("operator {operator} at byte offset {offset:#x} is not supported")]
     Operator { operator: String, offset: u64 },
+    /// A function that is valid, but made to be expensive.
+    #[error("function {func} is too complex: {what}, over the limit of {limit}")]
+    TooComplex { func: String, what: &'static str, limit: usize },
     /// The code generator refused a function.
     #[error("cannot compile function {func}: {reason}")]
     Codegen { func: String, reason: String },

@@ -88,6 +88,16 @@ impl<'a> Compiler<'a> {
         collect(compiled, &self.context.func, self.isa, &name)
     }
 
+    /// The code of a job as text, one instruction a line.
+    #[cfg(test)]
+    pub(super) fn listing(&mut self, job: Job<'_>) -> String {
+        self.context.clear();
+        self.translate(job).unwrap();
+        self.context.set_disasm(true);
+        self.context.compile(self.isa, &mut self.control).unwrap();
+        self.context.compiled_code().unwrap().vcode.clone().unwrap()
+    }
+
     /// Fills the context's function and gives its name for messages.
     fn translate(&mut self, job: Job<'_>) -> Result<String, CompileError> {
         let func = &mut self.context.func;

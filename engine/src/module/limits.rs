@@ -38,6 +38,14 @@ pub const CONST_OPERATORS: usize = 1_000;
 /// Operators of all constant expressions that are not the index of a function.
 pub const CONST_OPERATORS_TOTAL: usize = 4_000_000;
 
+/// Values that the branches, loops and calls of one function may pass, all together. A branch of
+/// two bytes can pass a thousand values; programs pass one or two.
+pub const PASSED_VALUES: usize = 4_000_000;
+
+/// Blocks, loops and conditions inside each other. The code generator's time grows with the square
+/// of it; the largest switches of programs nest some thousand.
+pub const NESTING: usize = 20_000;
+
 /// Bytes kept of a function's name. Mangled names of generic code reach some thousand bytes; a
 /// backtrace shows less.
 pub const NAME_BYTES: usize = 1024;

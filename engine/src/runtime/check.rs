@@ -40,7 +40,7 @@ macro_rules! detected {
 fn has_cpu_feature(name: &str) -> bool {
     detected!(name;
         "sse" "sse2" "sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "cmpxchg16b" "lzcnt" "bmi1" "bmi2"
-        "avx" "avx2" "fma" "f16c" "movbe" "adx" "aes" "pclmulqdq" "gfni" "vaes" "vpclmulqdq" "sha"
+        "avx" "avx2" "avxvnni" "fma" "f16c" "movbe" "adx" "aes" "pclmulqdq" "gfni" "vaes" "vpclmulqdq" "sha"
         "avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl" "avx512bitalg" "avx512vbmi"
         "avx512vbmi2" "avx512vnni" "avx512vpopcntdq" "avx512ifma"
     )

@@ -12,6 +12,7 @@ use crate::compile::CompileError;
 use crate::compile::signature::value_type;
 use crate::compile::trap::trap_code;
 use crate::module::decode::val_type;
+use crate::module::limits;
 use crate::module::types::ValType;
 
 /// An entry of the control stack.
@@ -152,6 +153,7 @@ impl Translator<'_, '_> {
         self.builder.seal_block(then);
         self.builder.switch_to_block(then);
         let kind = Kind::If { otherwise, params: self.stack[height..].to_vec() };
+        self.passed += params;
         self.control.push(Frame { kind, height, results, exit: None });
         Ok(())
     }
@@ -262,7 +264,8 @@ impl Translator<'_, '_> {
     }
 
     /// The top values as arguments of a branch.
-    fn block_args(&self, count: usize) -> Vec<BlockArg> {
+    fn block_args(&mut self, count: usize) -> Vec<BlockArg> {
+        self.passed += count;
         self.stack[self.stack.len() - count..].iter().map(|&value| value.into()).collect()
     }
 
@@ -314,6 +317,12 @@ impl Translator<'_, '_> {
         for relative in targets.targets() {
             let at = self.depth(relative?);
             let (block, _) = self.label(at);
+            self.passed += count;
+            if self.passed > limits::PASSED_VALUES {
+                // The caller refuses the function; the table itself need not be built.
+                self.reachable = false;
+                return Ok(());
+            }
             calls.push(self.builder.func.dfg.block_call(block, &args));
         }
         let table = JumpTableData::new(default, &calls);

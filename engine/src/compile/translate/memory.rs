@@ -100,23 +100,23 @@ impl Translator<'_, '_> {
             Operator::MemoryGrow { mem } => {
                 let wide = self.is_memory64(mem);
                 let delta = self.pop();
-                let delta = self.to_i64(delta, wide);
+                let delta = self.widen(delta, wide);
                 let memory = self.number(mem);
                 let previous = self.builtin(Builtin::memory_grow, &[memory, delta]);
-                let previous = self.from_i64(previous, wide);
+                let previous = self.narrow(previous, wide);
                 self.push(previous);
             }
             Operator::MemoryFill { mem } => {
                 let wide = self.is_memory64(mem);
                 let [dst, value, len] = self.pop_n();
-                let (dst, len) = (self.to_i64(dst, wide), self.to_i64(len, wide));
+                let (dst, len) = (self.widen(dst, wide), self.widen(len, wide));
                 let memory = self.number(mem);
                 self.checked_builtin(Builtin::memory_fill, &[memory, dst, value, len]);
             }
             Operator::MemoryCopy { dst_mem, src_mem } => self.memory_copy(dst_mem, src_mem),
             Operator::MemoryInit { data_index, mem } => {
                 let [dst, src, len] = self.pop_n();
-                let dst = self.to_i64(dst, self.is_memory64(mem));
+                let dst = self.widen(dst, self.is_memory64(mem));
                 let (memory, data) = (self.number(mem), self.number(data_index));
                 self.checked_builtin(Builtin::memory_init, &[memory, data, dst, src, len]);
             }
@@ -132,9 +132,9 @@ impl Translator<'_, '_> {
     fn memory_copy(&mut self, dst_memory: u32, src_memory: u32) {
         let (wide_dst, wide_src) = (self.is_memory64(dst_memory), self.is_memory64(src_memory));
         let [dst, src, len] = self.pop_n();
-        let (dst, src) = (self.to_i64(dst, wide_dst), self.to_i64(src, wide_src));
+        let (dst, src) = (self.widen(dst, wide_dst), self.widen(src, wide_src));
         // The length is of the narrower index type.
-        let len = self.to_i64(len, wide_dst && wide_src);
+        let len = self.widen(len, wide_dst && wide_src);
         let (dst_memory, src_memory) = (self.number(dst_memory), self.number(src_memory));
         self.checked_builtin(Builtin::memory_copy, &[dst_memory, dst, src_memory, src, len]);
     }
@@ -143,7 +143,7 @@ impl Translator<'_, '_> {
         let ty = self.env.module.memories[memory];
         let length = self.memory_length(memory);
         let pages = self.builder.ins().ushr_imm_u(length, i64::from(ty.page_size_log2));
-        let pages = self.from_i64(pages, ty.memory64);
+        let pages = self.narrow(pages, ty.memory64);
         self.push(pages);
     }
 
@@ -167,7 +167,7 @@ impl Translator<'_, '_> {
         };
         let ty = self.env.module.memories[memory];
         let index = self.pop();
-        let index = self.to_i64(index, ty.memory64);
+        let index = self.widen(index, ty.memory64);
         if !is_guarded(&ty, memarg.offset, size) {
             return self.checked_address(memory, index, memarg.offset, size);
         }
@@ -207,14 +207,18 @@ impl Translator<'_, '_> {
         size: u64,
     ) -> Address {
         let code = trap_code(TrapKind::MemoryOutOfBounds);
-        // Past 2^64 the access is out of bounds whatever the index.
-        let (reach, overflow) = offset.overflowing_add(size);
-        let reach = self.builder.ins().iconst(types::I64, reach as i64);
-        if overflow {
-            let always = self.builder.ins().iconst(types::I8, 1);
-            self.builder.ins().trapnz(always, code);
-        }
-        let end = self.builder.ins().uadd_overflow_trap(index, reach, code);
+        let end = match offset.checked_add(size) {
+            // An index of 32 bits cannot carry the sum past 2^64.
+            Some(reach) if !self.env.module.memories[memory].memory64 => {
+                self.builder.ins().iadd_imm_u(index, reach as i64)
+            }
+            Some(reach) => {
+                let reach = self.builder.ins().iconst(types::I64, reach as i64);
+                self.builder.ins().uadd_overflow_trap(index, reach, code)
+            }
+            // Out of bounds whatever the index.
+            None => self.builder.ins().iconst(types::I64, -1),
+        };
         let length = self.memory_length(memory);
         let outside = self.builder.ins().icmp(IntCC::UnsignedGreaterThan, end, length);
         self.builder.ins().trapnz(outside, code);

@@ -25,9 +25,9 @@ use super::CompileError;
 use super::signature::{POINTER, value_type, wasm_signature};
 use crate::abi::layout::{self, Layout};
 use crate::config::Settings;
-use crate::module::ModuleInfo;
 use crate::module::decode::val_type;
 use crate::module::index::FuncIndex;
+use crate::module::{ModuleInfo, limits};
 use control::Frame;
 use entities::Entities;
 
@@ -92,6 +92,7 @@ fn translate(
         let operator = operators.read()?;
         validator.op(offset, &operator)?;
         translator.operator(&operator, offset)?;
+        translator.check_complexity(index)?;
     }
     operators.finish()?;
     translator.builder.finalize(env.frontend);
@@ -145,6 +146,8 @@ struct Translator<'a, 'f> {
     reachable: bool,
     /// The function's context.
     ctx: Value,
+    /// Values that branches and calls have passed so far.
+    passed: usize,
 }
 
 impl<'a, 'f> Translator<'a, 'f> {
@@ -165,6 +168,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             control: &mut buffers.control,
             reachable: true,
             ctx,
+            passed: 0,
         }
     }
 
@@ -235,6 +239,18 @@ impl<'a, 'f> Translator<'a, 'f> {
         let operator = format!("{op:?}");
         let operator = operator.split([' ', '{']).next().unwrap_or_default().to_string();
         Err(CompileError::Operator { operator, offset })
+    }
+
+    /// Refuses what is valid but only made to be expensive.
+    fn check_complexity(&self, index: FuncIndex) -> Result<(), CompileError> {
+        let (what, limit) = if self.passed > limits::PASSED_VALUES {
+            ("values that its branches and calls pass", limits::PASSED_VALUES)
+        } else if self.control.len() > limits::NESTING {
+            ("blocks inside each other", limits::NESTING)
+        } else {
+            return Ok(());
+        };
+        Err(CompileError::TooComplex { func: index.to_string(), what, limit })
     }
 
     /// Locals and values that only move.

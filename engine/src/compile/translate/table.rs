@@ -31,7 +31,7 @@ impl Translator<'_, '_> {
             Operator::TableSize { table } => {
                 let table = TableIndex::from_u32(table);
                 let length = self.table_length(table);
-                let length = self.from_i64(length, self.env.module.tables[table].table64);
+                let length = self.narrow(length, self.env.module.tables[table].table64);
                 self.push(length);
             }
             _ => return self.bulk_table(op),
@@ -55,7 +55,7 @@ impl Translator<'_, '_> {
                 let src = self.table_offset(src_table, src);
                 // The length is of the narrower index type.
                 let wide = self.is_table64(dst_table) && self.is_table64(src_table);
-                let len = self.to_i64(len, wide);
+                let len = self.widen(len, wide);
                 let (dst_table, src_table) = (self.number(dst_table), self.number(src_table));
                 let args = [dst_table, dst, src_table, src, len];
                 self.checked_builtin(Builtin::table_copy, &args);
@@ -81,7 +81,7 @@ impl Translator<'_, '_> {
         let delta = self.table_offset(table, delta);
         let number = self.number(table);
         let previous = self.builtin(Builtin::table_grow, &[number, init, delta]);
-        let previous = self.from_i64(previous, self.is_table64(table));
+        let previous = self.narrow(previous, self.is_table64(table));
         self.push(previous);
     }
 
@@ -94,13 +94,13 @@ impl Translator<'_, '_> {
     }
 
     fn table_offset(&mut self, table: u32, value: Value) -> Value {
-        self.to_i64(value, self.is_table64(table))
+        self.widen(value, self.is_table64(table))
     }
 
     /// An element as the runtime takes it: a pointer, or a handle zero-extended.
     fn raw_element(&mut self, value: Value) -> Value {
         let wide = self.builder.func.dfg.value_type(value) == POINTER;
-        self.to_i64(value, wide)
+        self.widen(value, wide)
     }
 
     /// Loads an element; traps if there is none.
@@ -146,7 +146,7 @@ impl Translator<'_, '_> {
     /// The address of an element; traps if there is none.
     fn element_address(&mut self, table: TableIndex, index: Value) -> Value {
         let ty = self.env.module.tables[table];
-        let index = self.to_i64(index, ty.table64);
+        let index = self.widen(index, ty.table64);
         let length = self.table_length(table);
         let outside = self.builder.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, index, length);
         self.builder.ins().trapnz(outside, trap_code(TrapKind::TableOutOfBounds));
@@ -165,12 +165,12 @@ impl Translator<'_, '_> {
     }
 
     /// An index or length as i64.
-    pub(super) fn to_i64(&mut self, value: Value, wide: bool) -> Value {
+    pub(super) fn widen(&mut self, value: Value, wide: bool) -> Value {
         if wide { value } else { self.builder.ins().uextend(types::I64, value) }
     }
 
     /// An index or length from i64.
-    pub(super) fn from_i64(&mut self, value: Value, wide: bool) -> Value {
+    pub(super) fn narrow(&mut self, value: Value, wide: bool) -> Value {
         if wide { value } else { self.builder.ins().ireduce(types::I32, value) }
     }
 }

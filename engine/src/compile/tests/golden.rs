@@ -1,0 +1,172 @@
+//! Listings of generated code: what must fold, and what must be checked.
+
+use cranelift_entity::EntityRef;
+
+use super::super::func::{Compiler, Job};
+use super::super::isa;
+use super::super::translate::Environment;
+use crate::config::{Addressing, OptLevel, Settings};
+use crate::module::decode::{decode, to_binary};
+use crate::module::index::DefinedFuncIndex;
+
+/// The code of the module's last function.
+fn listing(wat: &str, settings: Settings) -> String {
+    let target = isa::target(&settings).unwrap();
+    let binary = to_binary(wat.as_bytes()).unwrap();
+    let mut decoded = decode(&binary, settings.features).unwrap();
+    let env = Environment {
+        module: &decoded.info,
+        layout: decoded.info.layout(),
+        settings: &settings,
+        frontend: target.isa.frontend_config(),
+    };
+    let index = DefinedFuncIndex::new(decoded.bodies.len() - 1);
+    let body = Box::new(decoded.bodies.pop().unwrap());
+    Compiler::new(&env, &*target.isa).listing(Job::Function(index, body))
+}
+
+fn generic(wat: &str) -> String {
+    listing(wat, Settings { verifier: true, ..Settings::default() })
+}
+
+fn dedicated(wat: &str) -> String {
+    let addressing = Addressing::Dedicated;
+    listing(wat, Settings { verifier: true, addressing, ..Settings::default() })
+}
+
+/// The module with one function of this body on a memory.
+fn with_memory(body: &str) -> String {
+    format!("(module (memory 1) (func {body}))")
+}
+
+#[track_caller]
+fn assert_has(listing: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(listing.lines().any(|found| found.trim() == *line), "no {line:?} in:\n{listing}");
+    }
+}
+
+#[track_caller]
+fn assert_lacks(listing: &str, word: &str) {
+    assert!(!listing.contains(word), "{word:?} in:\n{listing}");
+}
+
+#[test]
+fn dedicated_base_and_offset_fold_into_the_displacement() {
+    let code =
+        dedicated(&with_memory("(param i32) (result i32) (i32.load offset=8 (local.get 0))"));
+    // The parameter's upper half is not known to be zero; nothing else is between.
+    assert_has(&code, &["movl %esi, %esi", "movl 0x10000008(%rsi), %eax"]);
+    let code = dedicated(&with_memory(
+        "(param i32 i32) (result i32) (i32.load (i32.add (local.get 0) (local.get 1)))",
+    ));
+    assert_has(&code, &["leal (%rsi, %rdx), %esi", "movl 0x10000000(%rsi), %eax"]);
+    let code = dedicated(&with_memory(
+        "(param i32) (i32.store (local.get 0) (i32.add (i32.load (local.get 0)) (i32.const 1)))",
+    ));
+    assert_has(&code, &["addl $0x1, 0x10000000(%rdx)"]);
+}
+
+#[test]
+fn dedicated_addresses_hold_at_every_level() {
+    let settings = Settings {
+        opt_level: OptLevel::None,
+        addressing: Addressing::Dedicated,
+        verifier: true,
+        ..Settings::default()
+    };
+    let wat = with_memory("(param i32) (result i32) (i32.load offset=8 (local.get 0))");
+    let code = listing(&wat, settings);
+    assert_has(&code, &["movl 0x10000008(%rsi), %eax"]);
+}
+
+#[test]
+fn a_displacement_that_does_not_fit_takes_a_register_and_no_check() {
+    let last = dedicated(&with_memory(
+        "(param i32) (result i32) (i32.load offset=0x6fffffff (local.get 0))",
+    ));
+    assert_has(&last, &["movl 0x7fffffff(%rsi), %eax"]);
+    let beyond = dedicated(&with_memory(
+        "(param i32) (result i32) (i32.load offset=0x70000000 (local.get 0))",
+    ));
+    assert_has(&beyond, &["movl $0x10000000, %edi", "movl 0x70000000(%rsi, %rdi), %eax"]);
+    assert_lacks(&beyond, "trap");
+}
+
+#[test]
+fn an_access_that_may_leave_the_guard_is_checked_and_masked() {
+    // 4 bytes at 0x7ffffffc end with the guard, one further they do not.
+    for compile in [generic as fn(&str) -> String, dedicated] {
+        let within = compile(&with_memory(
+            "(param i32) (result i32) (i32.load offset=0x7ffffffc (local.get 0))",
+        ));
+        assert_lacks(&within, "trap");
+        let beyond = compile(&with_memory(
+            "(param i32) (result i32) (i32.load offset=0x7ffffffd (local.get 0))",
+        ));
+        assert!(beyond.contains("#trap=heap_oob"), "{beyond}");
+        assert!(beyond.contains("cmova"), "no mask against speculation in:\n{beyond}");
+    }
+}
+
+#[test]
+fn generic_bases_are_loaded_once() {
+    let code = generic(&with_memory(
+        "(param i32 i32) (i32.store (local.get 0) (i32.const 1))
+         (i32.store (local.get 1) (i32.const 2)) (i32.store (local.get 0) (i32.const 3))",
+    ));
+    let loads = code.lines().filter(|line| line.trim().starts_with("movq 0x30(%rdi)")).count();
+    assert_eq!(loads, 1, "{code}");
+}
+
+#[test]
+fn an_imported_memory_is_reached_through_its_definition() {
+    let code = dedicated(
+        r#"(module (import "m" "m" (memory 1)) (func (param i32) (result i32) (i32.load (local.get 0))))"#,
+    );
+    assert_lacks(&code, "0x10000000");
+    assert!(code.contains("0x30(%rdi)"), "{code}");
+}
+
+#[test]
+fn calls_through_tables_are_checked_in_order() {
+    let code = generic(
+        "(module (type $t (func (param i32) (result i32))) (table 10 funcref)
+            (func (param i32 i32) (result i32) (call_indirect (type $t) (local.get 0) (local.get 1))))",
+    );
+    let place = |word: &str| code.find(word).unwrap_or_else(|| panic!("no {word} in:\n{code}"));
+    // Bounds, then null, then type; the numbers are those of `TrapKind`.
+    assert!(place("trap=user4") < place("cmovae") && place("cmovae") < place("trap=user5"));
+    assert!(place("trap=user5") < place("trap=user6") && place("trap=user6") < place("call"));
+}
+
+#[test]
+fn the_length_of_a_table_that_cannot_grow_is_compiled_in() {
+    let code = generic(
+        "(module (table 10 10 funcref) (func (param i32) (result funcref) (table.get (local.get 0))))",
+    );
+    assert_has(&code, &["cmpq $0xa, %rdi"]);
+}
+
+#[test]
+fn functions_that_call_check_the_stack_and_leaves_need_not() {
+    let calls = generic("(module (func $f (param i32) (call $f (local.get 0))))");
+    assert!(calls.contains("#trap=stk_ovf"), "{calls}");
+    assert_has(&calls, &["movq 8(%rdi), %r10"]);
+    let leaf = generic("(module (func (param i32) (result i32) (local.get 0)))");
+    assert_lacks(&leaf, "trap");
+    assert_has(&leaf, &["pushq %rbp", "movq %rsp, %rbp"]);
+}
+
+#[test]
+fn constant_globals_are_constants() {
+    let code = generic("(module (global i32 (i32.const 77)) (func (result i32) (global.get 0)))");
+    assert_has(&code, &["movl $0x4d, %eax"]);
+}
+
+#[test]
+fn what_is_fallen_through_costs_no_jump() {
+    let code =
+        generic("(module (func (param i32) (result i32) (block (block (block))) (local.get 0)))");
+    assert_lacks(&code, "jmp");
+}

@@ -1,0 +1,73 @@
+//! What does not compile, and what is said about it.
+
+use super::compile_on;
+use crate::compile::{CompileError, compile};
+use crate::config::Settings;
+use crate::module::decode::DecodeError;
+use crate::module::limits;
+
+fn error(wat: &str, threads: usize) -> CompileError {
+    compile_on(wat.as_bytes(), &Settings::default(), threads).unwrap_err()
+}
+
+#[test]
+fn the_first_invalid_function_is_reported_whatever_the_threads() {
+    let good = "(func (result i32) (i32.const 1))".repeat(50);
+    let wat = format!("(module {good} (func (result i32)) {good} (func (i32.const 1)) {good})");
+    let first = error(&wat, 1).to_string();
+    assert!(first.starts_with("invalid module at byte offset 0x"), "{first}");
+    for threads in [2, 4, 16] {
+        assert_eq!(error(&wat, threads).to_string(), first);
+    }
+}
+
+#[test]
+fn invalid_code_that_cannot_be_reached_is_still_refused() {
+    for body in [
+        "unreachable (i64.add (i32.const 1) (i64.const 1)) drop",
+        "(block (br 0) (br 5))",
+        "(return) (local.get 7) drop",
+    ] {
+        let error = error(&format!("(module (func {body}))"), 1);
+        assert!(matches!(error, CompileError::Decode(DecodeError::Invalid { .. })), "{error}");
+    }
+}
+
+#[test]
+fn branches_that_pass_too_much_are_refused() {
+    let values = "i32 ".repeat(1000);
+    let consts = "(i32.const 0)".repeat(1000);
+    let branches = "(br_if 0 (local.get 0))".repeat(limits::PASSED_VALUES / 1000 + 1);
+    let wat = format!("(module (func (param i32) (result {values}) {consts} {branches}))");
+    assert!(matches!(error(&wat, 1), CompileError::TooComplex { .. }));
+    let targets = "0 ".repeat(limits::PASSED_VALUES / 1000 + 1);
+    let wat = format!(
+        "(module (func (param i32) (result {values}) {consts} (br_table {targets} (local.get 0))))"
+    );
+    assert!(matches!(error(&wat, 1), CompileError::TooComplex { .. }));
+}
+
+#[test]
+fn blocks_nested_without_end_are_refused() {
+    // Binary, for the text's parser has a limit of its own.
+    let body_of = |depth: usize| {
+        let mut body = vec![0];
+        body.extend([0x02, 0x40].repeat(depth));
+        body.extend([0x0b].repeat(depth + 1));
+        body
+    };
+    assert!(compile(&module_of(&body_of(limits::NESTING - 1)), &Settings::default()).is_ok());
+    let error = compile(&module_of(&body_of(limits::NESTING)), &Settings::default()).unwrap_err();
+    assert!(error.to_string().contains("blocks inside each other"), "{error}");
+}
+
+/// A module of one function `() -> ()`.
+fn module_of(body: &[u8]) -> Vec<u8> {
+    let leb = |n: usize| [n as u8 & 0x7f | 0x80, (n >> 7) as u8 & 0x7f | 0x80, (n >> 14) as u8];
+    let mut out = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x0a".to_vec();
+    out.extend(leb(body.len() + 4));
+    out.push(1);
+    out.extend(leb(body.len()));
+    out.extend(body);
+    out
+}
