@@ -192,9 +192,9 @@ unsafe extern "C" fn elem_drop(ctx: Ctx, elem: u32) -> u32 {
     0
 }
 
-/// The range of `len` from `start`; one that no slice has when it overflows.
+/// The range of `len` from `start`; one that no slice has when its end overflows.
 pub(super) fn usize_range(start: u64, len: u64) -> std::ops::Range<usize> {
-    start as usize..start.checked_add(len).unwrap_or(u64::MAX) as usize
+    start as usize..start.saturating_add(len) as usize
 }
 
 /// `len` bytes from `start`, or `None` when out of bounds.

@@ -1,5 +1,7 @@
 //! The runtime with real compiled code: traps, host functions, linking, images, crashes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail where it stands")]
+
 mod crash;
 mod host;
 mod image;

@@ -49,21 +49,21 @@ fn every_kind_arrives_as_itself() {
 fn a_backtrace_names_functions_and_places_from_the_inside_out() {
     let mut world = World::new();
     let wat = r#"(module
-        (func $inner (param i32) (if (local.get 0) (then unreachable)))
-        (func $middle (param i32) (call $inner (local.get 0)) (call $inner (i32.const 0)))
+        (func $inner (param i32) (drop (i32.div_u (i32.const 6) (local.get 0))))
+        (func $middle (param i32) (call $inner (local.get 0)) (call $inner (i32.const 1)))
         (func (export "outer") (param i32) (call $middle (local.get 0))))"#;
     let instance = world.instance(wat);
-    assert!(world.call(instance, "outer", &[Val::I32(0)]).is_ok());
-    let trap = world.trap(instance, "outer", &[Val::I32(1)]);
+    assert!(world.call(instance, "outer", &[Val::I32(1)]).is_ok());
+    let trap = world.trap(instance, "outer", &[Val::I32(0)]);
     assert_eq!(names(&trap), ["inner", "middle", "outer"]);
     assert_eq!(trap.backtrace().iter().map(|f| f.func_index).collect::<Vec<_>>(), [0, 1, 2]);
     let wasm = wat::parse_str(wat).unwrap();
     let offset = |n: usize| trap.backtrace()[n].wasm_offset.unwrap() as usize;
-    // unreachable is opcode 0x00, call 0x10.
-    assert_eq!((wasm[offset(0)], wasm[offset(1)], wasm[offset(2)]), (0x00, 0x10, 0x10));
+    // i32.div_u is opcode 0x6e, call 0x10.
+    assert_eq!((wasm[offset(0)], wasm[offset(1)], wasm[offset(2)]), (0x6e, 0x10, 0x10));
     assert_eq!(wasm[offset(1) + 1], 0, "the call of inner");
     let report = trap.to_string();
-    let first = format!("wasm trap: unreachable\n  0: {:#x}  inner\n  1: ", offset(0));
+    let first = format!("wasm trap: integer divide by zero\n  0: {:#x}  inner\n  1: ", offset(0));
     assert!(report.starts_with(&first), "{report}");
     assert!(report.ends_with("  outer"), "{report}");
 }
