@@ -145,3 +145,22 @@ fn an_overflow_of_the_hosts_own_stack_kills_the_process() {
     );
     let _ = world.call(instance, "f", &[]);
 }
+
+#[test]
+fn a_limit_on_address_space_is_an_error_and_no_abort() {
+    if !is_child() {
+        let status = run("a_limit_on_address_space_is_an_error_and_no_abort");
+        assert_eq!(status.code(), Some(0), "{status}");
+        return;
+    }
+    let mut world = World::new();
+    let module = world.module("(module (memory 1))");
+    let limit = libc::rlimit { rlim_cur: 4 << 30, rlim_max: 4 << 30 };
+    // SAFETY: only lowers this process's own limit.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+    let error = world.linker.instantiate(&mut world.store, &module).unwrap_err();
+    assert!(error.to_string().contains("check the limit on address space"), "{error}");
+    // What needs no memory still runs.
+    let instance = world.instance(r#"(module (func (export "f") (result i32) (i32.const 5)))"#);
+    assert_eq!(world.call_i32(instance, "f", &[]), 5);
+}
