@@ -319,6 +319,9 @@ impl<'a> CodeImage<'a> {
     pub fn meta(&self) -> Result<Meta, ImageError> {
         let meta: Meta = postcard::from_bytes(self.section(Section::Meta))?;
         let module = &meta.module;
+        if module.imported.functions as usize > module.functions.len() {
+            return Err(ImageError::Damaged { what: "number of imported functions" });
+        }
         let funcs = module.defined_funcs() + 2 * module.signatures.len();
         if self.section(Section::Funcs).len() != 8 * funcs {
             return Err(ImageError::Damaged { what: "number of functions" });

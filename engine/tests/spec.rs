@@ -7,7 +7,7 @@
 //!
 //! Arguments that are no options select files whose name contains one of them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail where it stands")]
 
 #[path = "spec/script.rs"]
 mod script;

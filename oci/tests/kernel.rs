@@ -60,7 +60,6 @@ impl Drop for Scratch {
 }
 
 #[test]
-#[ignore = "makes control groups on this machine; needs root"]
 fn limits_are_taken_and_changed() {
     let scratch = Scratch::new("limits");
     let mut resources = Resources {
@@ -114,7 +113,6 @@ fn limits_are_taken_and_changed() {
 }
 
 #[test]
-#[ignore = "makes control groups on this machine; needs root"]
 fn processes_are_seen_and_hold_the_group() {
     let mut scratch = Scratch::new("procs");
     let pid = scratch.sleeper();
@@ -130,7 +128,6 @@ fn processes_are_seen_and_hold_the_group() {
 }
 
 #[test]
-#[ignore = "makes control groups on this machine; needs root"]
 fn removal_waits_for_a_dying_process() {
     let mut scratch = Scratch::new("dying");
     scratch.sleeper();
@@ -142,7 +139,6 @@ fn removal_waits_for_a_dying_process() {
 }
 
 #[test]
-#[ignore = "makes control groups on this machine; needs root"]
 fn unified_hierarchy_even_of_a_hybrid_host() {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let unified: Vec<&str> =

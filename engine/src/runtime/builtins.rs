@@ -192,7 +192,7 @@ unsafe extern "C" fn elem_drop(ctx: Ctx, elem: u32) -> u32 {
     0
 }
 
-/// The range of `len` from `start`; one that no slice has when it overflows.
+/// The range of `len` from `start`; one that no slice has when its end overflows.
 pub(super) fn usize_range(start: u64, len: u64) -> std::ops::Range<usize> {
     start as usize..start.saturating_add(len) as usize
 }

@@ -1,11 +1,11 @@
 //! The unsafe floor: maps code images, instantiates modules, calls functions, turns faults into
 //! traps.
 //!
-//! * [`code`] maps an image and answers questions about its tables; [`check`] refuses damaged ones.
-//! * [`store`] holds what lives together; [`vmcontext`] is the memory that compiled code knows.
-//! * [`linker`] matches names, [`instantiate`] builds an [`instance`].
-//! * [`call`] is the one door in, [`host`] the one door out, [`builtins`] the runtime calls.
-//! * [`trap`] turns a fault into an error with a backtrace; `sys` is all that is Linux.
+//! * `code` maps an image and answers questions about its tables; `check` refuses damaged ones.
+//! * `store` holds what lives together; `vmcontext` is the memory that compiled code knows.
+//! * `linker` matches names, `instantiate` builds an `instance`.
+//! * `call` is the one door in, `host` the one door out, `builtins` the runtime calls.
+//! * `trap` turns a fault into an error with a backtrace; `sys` is all that is Linux.
 //!
 //! A thread uses a store; a process may have many. An image compiled for dedicated addressing is for
 //! one main instance at a time.

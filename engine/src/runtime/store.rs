@@ -87,6 +87,8 @@ pub(super) struct StoreId(u64);
 pub(super) struct StoreInner {
     /// First, so that a pointer to it is a pointer to the store.
     pub(super) record: StoreRecord,
+    /// The store's own address, from which contexts and host records get theirs.
+    this: *mut StoreInner,
     pub(super) id: StoreId,
     pub(super) engine: Engine,
     pub(super) config: StoreConfig,
@@ -147,6 +149,7 @@ impl Store {
         let stack = sys::stack_bounds().map_err(StoreError::Stack)?;
         let inner = StoreInner {
             record: StoreRecord::NONE,
+            this: ptr::null_mut(),
             id: StoreId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             engine: engine.clone(),
             config,
@@ -163,6 +166,8 @@ impl Store {
             trap: RawTrap::default(),
         };
         let inner = NonNull::from(Box::leak(Box::new(inner)));
+        // SAFETY: just leaked; nothing else refers to it.
+        unsafe { (*inner.as_ptr()).this = inner.as_ptr() };
         Ok(Store { inner, owns: PhantomData })
     }
 
@@ -336,8 +341,8 @@ impl StoreInner {
     }
 
     /// The address that contexts and host records hold.
-    pub(super) fn record_pointer(&mut self) -> *mut StoreRecord {
-        ptr::from_mut(self).cast()
+    pub(super) fn record_pointer(&self) -> *mut StoreRecord {
+        self.this.cast()
     }
 
     /// Takes a module's code in: from now on faults in it are traps, and its trampolines serve all

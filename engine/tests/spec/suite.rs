@@ -277,7 +277,7 @@ const MIXED: &[(&str, &str, usize, &str)] = &[
     ("ref_null.wast", WASM_3, 34, "null of every heap type of WebAssembly 3.0"),
     ("table-sub.wast", FUNCTION_REFERENCES, 1, "copies between tables of typed references"),
     ("table.wast", FUNCTION_REFERENCES, 12, "tables with initial values and non-null elements"),
-    ("table_init.wast", GARBAGE_COLLECTION, 2, "offsets read globals that the module defines"),
+    ("table_init.wast", GARBAGE_COLLECTION, 2, "a segment whose elements are arrays"),
     ("unreached-valid.wast", FUNCTION_REFERENCES, 11, "typed references in dead code"),
 ];
 

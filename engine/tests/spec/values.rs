@@ -65,11 +65,12 @@ fn matches_core(value: &Val, expected: &WastRetCore<'_>) -> bool {
             }
         }
         (Val::FuncRef(None) | Val::ExternRef(None), WastRetCore::RefNull(None)) => true,
-        (value, WastRetCore::RefNull(Some(heap))) => match (value, null(heap)) {
-            (Val::FuncRef(None), Some(Val::FuncRef(None))) => true,
-            (Val::ExternRef(None), Some(Val::ExternRef(None))) => true,
-            _ => false,
-        },
+        (Val::FuncRef(None), WastRetCore::RefNull(Some(heap))) => {
+            matches!(null(heap), Some(Val::FuncRef(None)))
+        }
+        (Val::ExternRef(None), WastRetCore::RefNull(Some(heap))) => {
+            matches!(null(heap), Some(Val::ExternRef(None)))
+        }
         (Val::ExternRef(Some(value)), WastRetCore::RefExtern(expected)) => {
             expected.is_none_or(|expected| external(expected) == Some(*value))
         }

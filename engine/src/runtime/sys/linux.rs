@@ -171,11 +171,9 @@ pub(in crate::runtime) fn anonymous_file(bytes: &[u8]) -> io::Result<File> {
 pub(in crate::runtime) fn stack_bounds() -> io::Result<Range<usize>> {
     let local = 0u8;
     let here = std::hint::black_box(&raw const local).addr();
+    let main = rustix::thread::gettid() == rustix::process::getpid();
     // The only thread of a process forked off another thread runs on that thread's stack.
-    if rustix::thread::gettid() == rustix::process::getpid()
-        && let Some(bounds) = main_stack_bounds()
-        && bounds.contains(&here)
-    {
+    if let Some(bounds) = main_stack_bounds().filter(|bounds| main && bounds.contains(&here)) {
         return Ok(bounds);
     }
     let mut attr = MaybeUninit::<libc::pthread_attr_t>::uninit();

@@ -1,0 +1,126 @@
+//! Images that do not fit: other machines, damage, the file they come from.
+
+use std::io::Write;
+
+use coracle_engine::image::{CodeImage, ImageBuilder, ImageError, Meta, Section};
+use coracle_engine::runtime::{Engine, Linker, LoadError, Module, Store};
+
+use crate::image_of;
+
+const WAT: &str = r#"(module (import "env" "f" (func (param i32)))
+    (memory (export "m") 2) (table 2 funcref) (global (mut i64) (i64.const 3))
+    (data (i32.const 5000) "hello") (data "passive") (elem (i32.const 0) $a $b)
+    (func $a (result i32) (i32.load (i32.const 4))) (func $b (export "b") (call 0 (i32.const 1))))"#;
+
+const SECTIONS: [Section; 10] = [
+    Section::Text,
+    Section::Memory,
+    Section::Funcs,
+    Section::TrapOffsets,
+    Section::TrapCodes,
+    Section::AddressOffsets,
+    Section::AddressPositions,
+    Section::Data,
+    Section::NameEnds,
+    Section::Names,
+];
+
+/// The image with other metadata.
+fn with_meta(blob: &[u8], change: impl FnOnce(&mut Meta)) -> Vec<u8> {
+    let image = CodeImage::new(blob).unwrap();
+    let mut meta = image.meta().unwrap();
+    change(&mut meta);
+    let mut builder = ImageBuilder::new();
+    for section in SECTIONS {
+        builder.section(section).extend_from_slice(image.section(section));
+    }
+    builder.finish(&meta).unwrap()
+}
+
+fn load(blob: &[u8]) -> Result<Module, LoadError> {
+    Module::from_bytes(&Engine::new(), blob)
+}
+
+#[test]
+fn images_for_another_machine_are_refused() {
+    let blob = image_of(WAT);
+    assert!(load(&with_meta(&blob, |_| ())).is_ok());
+    let other = with_meta(&blob, |meta| meta.target = "riscv64-unknown-linux-gnu".into());
+    assert!(matches!(load(&other), Err(LoadError::Image(ImageError::Target { .. }))));
+    let other = with_meta(&blob, |meta| meta.cpu_features.push("avx1024".into()));
+    match load(&other) {
+        Err(LoadError::Image(ImageError::Cpu(name))) => assert_eq!(name, "avx1024"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn descriptions_that_leave_their_bounds_are_refused() {
+    let blob = image_of(WAT);
+    let damaged = |what: &str, change: &dyn Fn(&mut Meta)| {
+        let result = load(&with_meta(&blob, |meta| change(meta)));
+        assert!(
+            matches!(result, Err(LoadError::Image(ImageError::Damaged { .. }))),
+            "{what}: {result:?}"
+        );
+    };
+    damaged("imported functions", &|meta| meta.module.imported.functions = 2);
+    damaged("imported memories", &|meta| meta.module.imported.memories = 9);
+    damaged("references", &|meta| meta.module.escaped_funcs = 0);
+    damaged("initial values", &|meta| meta.module.global_inits.clear());
+    damaged("operators", &|meta| meta.module.global_inits[0].ops.clear());
+    damaged("memory image", &|meta| meta.module.memory_images[0].guest_offset = 1 << 20);
+    damaged("alignment", &|meta| meta.module.memory_images[0].image_offset = 1);
+    damaged("image length", &|meta| meta.module.memory_images[0].len = 1 << 40);
+    damaged("data", &|meta| meta.module.data.values_mut().for_each(|data| data.offset = u64::MAX));
+}
+
+#[test]
+fn no_flipped_bit_of_the_metadata_panics() {
+    let blob = image_of(WAT);
+    let image = CodeImage::new(&blob).unwrap();
+    let range = image.header().range(Section::Meta);
+    let engine = Engine::new();
+    for at in range.start as usize..range.end as usize {
+        for bit in 0..8 {
+            let mut bad = blob.clone();
+            bad[at] ^= 1 << bit;
+            // Loaded or refused; the code of a damaged image is not run.
+            let _ = Module::from_bytes(&engine, &bad);
+        }
+    }
+}
+
+#[test]
+fn no_flipped_bit_of_the_tables_panics() {
+    let blob = image_of(WAT);
+    let image = CodeImage::new(&blob).unwrap();
+    let engine = Engine::new();
+    for section in [Section::Funcs, Section::NameEnds, Section::Names] {
+        let range = image.header().range(section);
+        for at in range.start as usize..range.end as usize {
+            let mut bad = blob.clone();
+            bad[at] ^= 0x80;
+            let _ = Module::from_bytes(&engine, &bad);
+        }
+    }
+}
+
+#[test]
+fn a_file_is_mapped_shared_and_its_memory_copied_on_write() {
+    let blob = image_of(r#"(module (memory (export "m") 1) (data (i32.const 4096) "hello"))"#);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&blob).unwrap();
+    let engine = Engine::new();
+    let module = Module::from_file(&engine, &file).unwrap();
+    for _ in 0..2 {
+        let mut store = Store::new(&engine).unwrap();
+        let instance = Linker::new(&engine).instantiate(&mut store, &module).unwrap();
+        let memory = instance.memory(&store, "m").unwrap();
+        assert_eq!(&memory.data(&store)[4096..4102], b"hello\0");
+        memory.data_mut(&mut store)[4096..].fill(7);
+    }
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let writable_code = maps.lines().filter(|line| line.contains(" rwx")).count();
+    assert_eq!(writable_code, 0, "no page is writable and executable:\n{maps}");
+}

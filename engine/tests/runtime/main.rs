@@ -1,0 +1,78 @@
+//! The runtime with real compiled code: traps, host functions, linking, images, crashes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail where it stands")]
+
+mod crash;
+mod host;
+mod image;
+mod link;
+mod traps;
+
+use coracle_engine::compile::compile;
+use coracle_engine::config::Settings;
+use coracle_engine::runtime::{CallError, Engine, Instance, Linker, Module, Store, Trap, Val};
+
+/// An engine, a store, a linker: what a test needs before its module.
+struct World {
+    engine: Engine,
+    store: Store,
+    linker: Linker,
+}
+
+impl World {
+    fn new() -> World {
+        let engine = Engine::new();
+        let store = Store::new(&engine).unwrap();
+        let linker = Linker::new(&engine);
+        World { engine, store, linker }
+    }
+
+    fn module(&self, wat: &str) -> Module {
+        Module::from_bytes(&self.engine, &image_of(wat)).unwrap()
+    }
+
+    fn instance(&mut self, wat: &str) -> Instance {
+        let module = self.module(wat);
+        self.linker.instantiate(&mut self.store, &module).unwrap()
+    }
+
+    fn call(
+        &mut self,
+        instance: Instance,
+        name: &str,
+        args: &[Val],
+    ) -> Result<Vec<Val>, CallError> {
+        let func = instance.func(&self.store, name).unwrap();
+        let mut results = Vec::new();
+        func.call(&mut self.store, args, &mut results).map(|()| results)
+    }
+
+    /// Calls a function that must return one i32.
+    fn call_i32(&mut self, instance: Instance, name: &str, args: &[Val]) -> i32 {
+        match self.call(instance, name, args).unwrap()[..] {
+            [Val::I32(value)] => value,
+            ref other => panic!("{other:?}"),
+        }
+    }
+
+    /// Calls a function that must trap.
+    fn trap(&mut self, instance: Instance, name: &str, args: &[Val]) -> Trap {
+        match self.call(instance, name, args) {
+            Err(CallError::Trap(trap)) => trap,
+            other => panic!("no trap: {other:?}"),
+        }
+    }
+}
+
+fn settings() -> Settings {
+    Settings { verifier: true, ..Settings::default() }
+}
+
+fn image_of(wat: &str) -> Vec<u8> {
+    compile(&wat::parse_str(wat).unwrap(), &settings()).unwrap()
+}
+
+/// The names in a backtrace, innermost first.
+fn names(trap: &Trap) -> Vec<&str> {
+    trap.backtrace().iter().map(|frame| frame.name.as_deref().unwrap_or("?")).collect()
+}
