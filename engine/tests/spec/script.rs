@@ -445,7 +445,8 @@ fn is_kind(kind: TrapKind, message: &str) -> bool {
     }
 }
 
-/// The one proposal that makes a module valid which is not without it.
+/// The one proposal that makes a module valid which is not without it. A module that is valid as it
+/// is must compile.
 fn later_proposal(wasm: &[u8], settings: &Settings) -> Option<&'static str> {
     let base = settings.features.to_wasmparser();
     let steps = [
@@ -458,8 +459,9 @@ fn later_proposal(wasm: &[u8], settings: &Settings) -> Option<&'static str> {
         ("garbage collection", WasmFeatures::FUNCTION_REFERENCES.union(WasmFeatures::GC)),
         ("all of WebAssembly 3.0", WasmFeatures::WASM3),
     ];
-    steps
-        .into_iter()
-        .find(|(_, more)| Validator::new_with_features(base | *more).validate_all(wasm).is_ok())
-        .map(|(name, _)| name)
+    let is_valid = |more| Validator::new_with_features(base | more).validate_all(wasm).is_ok();
+    if is_valid(WasmFeatures::empty()) {
+        return None;
+    }
+    steps.into_iter().find(|&(_, more)| is_valid(more)).map(|(name, _)| name)
 }
