@@ -43,6 +43,7 @@ test: setup build images test-unit test-e2e ## All tests: units, spec suite, rea
 
 .PHONY: test-unit
 test-unit: build ## Tests that need no daemon, the spec suite included.
+	python3 -m unittest discover -q -s test-images -p 'test_*.py'
 	cargo test --locked --workspace
 
 .PHONY: test-e2e

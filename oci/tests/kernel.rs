@@ -1,7 +1,7 @@
 //! The same control groups on the running kernel: its files, its refusals, its timing.
 //!
 //! These tests make groups of their own beneath `/sys/fs/cgroup` and remove them, so they need
-//! root and run only on demand: `cargo test -p coracle-oci --test kernel -- --ignored`.
+//! root.
 
 #![allow(clippy::unwrap_used, reason = "a failing test should panic")]
 

@@ -65,14 +65,20 @@ impl Loaded {
         match self.0.run() {
             Ok(outcome) => {
                 if let command::Outcome::Trapped(report) = &outcome {
-                    eprintln!("{report}");
+                    complain(report);
                 }
                 outcome.exit_code()
             }
             Err(error) => {
-                eprintln!("{error}");
+                complain(&error);
                 ENGINE_FAILED
             }
         }
     }
+}
+
+/// Writes a line to standard error. Nobody may be reading there: the exit code still counts.
+fn complain(line: &dyn std::fmt::Display) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
