@@ -23,6 +23,7 @@ const MS_PRIVATE: u64 = libc::MS_PRIVATE;
 const MS_SLAVE: u64 = libc::MS_SLAVE;
 const MS_SHARED: u64 = libc::MS_SHARED;
 const ATTR_RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+const ATTR_NODEV: u64 = libc::MOUNT_ATTR_NODEV;
 
 /// A root file system being prepared; not yet the root of this process.
 #[derive(Debug)]
@@ -220,7 +221,8 @@ fn change(fd: BorrowedFd<'_>, mount: &Mount) -> io::Result<()> {
     Ok(())
 }
 
-/// Turns the folder `rootfs` into a private mount of its own, as pivot_root(2) wants it.
+/// Turns the folder `rootfs` into a private mount of its own, as pivot_root(2) wants it. Device nodes
+/// that the image brings along are dead on it: the container's own are on the `/dev` of its spec.
 fn own_mount(rootfs: &Path) -> io::Result<OwnedFd> {
     unshare_parent(rootfs)?;
     let made = tree(rootfs, true, true)?;
@@ -228,6 +230,7 @@ fn own_mount(rootfs: &Path) -> io::Result<OwnedFd> {
         return Err(Errno::NOTDIR.into());
     }
     sys::mount_setattr(made.as_fd(), 0, 0, MS_PRIVATE, true)?;
+    sys::mount_setattr(made.as_fd(), ATTR_NODEV, 0, 0, false)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(&made, c"", CWD, rootfs, flags)?;
     Ok(made)

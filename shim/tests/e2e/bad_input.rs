@@ -10,6 +10,13 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("bad-imports:rootfs", &["import"]),
     ("bad-no-start:rootfs", &["_start"]),
     ("bad-missing-file:rootfs", &["app.wasm"]),
+    ("bad-component:rootfs", &["component"]),
+    ("bad-signature:rootfs", &["import"]),
+    ("bad-version:rootfs", &["app.wasm"]),
+    ("bad-empty:rootfs", &["app.wasm"]),
+    ("bad-fifo:rootfs", &["app.wasm"]),
+    ("bad-symlink-loop:rootfs", &["app.wasm"]),
+    ("bad-syntax:wat", &["app.wat"]),
 ];
 
 /// Checks that a run was refused by us and not by an accident.
