@@ -1,11 +1,12 @@
 //! [`Guest`]: the shim's handle on one container process.
 
 use std::future::Future;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use tracing::warn;
 
 use super::channel::{Received, ShimEnd};
@@ -76,15 +77,20 @@ impl Guest {
         self.pid
     }
 
-    /// Hands over the code image that [`Guest::start`] will run.
+    /// Hands over the code image that [`Guest::start`] will run. The guest gets it read-only,
+    /// however it is open here.
     ///
     /// # Errors
-    /// [`GuestError::State`] when the program already runs.
+    /// [`GuestError::State`] when the program already runs; [`GuestError::Os`] when the image cannot
+    /// be opened for reading.
     pub fn provide_image(&mut self, image: OwnedFd) -> Result<(), GuestError> {
         if self.channel.is_none() {
             return Err(GuestError::State { act: "give a code image to", state: "running" });
         }
-        self.image = Some(image);
+        let path = format!("/proc/self/fd/{}", image.as_raw_fd());
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let readonly = rustix::fs::open(path, flags, Mode::empty()).map_err(std::io::Error::from);
+        self.image = Some(readonly.map_err(GuestError::os("open the code image for reading"))?);
         Ok(())
     }
 

@@ -6,5 +6,6 @@ mod files;
 mod hooks;
 mod life;
 mod namespaces;
+mod programs;
 mod rights;
 mod support;

@@ -1,8 +1,11 @@
 //! A bundle with a rootfs and a cgroup of its own, and what it must leave behind: nothing.
 
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use coracle_engine::config::{Addressing, Settings};
+use coracle_oci::image::Entrypoint;
 use coracle_oci::spec::{self, Workload};
 use coracle_shim::guest::{Guest, GuestError, Runner, SpawnRequest, Stdio};
 use serde_json::{Value, json};
@@ -99,14 +102,27 @@ impl Bundle {
     }
 
     pub(crate) async fn spawn_with(&self, stdio: Stdio) -> Result<Guest, GuestError> {
+        self.spawn_as(Runner::Pause, stdio).await
+    }
+
+    /// Creates a guest that runs the WebAssembly text `wat`, and starts it.
+    pub(crate) async fn run(&self, wat: &str, stdio: Stdio) -> Result<Guest, GuestError> {
+        let entry = Entrypoint::parse("/app.wasm");
+        let mut guest = self.spawn_as(Runner::Wasm { entry }, stdio).await?;
+        let addressing = Addressing::Dedicated;
+        let settings = Settings { addressing, ..Settings::default() };
+        let wasm = wat::parse_str(wat).unwrap();
+        let image = coracle_engine::compile::compile(&wasm, &settings).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&image).unwrap();
+        guest.provide_image(file.into())?;
+        guest.start().await.map(|()| guest)
+    }
+
+    async fn spawn_as(&self, runner: Runner, stdio: Stdio) -> Result<Guest, GuestError> {
         let workload = self.workload();
-        let request = SpawnRequest {
-            id: &self.id,
-            bundle: self.path(),
-            workload: &workload,
-            stdio,
-            runner: Runner::Pause,
-        };
+        let request =
+            SpawnRequest { id: &self.id, bundle: self.path(), workload: &workload, stdio, runner };
         Guest::spawn_with_runner(request, Path::new(RUNNER)).await
     }
 
