@@ -220,14 +220,15 @@ fn change(fd: BorrowedFd<'_>, mount: &Mount) -> io::Result<()> {
     Ok(())
 }
 
-/// Turns the folder `rootfs` into a private mount of its own, as pivot_root(2) wants it.
+/// Turns the folder `rootfs` into a private mount of its own, as pivot_root(2) wants it. Device nodes
+/// that an image brings along do not work there: only those of the container's `/dev` do.
 fn own_mount(rootfs: &Path) -> io::Result<OwnedFd> {
     unshare_parent(rootfs)?;
     let made = tree(rootfs, true, true)?;
     if path::kind(&made)? != FileType::Directory {
         return Err(Errno::NOTDIR.into());
     }
-    sys::mount_setattr(made.as_fd(), 0, 0, MS_PRIVATE, true)?;
+    sys::mount_setattr(made.as_fd(), libc::MOUNT_ATTR_NODEV, 0, MS_PRIVATE, true)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(&made, c"", CWD, rootfs, flags)?;
     Ok(made)
