@@ -18,8 +18,8 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
+use super::early::{EARLY_FRAME, EARLY_LEN, EarlyFailure};
 use super::plan::{FromGuest, ToGuest};
-use super::sys::{EARLY_FRAME, EARLY_LEN, EarlyFailure};
 
 /// Longest message in bytes. A plan carries the arguments and the environment, which `execve` would
 /// limit to 2 MiB, and the annotations.

@@ -1,10 +1,11 @@
 //! The container's `/dev`: device nodes that are what they claim to be, and the usual links.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, StatVfsMountFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags};
 
@@ -26,19 +27,15 @@ pub(super) fn host_null() -> Result<OwnedFd, Failure> {
     host_device(Path::new("/dev/null"), libc::S_IFCHR, (1, 3)).act("open", "the host's /dev/null")
 }
 
-/// Creates the nodes, or binds the host's where a user namespace forbids their creation.
+/// Creates the nodes, or binds the host's where a user namespace forbids their creation or the mount
+/// that they would lie on does not let devices work.
 pub(super) fn make_all(
     root: BorrowedFd<'_>,
     devices: &[Device],
     user_namespace: bool,
 ) -> Result<(), Failure> {
     for device in devices {
-        let made = if user_namespace && device.kind != libc::S_IFIFO {
-            bind(root, device)
-        } else {
-            make(root, device)
-        };
-        made.act("make the device", device.path.display())?;
+        make(root, device, user_namespace).act("make the device", device.path.display())?;
     }
     Ok(())
 }
@@ -51,25 +48,34 @@ pub(super) fn make_links(root: BorrowedFd<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn make(root: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
+fn make(root: BorrowedFd<'_>, device: &Device, user_namespace: bool) -> io::Result<()> {
     let (parent, name) = path::make_parent(root, &device.path)?;
-    let kind = FileType::from_raw_mode(device.kind);
-    let mode = Mode::from_raw_mode(device.mode);
-    let number = rustix::fs::makedev(device.major, device.minor);
-    match rustix::fs::mknodat(&parent, &name, kind, mode, number) {
-        Ok(()) => {
-            let owner = (Uid::from_raw(device.owner.0), Gid::from_raw(device.owner.1));
-            let flags = AtFlags::SYMLINK_NOFOLLOW;
-            rustix::fs::chownat(&parent, &name, Some(owner.0), Some(owner.1), flags)?;
-        }
-        // The image or an earlier mount has something there: it must be the very same device.
-        Err(Errno::EXIST) => {}
-        Err(error) => return Err(error.into()),
+    let no_devices = rustix::fs::fstatvfs(&parent)?.f_flag.contains(StatVfsMountFlags::NODEV);
+    if device.kind != libc::S_IFIFO && (user_namespace || no_devices) {
+        bind(root, device)?;
+    } else {
+        create(parent.as_fd(), &name, device)?;
     }
-    // One name in a folder that was opened above; the node itself may be a mount of the spec.
+    // One name in a folder that was opened above; the node itself may be a mount.
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let node = rustix::fs::openat(&parent, &name, flags, Mode::empty())?;
     verify(node.as_fd(), device.kind, (device.major, device.minor))
+}
+
+fn create(parent: BorrowedFd<'_>, name: &OsStr, device: &Device) -> io::Result<()> {
+    let kind = FileType::from_raw_mode(device.kind);
+    let mode = Mode::from_raw_mode(device.mode);
+    let number = rustix::fs::makedev(device.major, device.minor);
+    match rustix::fs::mknodat(parent, name, kind, mode, number) {
+        Ok(()) => {
+            let owner = (Uid::from_raw(device.owner.0), Gid::from_raw(device.owner.1));
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            Ok(rustix::fs::chownat(parent, name, Some(owner.0), Some(owner.1), flags)?)
+        }
+        // The image or an earlier mount has something there: it must be the very same device.
+        Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn bind(root: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
@@ -132,8 +138,8 @@ mod tests {
     #[test]
     fn makes_the_node_and_accepts_it_the_second_time() {
         let (dir, fd) = root();
-        make(fd.as_fd(), &device("/dev/null")).unwrap();
-        make(fd.as_fd(), &device("/dev/null")).unwrap();
+        make(fd.as_fd(), &device("/dev/null"), false).unwrap();
+        make(fd.as_fd(), &device("/dev/null"), false).unwrap();
         std::fs::write(dir.path().join("dev/null"), "swallowed").unwrap();
         assert_eq!(std::fs::read(dir.path().join("dev/null")).unwrap(), b"");
     }
@@ -147,9 +153,9 @@ mod tests {
             match case {
                 0 => symlink("/dev/null", &null).unwrap(),
                 1 => std::fs::write(&null, "").unwrap(),
-                _ => make(fd.as_fd(), &Device { minor: 5, ..device("/dev/null") }).unwrap(),
+                _ => make(fd.as_fd(), &Device { minor: 5, ..device("/dev/null") }, false).unwrap(),
             }
-            assert!(make(fd.as_fd(), &device("/dev/null")).is_err(), "case {case}");
+            assert!(make(fd.as_fd(), &device("/dev/null"), false).is_err(), "case {case}");
         }
     }
 

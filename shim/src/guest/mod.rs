@@ -15,6 +15,7 @@ mod cleanup;
 mod confine;
 mod copy_up;
 mod devices;
+mod early;
 mod error;
 mod hooks;
 mod identity;

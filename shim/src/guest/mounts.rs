@@ -23,7 +23,6 @@ const MS_PRIVATE: u64 = libc::MS_PRIVATE;
 const MS_SLAVE: u64 = libc::MS_SLAVE;
 const MS_SHARED: u64 = libc::MS_SHARED;
 const ATTR_RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
-const ATTR_NODEV: u64 = libc::MOUNT_ATTR_NODEV;
 
 /// A root file system being prepared; not yet the root of this process.
 #[derive(Debug)]
@@ -222,15 +221,14 @@ fn change(fd: BorrowedFd<'_>, mount: &Mount) -> io::Result<()> {
 }
 
 /// Turns the folder `rootfs` into a private mount of its own, as pivot_root(2) wants it. Device nodes
-/// that the image brings along are dead on it: the container's own are on the `/dev` of its spec.
+/// that an image brings along do not work there: only those of the container's `/dev` do.
 fn own_mount(rootfs: &Path) -> io::Result<OwnedFd> {
     unshare_parent(rootfs)?;
     let made = tree(rootfs, true, true)?;
     if path::kind(&made)? != FileType::Directory {
         return Err(Errno::NOTDIR.into());
     }
-    sys::mount_setattr(made.as_fd(), 0, 0, MS_PRIVATE, true)?;
-    sys::mount_setattr(made.as_fd(), ATTR_NODEV, 0, 0, false)?;
+    sys::mount_setattr(made.as_fd(), libc::MOUNT_ATTR_NODEV, 0, MS_PRIVATE, true)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(&made, c"", CWD, rootfs, flags)?;
     Ok(made)

@@ -128,7 +128,7 @@ fn mount(mount: &spec::Mount) -> Result<Mount, GuestError> {
         destination: mount.destination.clone(),
         what: what(mount),
         attributes: attributes(mount),
-        recursive: (mount.recursive.set, mount.recursive.clear),
+        recursive: (mount.recursive.set | no_devices(mount), mount.recursive.clear),
         propagation: mount.propagation.map(|p| (propagation_kind(p.kind), p.recursive)),
     })
 }
@@ -169,6 +169,19 @@ fn attributes(mount: &spec::Mount) -> (u64, u64) {
         clear |= libc::MOUNT_ATTR__ATIME;
     }
     (set, clear)
+}
+
+/// Device nodes in a folder of the host work only if the spec says so: there are no device rules of a
+/// cgroup in between, and what a volume holds is not the container's list of devices.
+fn no_devices(mount: &spec::Mount) -> u64 {
+    let asked = mount.cleared.contains(MountFlags::NO_DEV)
+        || mount.recursive.clear & libc::MOUNT_ATTR_NODEV != 0
+        || mount.destination.starts_with("/dev");
+    if mount.is_bind() && !mount.flags.contains(MountFlags::REMOUNT) && !asked {
+        libc::MOUNT_ATTR_NODEV
+    } else {
+        0
+    }
 }
 
 fn propagation_kind(kind: PropagationKind) -> u64 {

@@ -195,27 +195,68 @@ fn symlinks_of_the_image_cannot_lead_a_mount_out() {
     });
 }
 
+fn node(path: &Path, kind: rustix::fs::FileType, number: (u32, u32)) {
+    let number = rustix::fs::makedev(number.0, number.1);
+    rustix::fs::mknodat(rustix::fs::CWD, path, kind, 0o666.into(), number).unwrap();
+}
+
 #[test]
-fn false_devices_of_the_image_are_refused() {
+fn false_devices_of_the_image_are_refused_or_replaced() {
+    use rustix::fs::FileType::CharacterDevice;
     block_on(async {
         // Without a mount on /dev the image's own folder is used.
-        for case in 0..3 {
+        let image = |make: &dyn Fn(&Path)| {
             let mut bundle = Bundle::new();
             bundle.unmount("/dev");
             std::fs::create_dir(bundle.rootfs("/dev")).unwrap();
-            let null = bundle.rootfs("/dev/null");
-            match case {
-                0 => symlink("/etc/passwd", &null).unwrap(),
-                1 => std::fs::write(&null, "").unwrap(),
-                _ => {
-                    let (kind, mode) = (rustix::fs::FileType::CharacterDevice, 0o666.into());
-                    let memory = rustix::fs::makedev(1, 1);
-                    rustix::fs::mknodat(rustix::fs::CWD, &null, kind, mode, memory).unwrap();
-                }
-            }
-            let error = bundle.refused().await;
-            assert!(error.contains("/dev/null: something else is in its place"), "{error}");
+            make(&bundle.rootfs("/dev/null"));
+            bundle
+        };
+        let bundle = image(&|null| symlink("/etc/passwd", null).unwrap());
+        let error = bundle.refused().await;
+        assert!(error.contains("cannot make the device /dev/null"), "{error}");
+        std::fs::create_dir(bundle.rootfs("/etc")).unwrap();
+        std::fs::write(bundle.rootfs("/etc/passwd"), "").unwrap();
+        let error = bundle.refused().await;
+        assert!(error.contains("/dev/null: something else is in its place"), "{error}");
+        let makes: [&dyn Fn(&Path); 2] =
+            [&|null| std::fs::write(null, "false").unwrap(), &|null| {
+                node(null, CharacterDevice, (1, 5))
+            }];
+        for make in makes {
+            let bundle = image(make);
+            let mut guest = bundle.spawn().await.unwrap();
+            let null = inside(&guest, "/dev/null");
+            try_write(&null).unwrap();
+            assert_eq!(std::fs::read(&null).unwrap(), b"");
+            assert_eq!(std::fs::metadata(&null).unwrap().rdev(), rustix::fs::makedev(1, 3));
+            guest.cleanup().await.unwrap();
+            bundle.assert_clean();
         }
+    });
+}
+
+#[test]
+fn device_nodes_of_images_and_volumes_do_not_work() {
+    use rustix::fs::FileType::CharacterDevice;
+    block_on(async {
+        let volume = tempfile::tempdir().unwrap();
+        let mut bundle = Bundle::new();
+        for folder in [volume.path(), &bundle.rootfs("/")] {
+            node(&folder.join("zero"), CharacterDevice, (1, 5));
+        }
+        bundle.mount(bind(volume.path(), "/data", &["rbind", "rw"]));
+        bundle.mount(bind(volume.path(), "/asked", &["rbind", "rw", "dev"]));
+        let mut guest = bundle.spawn().await.unwrap();
+        let open = |path: &str| std::fs::File::open(inside(&guest, path)).map(|_| ());
+        for path in ["/zero", "/data/zero"] {
+            assert_eq!(open(path).unwrap_err().kind(), ErrorKind::PermissionDenied, "{path}");
+        }
+        for path in ["/asked/zero", "/dev/zero"] {
+            open(path).unwrap();
+        }
+        guest.cleanup().await.unwrap();
+        bundle.assert_clean();
     });
 }
 

@@ -1,4 +1,9 @@
 //! Real guest processes in real namespaces and cgroups. Needs root.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "the helpers of a test fail as the test itself does"
+)]
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 

@@ -218,8 +218,8 @@ pub(crate) fn status(guest: &Guest, field: &str) -> String {
 /// The options of the topmost mount at `point` in the guest's view.
 pub(crate) fn mount_options(guest: &Guest, point: &str) -> Vec<String> {
     let table = proc(guest, "mountinfo");
-    let mut lines = table.lines().filter(|line| line.split(' ').nth(4) == Some(point));
-    let last = lines.next_back().unwrap_or_else(|| panic!("{point} is no mount in\n{table}"));
+    let last = table.lines().rfind(|line| line.split(' ').nth(4) == Some(point));
+    let last = last.unwrap_or_else(|| panic!("{point} is no mount in\n{table}"));
     last.split(' ').nth(5).unwrap().split(',').map(str::to_owned).collect()
 }
 
