@@ -13,25 +13,6 @@ fn try_write(path: impl AsRef<Path>) -> Result<(), ErrorKind> {
 }
 
 #[test]
-fn device_nodes_of_the_image_cannot_be_opened() {
-    block_on(async {
-        let bundle = Bundle::new();
-        let node = bundle.rootfs("/zero");
-        let number = rustix::fs::makedev(1, 5);
-        let mode = rustix::fs::Mode::from_raw_mode(0o666);
-        let kind = rustix::fs::FileType::CharacterDevice;
-        rustix::fs::mknodat(rustix::fs::CWD, &node, kind, mode, number).unwrap();
-        std::fs::File::open(&node).unwrap();
-        let mut guest = bundle.spawn().await.unwrap();
-        let error = std::fs::File::open(inside(&guest, "/zero")).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-        std::fs::File::open(inside(&guest, "/dev/zero")).unwrap();
-        guest.cleanup().await.unwrap();
-        bundle.assert_clean();
-    });
-}
-
-#[test]
 fn the_usual_mounts_devices_and_links_are_there() {
     block_on(async {
         let bundle = Bundle::new();

@@ -5,8 +5,6 @@
     reason = "the helpers of a test fail as the test itself does"
 )]
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
 mod files;
 mod hooks;
 mod life;
