@@ -47,6 +47,18 @@ fn broken_modules_are_refused_with_a_reason() {
 }
 
 #[test]
+fn a_module_over_the_size_limit_is_refused() {
+    on_some(
+        |daemon| daemon.kind == Kind::Ctr,
+        |daemon| {
+            let done = daemon.run(&Spec { image: "bad-too-big:rootfs", ..Spec::default() })?;
+            refused(&done, &["more than the 268435456 that a module may have"])?;
+            good(daemon)
+        },
+    );
+}
+
+#[test]
 fn unknown_layers_are_named() {
     on_some(
         |daemon| daemon.kind == Kind::Ctr,
