@@ -203,7 +203,13 @@ impl<'a> Decoder<'a> {
                     .into_iter()
                     .map(|expr| self.const_expr(&expr?))
                     .collect::<Result<Vec<_>, _>>()?;
-                Ok((ValType::Ref(types::ref_type(ty)?), shorten(exprs)))
+                let ty = types::ref_type(ty)?;
+                let items = if ty.heap.is_func() {
+                    shorten(exprs)
+                } else {
+                    ElementItems::Expressions(exprs)
+                };
+                Ok((ValType::Ref(ty), items))
             }
         }
     }

@@ -64,11 +64,13 @@ fn functions_that_become_references_are_numbered_once() {
 fn elements_that_are_plain_functions_are_stored_short() {
     let info = info(
         "(module (table 4 funcref) (func $a)
-            (elem funcref (ref.func $a) (ref.func $a)) (elem funcref (ref.func $a) (ref.null func)))",
+            (elem funcref (ref.func $a) (ref.func $a)) (elem funcref (ref.func $a) (ref.null func)) (elem externref))",
     );
     let items: Vec<_> = info.elements.values().map(|segment| &segment.items).collect();
     assert!(matches!(items[0], ElementItems::Functions(funcs) if funcs.len() == 2));
     assert!(matches!(items[1], ElementItems::Expressions(exprs) if exprs.len() == 2));
+    // Nothing of another type is a function, not even no element.
+    assert!(matches!(items[2], ElementItems::Expressions(exprs) if exprs.is_empty()));
 }
 
 #[test]
