@@ -89,7 +89,7 @@ pub const MEMORY_RESERVATION: u64 = 4 << 30;
 pub const MEMORY_GUARD: u64 = 2 << 30;
 
 /// What a compilation depends on besides the module and the host's CPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Settings {
     /// Accepted proposals.
     pub features: Features,
@@ -97,6 +97,20 @@ pub struct Settings {
     pub opt_level: OptLevel,
     /// Base of memory 0.
     pub addressing: Addressing,
+    /// Replace calls by the callee's body where it pays.
+    pub inlining: bool,
     /// Run Cranelift's verifier on every function: on in all tests.
     pub verifier: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            features: Features::default(),
+            opt_level: OptLevel::default(),
+            addressing: Addressing::default(),
+            inlining: true,
+            verifier: false,
+        }
+    }
 }

@@ -1,5 +1,10 @@
 //! One function at a time: translation, code generation, and what is kept of it.
 
+use super::position::{Inlined, InlinedPosition, Kept, NO_POSITION};
+use super::translate::{self, Buffers, Environment};
+use super::trap::trap_kind;
+use super::{CompileError, trampoline};
+use crate::module::index::{DefinedFuncIndex, SigIndex};
 use cranelift_codegen::binemit::{Addend, Reloc};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{ExternalName, Function};
@@ -8,21 +13,11 @@ use cranelift_codegen::{
     CodegenError, CompiledCode, Context, FinalizedMachReloc, FinalizedRelocTarget,
 };
 use cranelift_frontend::FunctionBuilderContext;
-use wasmparser::FuncValidatorAllocations;
-
-use super::translate::{self, Buffers, Environment};
-use super::trap::trap_kind;
-use super::{CompileError, trampoline};
-use crate::module::decode::Body;
-use crate::module::index::{DefinedFuncIndex, SigIndex};
-
-/// A position for code that comes from no place in the module.
-pub(super) const NO_POSITION: u32 = u32::MAX;
 
 /// A piece of the text to make.
-pub(super) enum Job<'a> {
+pub(super) enum Job {
     /// A function of the module.
-    Function(DefinedFuncIndex, Box<Body<'a>>),
+    Function(DefinedFuncIndex),
     /// The entry trampoline of a signature.
     Entry(SigIndex),
     /// The exit trampoline of a signature.
@@ -30,6 +25,7 @@ pub(super) enum Job<'a> {
 }
 
 /// Machine code with its tables. Offsets are from its start, in bytes.
+#[derive(Default)]
 pub(super) struct Code {
     pub(super) bytes: Box<[u8]>,
     pub(super) align: u32,
@@ -38,6 +34,8 @@ pub(super) struct Code {
     pub(super) traps: Box<[(u32, u8)]>,
     /// Where the position in the module changes, and to what.
     pub(super) positions: Box<[(u32, u32)]>,
+    /// What positions in bodies in place of calls refer to.
+    pub(super) inlined: Box<[InlinedPosition]>,
 }
 
 /// A place that holds the distance to another function.
@@ -56,7 +54,6 @@ pub(super) struct Compiler<'a> {
     control: ControlPlane,
     buffers: Buffers,
     trampolines: FunctionBuilderContext,
-    validator: FuncValidatorAllocations,
 }
 
 impl<'a> Compiler<'a> {
@@ -68,15 +65,17 @@ impl<'a> Compiler<'a> {
             control: ControlPlane::default(),
             buffers: Buffers::default(),
             trampolines: FunctionBuilderContext::new(),
-            validator: FuncValidatorAllocations::default(),
         }
     }
 
-    /// Validates, translates and compiles.
+    /// Translates and compiles. A function that nothing calls gets no code.
     ///
     /// # Errors
-    /// When a function's body is not valid or the code generator refuses it.
-    pub(super) fn run(&mut self, job: Job<'_>) -> Result<Code, CompileError> {
+    /// When a function is over a limit or the code generator refuses it.
+    pub(super) fn run(&mut self, job: Job) -> Result<Code, CompileError> {
+        if matches!(job, Job::Function(func) if !self.env.plan.is_live(func)) {
+            return Ok(Code::default());
+        }
         self.context.clear();
         let name = self.translate(job)?;
         let fail = |reason: String| CompileError::Codegen { func: name.clone(), reason };
@@ -85,12 +84,12 @@ impl<'a> Compiler<'a> {
             .map_err(|error| fail(reason(&error.inner)))?;
         let compiled = self.context.compiled_code();
         let compiled = compiled.ok_or_else(|| fail("no code".to_string()))?;
-        collect(compiled, &self.context.func, self.isa, &name)
+        collect(compiled, &self.context.func, &self.buffers.inlined, self.isa, &name)
     }
 
     /// The code of a job as text, one instruction a line.
     #[cfg(test)]
-    pub(super) fn listing(&mut self, job: Job<'_>) -> String {
+    pub(super) fn listing(&mut self, job: Job) -> String {
         self.context.clear();
         self.translate(job).unwrap();
         self.context.set_disasm(true);
@@ -99,19 +98,13 @@ impl<'a> Compiler<'a> {
     }
 
     /// Fills the context's function and gives its name for messages.
-    fn translate(&mut self, job: Job<'_>) -> Result<String, CompileError> {
+    fn translate(&mut self, job: Job) -> Result<String, CompileError> {
         let func = &mut self.context.func;
         let signatures = &self.env.module.signatures;
         match job {
-            Job::Function(defined, body) => {
-                let index = self.env.module.func_index(defined);
-                let (validate, body) = *body;
-                let mut validator = validate.into_validator(std::mem::take(&mut self.validator));
-                let reader = body.get_binary_reader();
-                let buffers = &mut self.buffers;
-                translate::function(self.env, index, reader, &mut validator, func, buffers)?;
-                self.validator = validator.into_allocations();
-                Ok(index.to_string())
+            Job::Function(defined) => {
+                translate::function(self.env, defined, func, &mut self.buffers)?;
+                Ok(self.env.module.func_index(defined).to_string())
             }
             Job::Entry(sig) => {
                 trampoline::entry(&signatures[sig], self.isa, func, &mut self.trampolines);
@@ -137,6 +130,7 @@ fn reason(error: &CodegenError) -> String {
 fn collect(
     compiled: &CompiledCode,
     func: &Function,
+    inlined: &Inlined,
     isa: &dyn TargetIsa,
     name: &str,
 ) -> Result<Code, CompileError> {
@@ -151,12 +145,15 @@ fn collect(
     let mut traps = traps.collect::<Result<Vec<_>, CompileError>>()?;
     traps.sort_unstable();
     let calls = buffer.relocs().iter().map(|reloc| call(reloc, func, name));
+    let mut kept = Kept::new(inlined);
+    let positions = positions(compiled, |position| kept.keep(position)).into();
     Ok(Code {
         bytes: buffer.data().into(),
         align: buffer.alignment.max(isa.function_alignment().minimum),
         calls: calls.collect::<Result<_, _>>()?,
         traps: traps.into(),
-        positions: positions(compiled).into(),
+        positions,
+        inlined: kept.finish(),
     })
 }
 
@@ -175,7 +172,7 @@ fn call(reloc: &FinalizedMachReloc, func: &Function, name: &str) -> Result<Call,
 }
 
 /// Where the position in the module changes; code in between belongs to the last.
-fn positions(compiled: &CompiledCode) -> Vec<(u32, u32)> {
+fn positions(compiled: &CompiledCode, mut keep: impl FnMut(u32) -> u32) -> Vec<(u32, u32)> {
     let mut out: Vec<(u32, u32)> = Vec::new();
     let mut end = 0;
     let mut add = |start: u32, position: u32| match out.last_mut() {
@@ -188,7 +185,7 @@ fn positions(compiled: &CompiledCode) -> Vec<(u32, u32)> {
             add(end, NO_POSITION);
         }
         let known = !range.loc.is_default();
-        add(range.start, if known { range.loc.bits() } else { NO_POSITION });
+        add(range.start, if known { keep(range.loc.bits()) } else { NO_POSITION });
         end = range.end;
     }
     if end < compiled.buffer.data().len() as u32 {

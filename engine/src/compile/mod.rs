@@ -7,7 +7,9 @@
 //! ```text
 //! bytes ── module::decode ──▶ ModuleInfo, bodies
 //!   data       active segments to memory images
-//!   translate  a body, validated on the way, to Cranelift IR     ┐
+//!   survey     validates a body, notes its size and calls         on every thread
+//!   inline     which calls are replaced by the callee's body
+//!   translate  a body, and those that it takes in, to IR         ┐
 //!   func       IR to machine code, traps, positions              ├ on every thread
 //!   trampoline host to wasm and back, for each signature         ┘
 //!   link       text with all calls resolved, tables in its order
@@ -18,11 +20,14 @@
 mod data;
 mod error;
 mod func;
+mod inline;
 mod isa;
 mod link;
 mod names;
 mod parallel;
+mod position;
 mod signature;
+mod survey;
 mod trampoline;
 mod translate;
 mod trap;
@@ -33,14 +38,15 @@ mod tests;
 use std::thread;
 use std::time::Instant;
 
-use cranelift_entity::EntityRef;
+use cranelift_entity::{EntityRef, PrimaryMap};
 
 use crate::config::Settings;
 use crate::image::{ImageBuilder, Meta};
 use crate::module::decode;
 use crate::module::index::DefinedFuncIndex;
 pub use error::CompileError;
-use func::Job;
+use func::{Compiler, Job};
+use inline::Plan;
 use link::Linker;
 use translate::Environment;
 
@@ -70,20 +76,31 @@ fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8
     drop((data, names));
 
     let functions = bodies.len();
+    let code: PrimaryMap<_, _> = bodies.iter().map(|(_, body)| body.clone()).collect();
+    let surveys = survey::all(bodies, threads)?;
+    let plan = match settings.inlining {
+        true => Plan::new(&info, &surveys),
+        false => Plan::without_inlining(functions),
+    };
+    drop(surveys);
     let env = Environment {
+        bodies: &code,
+        plan: &plan,
         layout: info.layout(),
         module: &info,
         settings,
         frontend: target.isa.frontend_config(),
     };
-    let jobs = bodies
-        .into_iter()
-        .enumerate()
-        .map(|(n, body)| Job::Function(DefinedFuncIndex::new(n), Box::new(body)))
+    let jobs = (0..functions)
+        .map(|n| Job::Function(DefinedFuncIndex::new(n)))
         .chain(info.signatures.keys().map(Job::Entry))
         .chain(info.signatures.keys().map(Job::Exit));
     let mut linker = Linker::new(&*target.isa, functions, image);
-    parallel::run(&env, &*target.isa, jobs, threads, |code| linker.append(code))?;
+    let worker = || {
+        let mut compiler = Compiler::new(&env, &*target.isa);
+        move |job| compiler.run(job)
+    };
+    parallel::run(jobs, threads, worker, |code| linker.append(&code))?;
     let image = linker.finish();
 
     let meta = Meta {

@@ -257,23 +257,28 @@ pub(super) fn take(store: &mut StoreInner) -> CallError {
         // The entry trampoline says that it was resumed by the handler, so there was a trap.
         (None, _) => unreachable!("a failed call left no trap"),
     };
-    CallError::Trap(Trap { kind, backtrace: symbolicate(store), truncated: store.trap.truncated })
+    let (backtrace, truncated) = symbolicate(store);
+    CallError::Trap(Trap { kind, backtrace, truncated })
 }
 
-fn symbolicate(store: &StoreInner) -> Vec<Frame> {
+/// The frames, and whether there were more. A frame on the stack may hold several, where a body
+/// stands in place of a call.
+fn symbolicate(store: &StoreInner) -> (Vec<Frame>, bool) {
     let pcs = &store.trap.pcs[..store.trap.len];
-    let frames = pcs.iter().enumerate().filter_map(|(n, &pc)| {
+    let mut frames = Vec::new();
+    for (n, &pc) in pcs.iter().enumerate() {
         // All but the innermost are return addresses, which may belong to the next function.
         let pc = if n == 0 { pc } else { pc - 1 };
-        let module = store.codes.find(pc)?;
-        let position = module.position(pc)?;
-        Some(Frame {
+        let Some(module) = store.codes.find(pc) else { continue };
+        frames.extend(module.positions(pc).into_iter().map(|position| Frame {
             func_index: position.func.index() as u32,
             name: module.function_name(position.func).map(str::to_owned),
             wasm_offset: position.wasm_offset,
-        })
-    });
-    frames.collect()
+        }));
+    }
+    let truncated = store.trap.truncated || frames.len() > MAX_FRAMES;
+    frames.truncate(MAX_FRAMES);
+    (frames, truncated)
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! Listings of generated code: what must fold, and what must be checked.
 
-use cranelift_entity::EntityRef;
+use cranelift_entity::{EntityRef, PrimaryMap};
 
 use super::super::func::{Compiler, Job};
+use super::super::inline::Plan;
 use super::super::isa;
+use super::super::survey;
 use super::super::translate::Environment;
 use crate::config::{Addressing, OptLevel, Settings};
 use crate::module::decode::{decode, to_binary};
@@ -13,16 +15,20 @@ use crate::module::index::DefinedFuncIndex;
 fn listing(wat: &str, settings: Settings) -> String {
     let target = isa::target(&settings).unwrap();
     let binary = to_binary(wat.as_bytes()).unwrap();
-    let mut decoded = decode(&binary, settings.features).unwrap();
+    let decoded = decode(&binary, settings.features).unwrap();
+    let index = DefinedFuncIndex::new(decoded.bodies.len() - 1);
+    let bodies: PrimaryMap<_, _> = decoded.bodies.iter().map(|(_, body)| body.clone()).collect();
+    let surveys = survey::all(decoded.bodies, 1).unwrap();
+    let plan = Plan::new(&decoded.info, &surveys);
     let env = Environment {
+        bodies: &bodies,
+        plan: &plan,
         module: &decoded.info,
         layout: decoded.info.layout(),
         settings: &settings,
         frontend: target.isa.frontend_config(),
     };
-    let index = DefinedFuncIndex::new(decoded.bodies.len() - 1);
-    let body = Box::new(decoded.bodies.pop().unwrap());
-    Compiler::new(&env, &*target.isa).listing(Job::Function(index, body))
+    Compiler::new(&env, &*target.isa).listing(Job::Function(index))
 }
 
 fn generic(wat: &str) -> String {

@@ -12,6 +12,7 @@ use crate::compile::CompileError;
 use crate::compile::signature::value_type;
 use crate::compile::trap::trap_code;
 use crate::module::decode::val_type;
+use crate::module::index::SigIndex;
 use crate::module::limits;
 use crate::module::types::ValType;
 
@@ -29,6 +30,8 @@ pub(super) struct Frame {
 enum Kind {
     /// The function's body.
     Body,
+    /// A body in place of a call.
+    Inlined,
     Block,
     Loop {
         header: Block,
@@ -53,6 +56,8 @@ enum Results {
     Type(u32),
     /// Those of the function.
     Function(usize),
+    /// Those of a function whose body stands in place of a call.
+    Inlined(SigIndex),
 }
 
 impl Frame {
@@ -60,6 +65,11 @@ impl Frame {
     pub(super) fn body(results: usize) -> Frame {
         let results = Results::Function(results);
         Frame { kind: Kind::Body, height: 0, results, exit: None }
+    }
+
+    /// The frame of a body in place of a call, with its operands taken.
+    pub(super) fn inlined(signature: SigIndex, height: usize) -> Frame {
+        Frame { kind: Kind::Inlined, height, results: Results::Inlined(signature), exit: None }
     }
 
     fn dead() -> Frame {
@@ -116,6 +126,7 @@ impl Translator<'_, '_> {
             Results::One(_) => 1,
             Results::Type(ty) => self.type_at(*ty).results.len(),
             Results::Function(count) => *count,
+            Results::Inlined(signature) => self.env.module.signatures[*signature].results.len(),
         }
     }
 
@@ -153,7 +164,7 @@ impl Translator<'_, '_> {
         self.builder.seal_block(then);
         self.builder.switch_to_block(then);
         let kind = Kind::If { otherwise, params: self.stack[height..].to_vec() };
-        self.passed += params;
+        self.body.passed += params;
         self.control.push(Frame { kind, height, results, exit: None });
         Ok(())
     }
@@ -184,7 +195,7 @@ impl Translator<'_, '_> {
             }
             Kind::Loop { header, .. } => self.builder.seal_block(*header),
             Kind::If { .. } => self.end_if(at),
-            Kind::Body | Kind::Block | Kind::Else => {}
+            Kind::Body | Kind::Inlined | Kind::Block | Kind::Else => {}
         }
         self.close(at);
         if let Some(Frame { kind: Kind::Body, .. }) = self.control.pop()
@@ -248,6 +259,7 @@ impl Translator<'_, '_> {
             Results::None => &[],
             Results::One(ty) => std::slice::from_ref(ty),
             Results::Type(ty) => &self.type_at(*ty).results,
+            Results::Inlined(signature) => &self.env.module.signatures[*signature].results,
             Results::Function(_) => {
                 for n in 0..count {
                     let ty = self.builder.func.signature.returns[n].value_type;
@@ -265,7 +277,7 @@ impl Translator<'_, '_> {
 
     /// The top values as arguments of a branch.
     fn block_args(&mut self, count: usize) -> Vec<BlockArg> {
-        self.passed += count;
+        self.body.passed += count;
         self.stack[self.stack.len() - count..].iter().map(|&value| value.into()).collect()
     }
 
@@ -290,6 +302,11 @@ impl Translator<'_, '_> {
     }
 
     fn return_(&mut self) {
+        if self.body.frame > 0 {
+            self.jump(self.body.frame);
+            self.reachable = false;
+            return;
+        }
         let count = self.builder.func.signature.returns.len();
         let at = self.stack.len() - count;
         self.builder.ins().return_(&self.stack[at..]);
@@ -317,8 +334,8 @@ impl Translator<'_, '_> {
         for relative in targets.targets() {
             let at = self.depth(relative?);
             let (block, _) = self.label(at);
-            self.passed += count;
-            if self.passed > limits::PASSED_VALUES {
+            self.body.passed += count;
+            if self.body.passed > limits::PASSED_VALUES {
                 // The caller refuses the function; the table itself need not be built.
                 self.reachable = false;
                 return Ok(());
