@@ -53,6 +53,12 @@ features! {
     reference_types = true, REFERENCE_TYPES, "reference-types";
     /// Arithmetic in constant expressions.
     extended_const = true, EXTENDED_CONST, "extended-const";
+
+    /// `return_call` and `return_call_indirect`.
+    tail_call = true, TAIL_CALL, "tail-call";
+    /// 128-bit sums, differences and products as pairs of i64. Off unless asked for: the proposal
+    /// is not finished, and may still change what its instructions are.
+    wide_arithmetic = false, WIDE_ARITHMETIC, "wide-arithmetic";
 }
 
 /// How hard the compiler tries.

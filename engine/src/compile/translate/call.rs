@@ -1,10 +1,11 @@
 //! Calls: direct, of imports, through tables, and of the runtime.
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{Inst, InstBuilder, Value, types};
+use cranelift_codegen::ir::{InstBuilder, Value, types};
 use wasmparser::Operator;
 
 use super::Translator;
+use super::emit_call::CallKind;
 use crate::abi::builtins::Builtin;
 use crate::abi::layout::{self, func_import, func_ref};
 use crate::abi::trap::TrapKind;
@@ -18,11 +19,20 @@ impl<'a> Translator<'a, '_> {
     pub(super) fn call(&mut self, op: &Operator<'_>) -> bool {
         match *op {
             Operator::Call { function_index } => {
-                self.call_function(FuncIndex::from_u32(function_index));
+                self.call_function(FuncIndex::from_u32(function_index), CallKind::Normal);
+            }
+            Operator::ReturnCall { function_index } => {
+                self.call_function(FuncIndex::from_u32(function_index), CallKind::Tail);
             }
             Operator::CallIndirect { type_index, table_index } => {
                 let signature = self.env.module.types[TypeIndex::from_u32(type_index)];
-                self.call_through_table(signature, TableIndex::from_u32(table_index));
+                let table = TableIndex::from_u32(table_index);
+                self.call_through_table(signature, table, CallKind::Normal);
+            }
+            Operator::ReturnCallIndirect { type_index, table_index } => {
+                let signature = self.env.module.types[TypeIndex::from_u32(type_index)];
+                let table = TableIndex::from_u32(table_index);
+                self.call_through_table(signature, table, CallKind::Tail);
             }
             _ => return false,
         }
@@ -35,21 +45,20 @@ impl<'a> Translator<'a, '_> {
         &module.signatures[module.types[TypeIndex::from_u32(ty)]]
     }
 
-    fn call_function(&mut self, func: FuncIndex) {
+    fn call_function(&mut self, func: FuncIndex, kind: CallKind) {
         let signature = self.env.module.functions[func].signature;
         if let Some(defined) = self.env.module.defined_func(func) {
             let callee = self.function(defined, signature);
             let args = self.pop_args(signature, self.ctx);
-            let call = self.builder.ins().call(callee, &args);
-            return self.push_results(call);
+            return self.emit_direct(callee, &args, kind);
         }
         let import = self.env.layout.imported_func(func.as_u32());
         let code = self.load_constant(POINTER, self.ctx, import + func_import::CODE);
         let ctx = self.load_constant(POINTER, self.ctx, import + func_import::CTX);
-        self.call_code(signature, code, ctx);
+        self.call_code(signature, code, ctx, kind);
     }
 
-    fn call_through_table(&mut self, signature: SigIndex, table: TableIndex) {
+    fn call_through_table(&mut self, signature: SigIndex, table: TableIndex, kind: CallKind) {
         let index = self.pop();
         let callee = self.table_element(table, index);
         self.builder.ins().trapz(callee, trap_code(TrapKind::UninitializedElement));
@@ -58,7 +67,7 @@ impl<'a> Translator<'a, '_> {
         let flags = self.ctx_flags().with_readonly();
         let code = self.builder.ins().load(POINTER, flags, callee, func_ref::CODE as i32);
         let ctx = self.builder.ins().load(POINTER, flags, callee, func_ref::CTX as i32);
-        self.call_code(signature, code, ctx);
+        self.call_code(signature, code, ctx, kind);
     }
 
     /// Traps unless a function reference record is of a type.
@@ -71,11 +80,10 @@ impl<'a> Translator<'a, '_> {
         self.builder.ins().trapz(same, trap_code(TrapKind::IndirectCallTypeMismatch));
     }
 
-    fn call_code(&mut self, signature: SigIndex, code: Value, ctx: Value) {
+    fn call_code(&mut self, signature: SigIndex, code: Value, ctx: Value, kind: CallKind) {
         let sig = self.signature(signature);
         let args = self.pop_args(signature, ctx);
-        let call = self.builder.ins().call_indirect(sig, code, &args);
-        self.push_results(call);
+        self.emit_indirect(sig, code, &args, kind);
     }
 
     fn pop_args(&mut self, signature: SigIndex, ctx: Value) -> Vec<Value> {
@@ -87,10 +95,6 @@ impl<'a> Translator<'a, '_> {
         args.push(ctx);
         args.extend(self.stack.drain(at..));
         args
-    }
-
-    fn push_results(&mut self, call: Inst) {
-        self.stack.extend_from_slice(self.builder.inst_results(call));
     }
 
     /// Calls the runtime and gives its result.
