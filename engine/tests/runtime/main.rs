@@ -6,6 +6,7 @@ mod crash;
 mod host;
 mod image;
 mod link;
+mod tail_calls;
 mod traps;
 
 use coracle_engine::compile::compile;

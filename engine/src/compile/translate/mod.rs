@@ -7,11 +7,13 @@
 
 mod call;
 mod control;
+mod emit_call;
 mod entities;
 mod memory;
 mod numeric;
 mod reference;
 mod table;
+mod wide;
 
 use cranelift_codegen::ir::{
     AliasRegion, AliasRegionData, Function, GlobalValueData, InstBuilder, MemFlagsData, SourceLoc,
@@ -232,7 +234,8 @@ impl<'a, 'f> Translator<'a, 'f> {
             || self.call(op)
             || self.memory(op)
             || self.reference(op)?
-            || self.table(op);
+            || self.table(op)
+            || self.wide_arithmetic(op);
         if known {
             return Ok(());
         }
