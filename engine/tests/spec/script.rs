@@ -15,7 +15,7 @@ use wast::parser::{self, ParseBuffer};
 use wast::{QuoteWat, Wast, WastDirective, WastExecute, WastInvoke, Wat};
 
 use crate::suite::{Configuration, TestFile};
-use crate::{spectest, values};
+use crate::{spectest, suite, values};
 
 /// What a directive came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,7 +116,7 @@ pub(crate) fn run(file: &TestFile, configuration: &Configuration, refusals: bool
         let reason = "links several instances".to_owned();
         return Report { not_run: Some(reason), ..Report::default() };
     }
-    let mut runner = Runner::new(file, configuration.settings());
+    let mut runner = Runner::new(file, configuration.settings(suite::features(file)));
     for directive in script.directives {
         let line = directive.span().linecol_in(&file.text).0 + 1;
         runner.directive(directive, line, refusals);
@@ -450,9 +450,7 @@ fn is_kind(kind: TrapKind, message: &str) -> bool {
 fn later_proposal(wasm: &[u8], settings: &Settings) -> Option<&'static str> {
     let base = settings.features.to_wasmparser();
     let steps = [
-        ("multiple memories", WasmFeatures::MULTI_MEMORY),
         ("tail calls", WasmFeatures::TAIL_CALL),
-        ("64-bit memories and tables", WasmFeatures::MEMORY64),
         ("SIMD", WasmFeatures::SIMD),
         ("exceptions", WasmFeatures::EXCEPTIONS),
         ("typed function references", WasmFeatures::FUNCTION_REFERENCES),

