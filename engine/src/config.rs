@@ -53,6 +53,11 @@ features! {
     reference_types = true, REFERENCE_TYPES, "reference-types";
     /// Arithmetic in constant expressions.
     extended_const = true, EXTENDED_CONST, "extended-const";
+
+    /// Vectors of 128 bits.
+    simd = true, SIMD, "simd";
+    /// Vector operators whose results depend on the machine where it is faster.
+    relaxed_simd = true, RELAXED_SIMD, "relaxed-simd";
 }
 
 /// How hard the compiler tries.

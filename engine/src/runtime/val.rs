@@ -18,6 +18,7 @@ pub enum Val {
     I64(i64),
     F32(f32),
     F64(f64),
+    /// Lane 0 in the lowest bits.
     V128(u128),
     FuncRef(Option<Func>),
     ExternRef(Option<ExternRef>),
@@ -98,4 +99,5 @@ conversions! {
     i64 => I64;
     f32 => F32;
     f64 => F64;
+    u128 => V128;
 }

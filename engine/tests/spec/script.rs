@@ -453,7 +453,6 @@ fn later_proposal(wasm: &[u8], settings: &Settings) -> Option<&'static str> {
         ("multiple memories", WasmFeatures::MULTI_MEMORY),
         ("tail calls", WasmFeatures::TAIL_CALL),
         ("64-bit memories and tables", WasmFeatures::MEMORY64),
-        ("SIMD", WasmFeatures::SIMD),
         ("exceptions", WasmFeatures::EXCEPTIONS),
         ("typed function references", WasmFeatures::FUNCTION_REFERENCES),
         ("garbage collection", WasmFeatures::FUNCTION_REFERENCES.union(WasmFeatures::GC)),

@@ -107,21 +107,9 @@ pub(crate) enum Scope {
     Later(&'static str),
 }
 
-/// Files of proposals that come later, by exact name. Those of SIMD and of 64-bit memories and
-/// tables are told by their names' pattern.
+/// Files of proposals that come later, by exact name. Those of 64-bit memories and tables are
+/// told by their names' pattern.
 const LATER: &[(&str, &[&str])] = &[
-    (
-        "relaxed SIMD",
-        &[
-            "i16x8_relaxed_q15mulr_s",
-            "i32x4_relaxed_trunc",
-            "i8x16_relaxed_swizzle",
-            "relaxed_dot_product",
-            "relaxed_laneselect",
-            "relaxed_madd_nmadd",
-            "relaxed_min_max",
-        ],
-    ),
     ("tail calls", &["return_call", "return_call_indirect", "return_call_ref"]),
     (
         "multiple memories",
@@ -231,8 +219,14 @@ const BULK_AND_REFERENCES: &[&str] = &[
 /// Where a file belongs.
 pub(crate) fn scope(name: &str) -> Scope {
     let stem = name.strip_suffix(".wast").unwrap_or(name);
+    if stem == "simd_memory-multi" {
+        return Scope::Later("multiple memories");
+    }
     if stem.starts_with("simd_") {
-        return Scope::Later("SIMD");
+        return Scope::In("SIMD");
+    }
+    if stem.contains("relaxed_") {
+        return Scope::In("relaxed SIMD");
     }
     let is_number_type = matches!(stem, "i64" | "f64") || stem.starts_with("f64_");
     if !is_number_type && (stem.contains("64") || stem == "table_copy_mixed") {

@@ -152,7 +152,7 @@ impl Translator<'_, '_> {
     }
 
     /// Flags of an access by wasm code: it may fault, which is a trap.
-    fn heap_flags(&self) -> MemFlagsData {
+    pub(super) fn heap_flags(&self) -> MemFlagsData {
         MemFlagsData::new()
             .with_endianness(Endianness::Little)
             .with_trap_code(Some(trap_code(TrapKind::MemoryOutOfBounds)))
@@ -160,7 +160,7 @@ impl Translator<'_, '_> {
     }
 
     /// Pops an index and gives the address of `size` bytes behind it.
-    fn address(&mut self, memarg: &MemArg, size: u64) -> Address {
+    pub(super) fn address(&mut self, memarg: &MemArg, size: u64) -> Address {
         let memory = match memarg.target {
             wasmparser::MemArgTarget::Memory(memory) => MemoryIndex::from_u32(memory),
             _ => MemoryIndex::from_u32(0),

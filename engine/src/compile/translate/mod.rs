@@ -11,6 +11,7 @@ mod entities;
 mod memory;
 mod numeric;
 mod reference;
+mod simd;
 mod table;
 
 use cranelift_codegen::ir::{
@@ -22,6 +23,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use wasmparser::{BinaryReader, FuncValidator, Operator, OperatorsReader, ValidatorResources};
 
 use super::CompileError;
+use super::isa::Machine;
 use super::signature::{POINTER, value_type, wasm_signature};
 use crate::abi::layout::{self, Layout};
 use crate::config::Settings;
@@ -37,6 +39,7 @@ pub(super) struct Environment<'a> {
     pub(super) layout: Layout,
     pub(super) settings: &'a Settings,
     pub(super) frontend: TargetFrontendConfig,
+    pub(super) machine: Machine,
 }
 
 /// Allocations that are reused from one function to the next.
@@ -210,10 +213,7 @@ impl<'a, 'f> Translator<'a, 'f> {
         match ty {
             types::F32 => self.builder.ins().f32const(0.0),
             types::F64 => self.builder.ins().f64const(0.0),
-            ty if ty.is_vector() => {
-                let zero = self.builder.ins().iconst(types::I8, 0);
-                self.builder.ins().splat(ty, zero)
-            }
+            ty if ty.is_vector() => self.vector_constant(ty, [0; 16]),
             ty => self.builder.ins().iconst(ty, 0),
         }
     }
@@ -232,7 +232,8 @@ impl<'a, 'f> Translator<'a, 'f> {
             || self.call(op)
             || self.memory(op)
             || self.reference(op)?
-            || self.table(op);
+            || self.table(op)
+            || self.simd(op);
         if known {
             return Ok(());
         }
