@@ -106,8 +106,7 @@ unsafe extern "C" fn memory_fill(ctx: Ctx, memory: u32, dst: u64, value: u32, le
     // SAFETY: see above.
     let (instance, store) = unsafe { parts(ctx) };
     let memory = instance.memory(MemoryIndex::from_u32(memory));
-    let bytes = store.memory_mut(memory).bytes_mut();
-    let outcome = slice_mut(bytes, dst, len).map(|range| range.fill(value as u8));
+    let outcome = store.memory_mut(memory).fill(dst, value as u8, len);
     status(store, outcome, TrapKind::MemoryOutOfBounds)
 }
 
@@ -122,12 +121,10 @@ unsafe extern "C" fn memory_init(
     // SAFETY: see above.
     let (instance, store) = unsafe { parts(ctx) };
     let memory = instance.memory(MemoryIndex::from_u32(memory));
-    let bytes = store.memory_mut(memory).bytes_mut();
-    let (src, len) = (u64::from(src), u64::from(len));
     let outcome = instance
         .data(DataIndex::from_u32(data))
-        .get(usize_range(src, len))
-        .and_then(|source| slice_mut(bytes, dst, len).map(|target| target.copy_from_slice(source)));
+        .get(usize_range(u64::from(src), u64::from(len)))
+        .and_then(|source| store.memory_mut(memory).write(dst, source));
     status(store, outcome, TrapKind::MemoryOutOfBounds)
 }
 

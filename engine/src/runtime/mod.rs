@@ -22,7 +22,9 @@ mod instance;
 mod instantiate;
 mod linker;
 mod memory;
+mod region;
 mod registry;
+mod shared;
 mod store;
 mod sys;
 mod table;
@@ -30,6 +32,7 @@ mod trap;
 mod types;
 mod val;
 mod vmcontext;
+mod waiters;
 
 pub use code::{LoadError, Module};
 pub use engine::Engine;
@@ -41,8 +44,9 @@ pub use host::{
 pub use instance::{Extern, Instance};
 pub use instantiate::InstantiateError;
 pub use linker::Linker;
-pub use memory::{Memory, MemoryError};
+pub use memory::{Memory, MemoryError, OutOfBounds};
 pub use registry::TypeId;
+pub use shared::SharedMemory;
 pub use store::{AsStore, Store, StoreConfig, StoreError};
 pub use table::{Table, TableError};
 pub use trap::{Frame, MAX_FRAMES, Trap, TrapKind};

@@ -116,7 +116,7 @@ pub(crate) fn run(file: &TestFile, configuration: &Configuration, refusals: bool
         let reason = "links several instances".to_owned();
         return Report { not_run: Some(reason), ..Report::default() };
     }
-    let mut runner = Runner::new(file, configuration.settings(file.enable));
+    let mut runner = Runner::new(file, configuration.settings(file));
     for directive in script.directives {
         let line = directive.span().linecol_in(&file.text).0 + 1;
         runner.directive(directive, line, refusals);
@@ -452,8 +452,6 @@ fn is_kind(kind: TrapKind, message: &str) -> bool {
 fn later_proposal(wasm: &[u8], settings: &Settings) -> Option<&'static str> {
     let base = settings.features.to_wasmparser();
     let steps = [
-        ("multiple memories", WasmFeatures::MULTI_MEMORY),
-        ("64-bit memories and tables", WasmFeatures::MEMORY64),
         ("SIMD", WasmFeatures::SIMD),
         ("exceptions", WasmFeatures::EXCEPTIONS),
         ("garbage collection", WasmFeatures::GC),

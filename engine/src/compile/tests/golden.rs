@@ -120,12 +120,14 @@ fn generic_bases_are_loaded_once() {
 }
 
 #[test]
-fn an_imported_memory_is_reached_through_its_definition() {
-    let code = dedicated(
-        r#"(module (import "m" "m" (memory 1)) (func (param i32) (result i32) (i32.load (local.get 0))))"#,
-    );
+fn any_memory_but_the_first_is_reached_through_its_definition() {
+    let module = r#"(module (import "m" "m" (memory 1)) (import "m" "n" (memory 1))
+        (func (param i32) (result i32) (i32.load $n (local.get 0))))"#;
+    let code = dedicated(&module.replace("$n", "0"));
+    assert!(code.contains("0x10000000"), "{code}");
+    let code = dedicated(&module.replace("$n", "1"));
     assert_lacks(&code, "0x10000000");
-    assert!(code.contains("0x30(%rdi)"), "{code}");
+    assert!(code.contains("0x38(%rdi)"), "{code}");
 }
 
 #[test]
