@@ -68,6 +68,12 @@ features! {
     multi_memory = true, MULTI_MEMORY, "multi-memory";
     /// Memories and tables with 64-bit indices.
     memory64 = true, MEMORY64, "memory64";
+    /// Shared memories, atomic operators, waiting and waking. On, since programs built for threads
+    /// use them and nothing else does: a module without a shared memory is the same with it.
+    threads = true, THREADS, "threads";
+    /// Memories whose size is counted in single bytes. Off unless asked for: the proposal is not
+    /// finished, and every access to such a memory is compared with its length.
+    custom_page_sizes = false, CUSTOM_PAGE_SIZES, "custom-page-sizes";
 }
 
 /// How hard the compiler tries.

@@ -20,7 +20,7 @@ use super::store::StoreInner;
 use super::table::{TableError, TableInner};
 use super::trap::{Trap, TrapKind};
 use super::vmcontext::{
-    Context, FuncImport, FuncRef, GlobalCell, Header, HostRecord, MemoryDef, Stable,
+    CallersMemory, Context, FuncImport, FuncRef, GlobalCell, Header, HostRecord, Stable,
 };
 use crate::abi::layout::CTX_MAGIC_VALUE;
 use crate::config::{Addressing, DEDICATED_BASE};
@@ -266,12 +266,12 @@ fn link_hosts(
 }
 
 /// What host functions see as the caller's memory: the one exported as `memory`, else memory 0.
-fn callers_memory(store: &StoreInner, instance: &InstanceInner) -> *const MemoryDef {
+fn callers_memory(store: &StoreInner, instance: &InstanceInner) -> CallersMemory {
     let exported = match instance.module.info().export("memory") {
         Some(ExportIndex::Memory(memory)) => Some(instance.memory(memory)),
         _ => instance.memories.first().copied(),
     };
-    exported.map_or(std::ptr::null(), |memory: Memory| store.memory(memory).def().as_ptr())
+    exported.map_or(CallersMemory::None, |memory: Memory| store.memory(memory).for_callers())
 }
 
 fn fill_types_and_func_refs(instance: &InstanceInner, imported: &[TypeId]) {

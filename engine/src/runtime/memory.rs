@@ -13,7 +13,7 @@ use super::builtins::{slice_mut, usize_range};
 use super::region::{Placement, Plan, Region};
 use super::shared::SharedMemory;
 use super::store::{AsStore, StoreId, get, get_mut};
-use super::vmcontext::{MemoryDef, Stable};
+use super::vmcontext::{CallersMemory, MemoryDef, Stable};
 use crate::config::DEDICATED_BASE;
 use crate::module::types::MemoryType;
 
@@ -116,7 +116,7 @@ enum Backing {
     /// In a region that this store alone uses, of which `length` bytes are accessible.
     Own { region: Region, length: usize },
     /// Where other stores and threads may use them, too.
-    Shared(SharedMemory),
+    Shared(Stable<SharedMemory>),
 }
 
 impl LinearMemory {
@@ -140,7 +140,7 @@ impl LinearMemory {
     /// The part of this store in a shared memory.
     pub(super) fn from_shared(shared: SharedMemory) -> LinearMemory {
         let (ty, bounds) = (shared.declared_type(), shared.bounds());
-        LinearMemory::over(Backing::Shared(shared), ty, bounds)
+        LinearMemory::over(Backing::Shared(Stable::new(Box::new(shared))), ty, bounds)
     }
 
     fn over(backing: Backing, ty: MemoryType, bounds: Bounds) -> LinearMemory {
@@ -151,14 +151,22 @@ impl LinearMemory {
     pub(super) fn shared(&self) -> Option<&SharedMemory> {
         match &self.backing {
             Backing::Own { .. } => None,
-            Backing::Shared(shared) => Some(shared),
+            Backing::Shared(shared) => Some(shared.get()),
         }
     }
 
     fn region(&self) -> &Region {
         match &self.backing {
             Backing::Own { region, .. } => region,
-            Backing::Shared(shared) => shared.region(),
+            Backing::Shared(shared) => shared.get().region(),
+        }
+    }
+
+    /// Where host functions find the memory, which lives as long as the store.
+    pub(super) fn for_callers(&self) -> CallersMemory {
+        match &self.backing {
+            Backing::Own { .. } => CallersMemory::Own(self.def),
+            Backing::Shared(shared) => CallersMemory::Shared(shared.pointer()),
         }
     }
 
@@ -171,8 +179,13 @@ impl LinearMemory {
     fn length(&self) -> usize {
         match &self.backing {
             Backing::Own { length, .. } => *length,
-            Backing::Shared(shared) => shared.len(),
+            Backing::Shared(shared) => shared.get().len(),
         }
+    }
+
+    /// Whether `len` bytes lie at an address.
+    pub(super) fn has(&self, address: u64, len: u64) -> bool {
+        address.checked_add(len).is_some_and(|end| end <= self.length() as u64)
     }
 
     /// Maps part of the initial contents from an image file: shared pages, copied when written. The
@@ -209,7 +222,7 @@ impl LinearMemory {
         let length = match &self.backing {
             Backing::Own { length, .. } => *length,
             // Compiled code reads a length that other threads change through its address.
-            Backing::Shared(shared) => shared.len_address(),
+            Backing::Shared(shared) => shared.get().len_address(),
         };
         let def = MemoryDef { base: self.base(), length };
         // SAFETY: `attach` was given a place that is valid for writes; only this thread uses it,
@@ -237,7 +250,7 @@ impl LinearMemory {
     pub(super) fn grow(&mut self, delta: u64) -> Option<u64> {
         let (region, length) = match &mut self.backing {
             Backing::Own { region, length } => (region, length),
-            Backing::Shared(shared) => return shared.grow(delta),
+            Backing::Shared(shared) => return shared.get().grow(delta),
         };
         let old = self.bounds.pages(*length);
         let new_length = self.bounds.bytes(old.checked_add(delta)?)?;
@@ -281,7 +294,7 @@ impl LinearMemory {
                 out.copy_from_slice(self.bytes().get(usize_range(src, out.len() as u64))?);
                 Some(())
             }
-            Backing::Shared(shared) => shared.read(src, out).ok(),
+            Backing::Shared(shared) => shared.get().read(src, out).ok(),
         }
     }
 
@@ -292,7 +305,7 @@ impl LinearMemory {
                 slice_mut(self.bytes_mut(), dst, bytes.len() as u64)?.copy_from_slice(bytes);
                 Some(())
             }
-            Backing::Shared(shared) => shared.write(dst, bytes).ok(),
+            Backing::Shared(shared) => shared.get().write(dst, bytes).ok(),
         }
     }
 
@@ -303,13 +316,13 @@ impl LinearMemory {
                 slice_mut(self.bytes_mut(), dst, len)?.fill(value);
                 Some(())
             }
-            Backing::Shared(shared) => shared.fill(dst, value, len).ok(),
+            Backing::Shared(shared) => shared.get().fill(dst, value, len).ok(),
         }
     }
 
     /// Moves bytes within the memory; `None`, and nothing moved, when out of bounds.
     pub(super) fn copy_within(&mut self, dst: u64, src: u64, len: u64) -> Option<()> {
-        if let Backing::Shared(shared) = &self.backing {
+        if let Some(shared) = self.shared() {
             return shared.copy_from(dst, shared, src, len).ok();
         }
         let bytes = self.bytes_mut();
@@ -331,10 +344,12 @@ impl LinearMemory {
     ) -> Option<()> {
         match (&self.backing, &other.backing) {
             // Two handles may stand for one memory: then the ranges may overlap.
-            (Backing::Shared(to), Backing::Shared(from)) => to.copy_from(dst, from, src, len).ok(),
+            (Backing::Shared(to), Backing::Shared(from)) => {
+                to.get().copy_from(dst, from.get(), src, len).ok()
+            }
             (_, Backing::Own { .. }) => self.write(dst, other.bytes().get(usize_range(src, len))?),
             (Backing::Own { .. }, Backing::Shared(from)) => {
-                from.read(src, slice_mut(self.bytes_mut(), dst, len)?).ok()
+                from.get().read(src, slice_mut(self.bytes_mut(), dst, len)?).ok()
             }
         }
     }

@@ -28,6 +28,7 @@ mod shared;
 mod store;
 mod sys;
 mod table;
+mod threads;
 mod trap;
 mod types;
 mod val;

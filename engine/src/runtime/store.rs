@@ -25,7 +25,7 @@ use super::sys;
 use super::table::{Table, TableInner};
 use super::trap::{self, Pending, RawTrap};
 use super::types::FuncType;
-use super::vmcontext::{FuncRef, GlobalCell, HostRecord, Stable, StoreRecord};
+use super::vmcontext::{CallersMemory, FuncRef, GlobalCell, HostRecord, Stable, StoreRecord};
 use crate::config::MEMORY64_RESERVATION;
 
 /// Limits of a store.
@@ -330,7 +330,7 @@ impl StoreInner {
         let ty = FuncType { params: func.params.to_vec(), results: func.results.to_vec() };
         let type_id = self.engine.define_func(ty);
         let store = self.record_pointer();
-        let record = func.record(store, ptr::null());
+        let record = func.record(store, CallersMemory::None);
         let code = self.signature(type_id).map_or(ptr::null(), |signature| signature.exit);
         let func_ref = FuncRef { code, ctx: ptr::null_mut(), type_id };
         let entry = HostEntry { record, func: func_ref, _closure: func };

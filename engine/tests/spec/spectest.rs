@@ -35,4 +35,6 @@ pub(crate) fn define(linker: &mut Linker, store: &mut Store) {
         MemoryType { memory64: false, shared: false, min: 1, max: Some(2), page_size_log2: 16 };
     let memory = Memory::new(store, ty).expect("a small memory");
     linker.define("spectest", "memory", memory);
+    let memory = Memory::new(store, MemoryType { shared: true, ..ty }).expect("a small memory");
+    linker.define("spectest", "shared_memory", memory);
 }

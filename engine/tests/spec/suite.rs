@@ -62,6 +62,22 @@ const PROPOSALS: &[ProposalFiles] = &[
         adapt: |features| features.multi_memory = false,
     },
     ProposalFiles {
+        folder: "threads",
+        group: "threads",
+        of_crate: Proposal::Threads,
+        // Its files check that what came later is refused.
+        adapt: |features| {
+            features.multi_memory = false;
+            features.reference_types = false;
+        },
+    },
+    ProposalFiles {
+        folder: "custom-page-sizes",
+        group: "custom page sizes",
+        of_crate: Proposal::CustomPageSizes,
+        adapt: |features| features.custom_page_sizes = true,
+    },
+    ProposalFiles {
         folder: "wide-arithmetic",
         group: "wide arithmetic",
         of_crate: Proposal::WideArithmetic,
@@ -178,6 +194,7 @@ fn from_crate() -> Vec<TestFile> {
 fn version_2(features: &mut Features) {
     features.multi_memory = false;
     features.memory64 = false;
+    features.threads = false;
 }
 
 /// Whether a file is run.

@@ -5,6 +5,7 @@
 //! variables. It relies on the validator having accepted an operator before it sees it. Operators
 //! that cannot be reached are only validated.
 
+mod atomic;
 mod call;
 mod control;
 mod emit_call;
@@ -237,6 +238,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             || self.control(op)?
             || self.call(op)
             || self.memory(op)
+            || self.atomic(op)
             || self.reference(op)?
             || self.table(op)
             || self.wide_arithmetic(op);
