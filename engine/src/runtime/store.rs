@@ -328,7 +328,7 @@ impl StoreInner {
     /// Makes a function of the host that belongs to no import.
     pub(super) fn add_host_func(&mut self, func: Rc<HostFunc>) -> NonNull<FuncRef> {
         let ty = FuncType { params: func.params.to_vec(), results: func.results.to_vec() };
-        let type_id = self.engine.type_id(ty);
+        let type_id = self.engine.define_func(ty);
         let store = self.record_pointer();
         let record = func.record(store, CallersMemory::None);
         let code = self.signature(type_id).map_or(ptr::null(), |signature| signature.exit);

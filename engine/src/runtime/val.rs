@@ -122,6 +122,19 @@ impl Val {
         }
     }
 
+    /// Zero or null.
+    #[must_use]
+    pub fn default_of(ty: ValType) -> Val {
+        match ty {
+            ValType::I32 => Val::I32(0),
+            ValType::I64 => Val::I64(0),
+            ValType::F32 => Val::F32(0.0),
+            ValType::F64 => Val::F64(0.0),
+            ValType::V128 => Val::V128(0),
+            ValType::Ref(ty) => Val::null(ty.heap),
+        }
+    }
+
     /// The most precise type of the value: for null, the lowest type of its hierarchy.
     ///
     /// # Panics

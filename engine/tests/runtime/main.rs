@@ -4,6 +4,7 @@
 
 mod crash;
 mod host;
+mod host_types;
 mod image;
 mod link;
 mod tail_calls;

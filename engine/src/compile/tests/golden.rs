@@ -26,7 +26,7 @@ fn listing(wat: &str, settings: Settings) -> String {
     Compiler::new(&env, &*target.isa).listing(Job::Function(index, body))
 }
 
-fn generic(wat: &str) -> String {
+pub(super) fn generic(wat: &str) -> String {
     listing(wat, Settings { verifier: true, ..Settings::default() })
 }
 
@@ -41,14 +41,14 @@ fn with_memory(body: &str) -> String {
 }
 
 #[track_caller]
-fn assert_has(listing: &str, lines: &[&str]) {
+pub(super) fn assert_has(listing: &str, lines: &[&str]) {
     for line in lines {
         assert!(listing.lines().any(|found| found.trim() == *line), "no {line:?} in:\n{listing}");
     }
 }
 
 #[track_caller]
-fn assert_lacks(listing: &str, word: &str) {
+pub(super) fn assert_lacks(listing: &str, word: &str) {
     assert!(!listing.contains(word), "{word:?} in:\n{listing}");
 }
 

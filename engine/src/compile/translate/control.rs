@@ -310,6 +310,9 @@ impl Translator<'_, '_> {
 
     /// Branches without a reference that is null; goes on with one that is not.
     fn br_on_null(&mut self, relative: u32) {
+        if self.never_null {
+            return;
+        }
         let reference = self.pop();
         let at = self.depth(relative);
         let (block, count) = self.label(at);

@@ -95,6 +95,7 @@ fn translate(
     while !operators.eof() {
         let offset = operators.original_position();
         let operator = operators.read()?;
+        translator.never_null = reference::is_never_null(&operator, validator);
         validator.op(offset, &operator)?;
         translator.operator(&operator, offset)?;
         translator.check_complexity(index)?;
@@ -149,6 +150,8 @@ struct Translator<'a, 'f> {
     control: &'f mut Vec<Frame>,
     /// Whether the next operator can be reached.
     reachable: bool,
+    /// Whether the reference that the operator takes is known not to be null.
+    never_null: bool,
     /// The function's context.
     ctx: Value,
     /// Values that branches and calls have passed so far.
@@ -172,6 +175,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             stack: &mut buffers.stack,
             control: &mut buffers.control,
             reachable: true,
+            never_null: false,
             ctx,
             passed: 0,
         }
