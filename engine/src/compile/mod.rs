@@ -82,14 +82,16 @@ fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8
         true => Plan::new(&info, &surveys),
         false => Plan::without_inlining(functions),
     };
-    drop(surveys);
+    let never_null: Vec<_> = surveys.into_iter().flat_map(|survey| survey.never_null).collect();
     let env = Environment {
         bodies: &code,
         plan: &plan,
+        never_null: &never_null,
         layout: info.layout(),
         module: &info,
         settings,
         frontend: target.isa.frontend_config(),
+        machine: target.machine,
     };
     let jobs = (0..functions)
         .map(|n| Job::Function(DefinedFuncIndex::new(n)))

@@ -6,6 +6,7 @@
 use wasmparser::{FrameKind, FuncToValidate, FuncValidatorAllocations, FunctionBody, Operator};
 use wasmparser::{OperatorsReader, ValidatorResources};
 
+use super::translate::is_never_null;
 use super::{CompileError, parallel};
 use crate::module::index::FuncIndex;
 
@@ -26,6 +27,8 @@ pub(super) struct Survey {
     pub(super) tail_calls: bool,
     /// Direct calls that can be reached, in order.
     pub(super) calls: Vec<CallSite>,
+    /// Positions of operators whose reference is [never null](is_never_null), ascending.
+    pub(super) never_null: Vec<u32>,
 }
 
 /// A direct call.
@@ -81,6 +84,9 @@ fn look(
             Operator::Loop { .. } => loops += 1,
             Operator::End if frame.is_some_and(|frame| frame.kind == FrameKind::Loop) => loops -= 1,
             _ => {}
+        }
+        if is_never_null(&operator, &validator) {
+            survey.never_null.push(offset as u32);
         }
         validator.op(offset, &operator)?;
         if reachable {

@@ -5,14 +5,18 @@
 //! variables. It relies on the validator having accepted an operator before it sees it. Operators
 //! that cannot be reached are only validated.
 
+mod atomic;
 mod call;
 mod control;
+mod emit_call;
 mod entities;
 mod inline;
 mod memory;
 mod numeric;
 mod reference;
+mod simd;
 mod table;
+mod wide;
 
 use cranelift_codegen::ir::{
     AliasRegion, AliasRegionData, Function, GlobalValueData, InstBuilder, MemFlagsData, SourceLoc,
@@ -25,16 +29,17 @@ use wasmparser::{BinaryReader, FunctionBody, Operator, OperatorsReader};
 
 use super::CompileError;
 use super::inline::Plan;
+use super::isa::Machine;
 use super::position::Inlined;
 use super::signature::{POINTER, value_type, wasm_signature};
 use crate::abi::layout::{self, Layout};
 use crate::config::Settings;
-use crate::module::decode::val_type;
 use crate::module::index::{DefinedFuncIndex, FuncIndex};
 use crate::module::{ModuleInfo, limits};
 use control::Frame;
 use entities::Entities;
 use inline::{Body, Locals};
+pub(super) use reference::is_never_null;
 
 /// What all functions of a module share.
 pub(super) struct Environment<'a> {
@@ -42,9 +47,12 @@ pub(super) struct Environment<'a> {
     /// Bodies of the defined functions; valid.
     pub(super) bodies: &'a PrimaryMap<DefinedFuncIndex, FunctionBody<'a>>,
     pub(super) plan: &'a Plan,
+    /// Positions of operators whose reference is [never null](is_never_null), ascending.
+    pub(super) never_null: &'a [u32],
     pub(super) layout: Layout,
     pub(super) settings: &'a Settings,
     pub(super) frontend: TargetFrontendConfig,
+    pub(super) machine: Machine,
 }
 
 /// Allocations that are reused from one function to the next.
@@ -84,7 +92,7 @@ fn translate(
     buffers: &mut Buffers,
 ) -> Result<(), CompileError> {
     let index = env.module.func_index(defined);
-    let ty = env.module.func_type(index);
+    let ty = &env.module.signatures[env.module.functions[index].signature];
     func.signature = wasm_signature(ty);
     func.name = UserFuncName::user(0, index.as_u32());
     limit_stack(func);
@@ -149,6 +157,8 @@ struct Translator<'a, 'f> {
     control: &'f mut Vec<Frame>,
     /// Whether the next operator can be reached.
     reachable: bool,
+    /// Whether the reference that the operator takes is known not to be null.
+    never_null: bool,
     /// The function's context.
     ctx: Value,
 }
@@ -178,6 +188,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             stack: &mut buffers.stack,
             control: &mut buffers.control,
             reachable: true,
+            never_null: false,
             ctx,
         }
     }
@@ -200,6 +211,7 @@ impl<'a, 'f> Translator<'a, 'f> {
         while !operators.eof() {
             let offset = operators.original_position();
             let operator = operators.read()?;
+            self.never_null = self.env.never_null.binary_search(&(offset as u32)).is_ok();
             self.operator(&operator, offset)?;
             self.check_complexity()?;
         }
@@ -207,11 +219,12 @@ impl<'a, 'f> Translator<'a, 'f> {
         Ok(())
     }
 
-    /// Reads the declarations of locals; all begin as zero.
+    /// Reads the declarations of locals. All begin as zero; those without a default value are set
+    /// before they are read, which the validator checked.
     fn declare_locals(&mut self, reader: &mut BinaryReader<'_>) -> Result<(), CompileError> {
         for _ in 0..reader.read_var_u32()? {
             let (count, ty): (u32, _) = (reader.read()?, reader.read()?);
-            let ty = value_type(val_type(ty)?);
+            let ty = value_type(self.env.module.val_type(ty)?);
             if count > 0 {
                 let zero = self.zero(ty);
                 for _ in 0..count {
@@ -226,10 +239,7 @@ impl<'a, 'f> Translator<'a, 'f> {
         match ty {
             types::F32 => self.builder.ins().f32const(0.0),
             types::F64 => self.builder.ins().f64const(0.0),
-            ty if ty.is_vector() => {
-                let zero = self.builder.ins().iconst(types::I8, 0);
-                self.builder.ins().splat(ty, zero)
-            }
+            ty if ty.is_vector() => self.vector_constant(ty, [0; 16]),
             ty => self.builder.ins().iconst(ty, 0),
         }
     }
@@ -253,8 +263,11 @@ impl<'a, 'f> Translator<'a, 'f> {
             || self.control(op)?
             || self.call(op)
             || self.memory(op)
+            || self.atomic(op)
             || self.reference(op)?
-            || self.table(op);
+            || self.table(op)
+            || self.wide_arithmetic(op)
+            || self.simd(op);
         if known {
             return Ok(());
         }
