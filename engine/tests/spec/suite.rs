@@ -90,6 +90,7 @@ pub(crate) struct Configuration {
     pub(crate) name: &'static str,
     pub(crate) opt_level: OptLevel,
     pub(crate) addressing: Addressing,
+    pub(crate) inlining: bool,
 }
 
 impl Configuration {
@@ -101,32 +102,43 @@ impl Configuration {
             features,
             opt_level: self.opt_level,
             addressing: self.addressing,
+            inlining: self.inlining,
             verifier: true,
         }
     }
 }
 
 /// All of them run; the first also checks what must be refused.
-pub(crate) const CONFIGURATIONS: [Configuration; 4] = [
+pub(crate) const CONFIGURATIONS: [Configuration; 5] = [
     Configuration {
         name: "generic speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Generic,
+        inlining: true,
     },
     Configuration {
         name: "generic none",
         opt_level: OptLevel::None,
         addressing: Addressing::Generic,
+        inlining: false,
     },
     Configuration {
         name: "dedicated speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Dedicated,
+        inlining: true,
     },
     Configuration {
         name: "dedicated none",
         opt_level: OptLevel::None,
         addressing: Addressing::Dedicated,
+        inlining: true,
+    },
+    Configuration {
+        name: "dedicated speed, nothing inlined",
+        opt_level: OptLevel::Speed,
+        addressing: Addressing::Dedicated,
+        inlining: false,
     },
 ];
 

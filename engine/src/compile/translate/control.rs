@@ -11,7 +11,7 @@ use crate::abi::trap::TrapKind;
 use crate::compile::CompileError;
 use crate::compile::signature::value_type;
 use crate::compile::trap::trap_code;
-use crate::module::index::SigIndex;
+use crate::module::index::TypeIndex;
 use crate::module::limits;
 use crate::module::types::ValType;
 
@@ -55,8 +55,6 @@ enum Results {
     Type(u32),
     /// Those of the function.
     Function(usize),
-    /// Those of a function whose body stands in place of a call.
-    Inlined(SigIndex),
 }
 
 impl Frame {
@@ -67,8 +65,9 @@ impl Frame {
     }
 
     /// The frame of a body in place of a call, with its operands taken.
-    pub(super) fn inlined(signature: SigIndex, height: usize) -> Frame {
-        Frame { kind: Kind::Inlined, height, results: Results::Inlined(signature), exit: None }
+    pub(super) fn inlined(ty: TypeIndex, height: usize) -> Frame {
+        let results = Results::Type(ty.as_u32());
+        Frame { kind: Kind::Inlined, height, results, exit: None }
     }
 
     fn dead() -> Frame {
@@ -127,7 +126,6 @@ impl Translator<'_, '_> {
             Results::One(_) => 1,
             Results::Type(ty) => self.type_at(*ty).results.len(),
             Results::Function(count) => *count,
-            Results::Inlined(signature) => self.env.module.signatures[*signature].results.len(),
         }
     }
 
@@ -260,7 +258,6 @@ impl Translator<'_, '_> {
             Results::None => &[],
             Results::One(ty) => std::slice::from_ref(ty),
             Results::Type(ty) => &self.type_at(*ty).results,
-            Results::Inlined(signature) => &self.env.module.signatures[*signature].results,
             Results::Function(_) => {
                 for n in 0..count {
                     let ty = self.builder.func.signature.returns[n].value_type;

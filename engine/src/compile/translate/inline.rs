@@ -70,8 +70,8 @@ impl Translator<'_, '_> {
     /// Translates the callee's body instead of a call at `offset`.
     pub(super) fn inline(&mut self, func: FuncIndex, offset: u32) -> Result<(), CompileError> {
         let Some(defined) = self.env.module.defined_func(func) else { return Ok(()) };
-        let signature = self.env.module.functions[func].signature;
-        let params = self.env.module.signatures[signature].params.len();
+        let ty = self.env.module.functions[func].ty;
+        let params = self.env.module.func_type_at(ty).params.len();
         let height = self.stack.len() - params;
         let body = Body {
             func,
@@ -86,7 +86,7 @@ impl Translator<'_, '_> {
             self.add_local(self.builder.func.dfg.value_type(value), value);
         }
         self.stack.truncate(height);
-        self.control.push(Frame::inlined(signature, height));
+        self.control.push(Frame::inlined(ty, height));
         self.translate_body(self.env.bodies[defined].get_binary_reader())?;
         let left = self.locals.open.drain(self.body.locals..);
         self.locals.free.extend(left);
