@@ -46,6 +46,13 @@ macro_rules! for_each_builtin {
             memory_wait32(memory: i32, index: i64, offset: i64, expected: i32, timeout: i64) -> i64;
             /// `memory.atomic.wait64`, likewise.
             memory_wait64(memory: i32, index: i64, offset: i64, expected: i64, timeout: i64) -> i64;
+
+            /// Moves bytes within or between memories that are not shared; `dst` and `src` are
+            /// addresses, checked by the caller: always 0.
+            memory_move(dst: i64, src: i64, len: i64) -> i32;
+            /// Fills bytes of a memory that is not shared with the low byte of `value`; `dst` is an
+            /// address, checked by the caller: always 0.
+            memory_set(dst: i64, value: i32, len: i64) -> i32;
         }
     };
 }

@@ -9,6 +9,7 @@
 //!   data       active segments to memory images
 //!   survey     validates a body, notes its size and calls         on every thread
 //!   inline     which calls are replaced by the callee's body
+//!   tables     what holds of a table for good
 //!   translate  a body, and those that it takes in, to IR         ┐
 //!   func       IR to machine code, traps, positions              ├ on every thread
 //!   trampoline host to wasm and back, for each signature         ┘
@@ -28,6 +29,7 @@ mod parallel;
 mod position;
 mod signature;
 mod survey;
+mod tables;
 mod trampoline;
 mod translate;
 mod trap;
@@ -82,11 +84,13 @@ fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8
         true => Plan::new(&info, &surveys),
         false => Plan::without_inlining(functions),
     };
+    let tables = tables::facts(&info, &surveys);
     let never_null: Vec<_> = surveys.into_iter().flat_map(|survey| survey.never_null).collect();
     let env = Environment {
         bodies: &code,
         plan: &plan,
         never_null: &never_null,
+        tables: &tables,
         layout: info.layout(),
         module: &info,
         settings,

@@ -29,6 +29,10 @@ pub(super) struct Survey {
     pub(super) calls: Vec<CallSite>,
     /// Positions of operators whose reference is [never null](is_never_null), ascending.
     pub(super) never_null: Vec<u32>,
+    /// Tables that grow.
+    pub(super) grown_tables: Vec<u32>,
+    /// Tables whose elements are written.
+    pub(super) written_tables: Vec<u32>,
 }
 
 /// A direct call.
@@ -123,6 +127,18 @@ impl Survey {
             | Operator::ReturnCallIndirect { .. }
             | Operator::ReturnCallRef { .. } => {
                 self.tail_calls = true;
+                CALL
+            }
+            Operator::TableGrow { table } => {
+                self.grown_tables.push(*table);
+                self.written_tables.push(*table);
+                CALL
+            }
+            Operator::TableSet { table }
+            | Operator::TableFill { table }
+            | Operator::TableInit { table, .. }
+            | Operator::TableCopy { dst_table: table, .. } => {
+                self.written_tables.push(*table);
                 CALL
             }
             Operator::BrTable { targets } => 2 + targets.len(),

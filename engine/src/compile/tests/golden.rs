@@ -6,6 +6,7 @@ use super::super::func::{Compiler, Job};
 use super::super::inline::Plan;
 use super::super::isa;
 use super::super::survey;
+use super::super::tables;
 use super::super::translate::Environment;
 use crate::config::{Addressing, OptLevel, Settings};
 use crate::module::decode::{decode, to_binary};
@@ -20,11 +21,13 @@ fn listing(wat: &str, settings: Settings) -> String {
     let bodies: PrimaryMap<_, _> = decoded.bodies.iter().map(|(_, body)| body.clone()).collect();
     let surveys = survey::all(decoded.bodies, 1).unwrap();
     let plan = Plan::new(&decoded.info, &surveys);
+    let tables = tables::facts(&decoded.info, &surveys);
     let never_null: Vec<_> = surveys.into_iter().flat_map(|survey| survey.never_null).collect();
     let env = Environment {
         bodies: &bodies,
         plan: &plan,
         never_null: &never_null,
+        tables: &tables,
         module: &decoded.info,
         layout: decoded.info.layout(),
         settings: &settings,

@@ -91,12 +91,21 @@ impl Translator<'_, '_> {
             Operator::BrOnNonNull { relative_depth } => self.br_on_non_null(*relative_depth),
             Operator::Return => self.return_(),
             Operator::Unreachable => {
+                self.mark_cold();
                 self.builder.ins().trap(trap_code(TrapKind::Unreachable));
                 self.reachable = false;
             }
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Moves the block out of the way: what ends in a trap is hardly ever run.
+    fn mark_cold(&mut self) {
+        let entry = self.builder.func.layout.entry_block();
+        if let Some(block) = self.builder.current_block().filter(|&block| Some(block) != entry) {
+            self.builder.set_cold_block(block);
+        }
     }
 
     /// What cannot be reached only opens and closes frames.

@@ -6,6 +6,7 @@
 //! that cannot be reached are only validated.
 
 mod atomic;
+mod bulk;
 mod call;
 mod control;
 mod emit_call;
@@ -34,7 +35,8 @@ use super::position::Inlined;
 use super::signature::{POINTER, value_type, wasm_signature};
 use crate::abi::layout::{self, Layout};
 use crate::config::Settings;
-use crate::module::index::{DefinedFuncIndex, FuncIndex};
+use super::tables::TableFacts;
+use crate::module::index::{DefinedFuncIndex, FuncIndex, TableIndex};
 use crate::module::{ModuleInfo, limits};
 use control::Frame;
 use entities::Entities;
@@ -49,6 +51,7 @@ pub(super) struct Environment<'a> {
     pub(super) plan: &'a Plan,
     /// Positions of operators whose reference is [never null](is_never_null), ascending.
     pub(super) never_null: &'a [u32],
+    pub(super) tables: &'a PrimaryMap<TableIndex, TableFacts>,
     pub(super) layout: Layout,
     pub(super) settings: &'a Settings,
     pub(super) frontend: TargetFrontendConfig,
