@@ -179,7 +179,7 @@ impl LinearMemory {
     fn length(&self) -> usize {
         match &self.backing {
             Backing::Own { length, .. } => *length,
-            Backing::Shared(shared) => shared.get().len(),
+            Backing::Shared(shared) => shared.get().byte_len(),
         }
     }
 

@@ -38,7 +38,7 @@ pub use code::{LoadError, Module};
 pub use engine::Engine;
 pub use func::{CallError, Func};
 pub use global::{Global, GlobalError};
-pub use host::{Caller, HostError, HostPanic, HostResult, IntoHostFunc, WasmValue};
+pub use host::{Caller, HostError, HostPanic, HostResult, IntoHostFunc, MemoryView, WasmValue};
 pub use instance::{Extern, Instance};
 pub use instantiate::InstantiateError;
 pub use linker::Linker;

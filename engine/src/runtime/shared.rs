@@ -80,7 +80,7 @@ impl SharedMemory {
     /// Its size in pages. Other threads may grow it at any moment.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.inner.bounds.pages(self.len())
+        self.inner.bounds.pages(self.byte_len())
     }
 
     /// Grows it by `delta` pages and returns the previous size in pages, or `None` when its type,
@@ -88,7 +88,7 @@ impl SharedMemory {
     pub fn grow(&self, delta: u64) -> Option<u64> {
         let inner = &*self.inner;
         let _growing = inner.growing.lock().unwrap_or_else(PoisonError::into_inner);
-        let old_length = self.len();
+        let old_length = self.byte_len();
         let old = inner.bounds.pages(old_length);
         let length = inner.bounds.bytes(old.checked_add(delta)?)?;
         if length > inner.region.capacity() {
@@ -198,8 +198,9 @@ impl SharedMemory {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    /// Accessible bytes.
-    pub(super) fn len(&self) -> usize {
+    /// Its size in bytes. Other threads may grow it at any moment; it never gets smaller.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
         self.inner.length.load(Ordering::SeqCst)
     }
 
@@ -210,7 +211,7 @@ impl SharedMemory {
 
     /// The address of a range that is inside.
     fn range(&self, offset: u64, len: u64) -> Result<*mut u8, OutOfBounds> {
-        let size = self.len() as u64;
+        let size = self.byte_len() as u64;
         match offset.checked_add(len) {
             Some(end) if end <= size => Ok(self.region().base().wrapping_add(offset as usize)),
             _ => Err(OutOfBounds { offset, len, size }),
@@ -236,7 +237,7 @@ mod tests {
                 for _ in 0..4 {
                     scope.spawn(|| {
                         while let Some(old) = memory.grow(1) {
-                            let last = memory.len() as u64 - 1;
+                            let last = memory.byte_len() as u64 - 1;
                             memory.write(last, &[1]).unwrap();
                             seen.lock().unwrap().push(old);
                         }

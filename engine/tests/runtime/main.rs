@@ -6,7 +6,11 @@ mod crash;
 mod host;
 mod image;
 mod link;
+mod memory;
+mod threads;
 mod traps;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use coracle_engine::compile::compile;
 use coracle_engine::config::Settings;
@@ -62,6 +66,12 @@ impl World {
             other => panic!("no trap: {other:?}"),
         }
     }
+}
+
+/// For tests that need the fixed address: it is given out once at a time in a process.
+fn fixed_address() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn settings() -> Settings {
