@@ -53,6 +53,17 @@ features! {
     reference_types = true, REFERENCE_TYPES, "reference-types";
     /// Arithmetic in constant expressions.
     extended_const = true, EXTENDED_CONST, "extended-const";
+    /// References to functions of known type, `call_ref`, tables with initial values.
+    function_references = true, FUNCTION_REFERENCES, "function-references";
+    /// Structures, arrays, `i31`, casts; recursion groups and declared subtypes.
+    gc = false, GC, "gc";
+
+    /// `return_call` and its kin.
+    tail_call = true, TAIL_CALL, "tail-call";
+    /// 128-bit sums, differences and products as pairs of i64. Off unless asked for: the proposal
+    /// is not finished, and may still change what its instructions are.
+    wide_arithmetic = false, WIDE_ARITHMETIC, "wide-arithmetic";
+
     /// Several memories in a module.
     multi_memory = true, MULTI_MEMORY, "multi-memory";
     /// Memories and tables with 64-bit indices.

@@ -204,3 +204,22 @@ fn what_is_fallen_through_costs_no_jump() {
         generic("(module (func (param i32) (result i32) (block (block (block))) (local.get 0)))");
     assert_lacks(&code, "jmp");
 }
+
+#[test]
+fn wide_sums_use_the_carry_and_wide_products_one_instruction() {
+    let wide = |body: &str| {
+        let mut settings = Settings { verifier: true, ..Settings::default() };
+        settings.features.wide_arithmetic = true;
+        listing(&format!("(module (func {body}))"), settings)
+    };
+    let four = "(local.get 0) (local.get 1) (local.get 2) (local.get 3)";
+    let sum = wide(&format!("(param i64 i64 i64 i64) (result i64 i64) {four} i64.add128"));
+    assert!(sum.contains("addq") && sum.contains("adcq"), "{sum}");
+    let difference = wide(&format!("(param i64 i64 i64 i64) (result i64 i64) {four} i64.sub128"));
+    assert!(difference.contains("subq") && difference.contains("sbbq"), "{difference}");
+    for op in ["i64.mul_wide_u", "i64.mul_wide_s"] {
+        let two = "(param i64 i64) (result i64 i64) (local.get 0) (local.get 1)";
+        let product = wide(&format!("{two} {op}"));
+        assert_eq!(product.matches("mul").count(), 1, "{product}");
+    }
+}
