@@ -6,9 +6,12 @@
 //! * `linker` matches names, `instantiate` builds an `instance`.
 //! * `call` is the one door in, `host` the one door out, `builtins` the runtime calls.
 //! * `trap` turns a fault into an error with a backtrace; `sys` is all that is Linux.
+//! * `memory` and `region` are linear memories and their address space, `shared` those that several
+//!   threads use, `waiters` and `threads` how these wait for each other.
 //!
-//! A thread uses a store; a process may have many. An image compiled for dedicated addressing is for
-//! one main instance at a time.
+//! A thread uses a store; a process may have many. Stores share modules and [`SharedMemory`]. An image
+//! compiled for dedicated addressing is for one main instance at a time, or for several instances of
+//! one shared memory.
 
 mod builtins;
 mod call;

@@ -18,6 +18,34 @@ use crate::module::types::MemoryType;
 /// clones are the same memory.
 ///
 /// [`Memory::from_shared`](super::Memory::from_shared) gives a store its handle.
+///
+/// ```
+/// use coracle_engine::{compile::compile, config::Settings, module::types::MemoryType};
+/// use coracle_engine::runtime::{Engine, Linker, Memory, Module, SharedMemory, Store};
+/// let wat = r#"(module (import "env" "memory" (memory 1 1 shared))
+///     (func (export "add") (drop (i32.atomic.rmw.add (i32.const 0) (i32.const 21)))))"#;
+/// let engine = Engine::new();
+/// let module = Module::from_bytes(&engine, &compile(&wat::parse_str(wat)?, &Settings::default())?)?;
+/// let ty =
+///     MemoryType { memory64: false, shared: true, min: 1, max: Some(1), page_size_log2: 16 };
+/// let memory = SharedMemory::new(ty, 1 << 16)?;
+/// std::thread::scope(|scope| {
+///     for _ in 0..2 {
+///         scope.spawn(|| {
+///             let mut store = Store::new(&engine).unwrap();
+///             let mut linker = Linker::new(&engine);
+///             linker.define("env", "memory", Memory::from_shared(&mut store, &memory));
+///             let instance = linker.instantiate(&mut store, &module).unwrap();
+///             let add = instance.func(&store, "add").unwrap();
+///             add.call(&mut store, &[], &mut Vec::new()).unwrap();
+///         });
+///     }
+/// });
+/// let mut sum = [0];
+/// memory.read(0, &mut sum)?;
+/// assert_eq!(sum, [42]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SharedMemory {
     inner: Arc<Inner>,
