@@ -2,7 +2,7 @@
 //!
 //! Every thread has a store of its own; what they share is this. It never moves, so that all of them
 //! may keep its base, and its length only grows. Other threads may write to its bytes at any moment:
-//! no Rust reference to them ever exists, and the host's copies go through [`sys::racing`].
+//! no Rust reference to them ever exists, and the host's copies go through [`racing`].
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
