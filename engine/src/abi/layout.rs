@@ -14,6 +14,9 @@ pub const CTX_STORE: u32 = 16;
 pub const CTX_BUILTINS: u32 = 24;
 /// `*mut` the runtime's instance; opaque to compiled code.
 pub const CTX_INSTANCE: u32 = 32;
+/// `*mut u8`: offset 0 of the heap of objects ([`gc`](super::gc)); null if the module has no use for
+/// one.
+pub const CTX_GC_HEAP: u32 = 40;
 /// First byte after the header.
 pub const CTX_HEADER_SIZE: u32 = 48;
 /// Value of the field at [`CTX_MAGIC`]: "cctx".

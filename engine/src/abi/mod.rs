@@ -31,5 +31,6 @@
 //! 0, and the code after them traps with `Host`. No Rust frame is ever skipped.
 
 pub mod builtins;
+pub mod gc;
 pub mod layout;
 pub mod trap;

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use super::builtins::usize_range;
 use super::code::Module;
 use super::func::Func;
+use super::gc::Marker;
 use super::global::Global;
 use super::host::HostFunc;
 use super::memory::Memory;
@@ -15,6 +16,7 @@ use super::store::{AsStore, StoreId, StoreInner, get};
 use super::table::Table;
 use super::vmcontext::{Context, FuncRef, GlobalCell, HostRecord, Stable};
 use crate::module::index::{DataIndex, ElemIndex, FuncIndex, GlobalIndex, MemoryIndex, TableIndex};
+use crate::module::types::ValType;
 use crate::module::{ConstExpr, ConstOp, DataMode, ElementItems, ElementMode, ExportIndex};
 
 /// Something that can be imported or exported.
@@ -179,6 +181,22 @@ impl InstanceInner {
             ExportIndex::Global(global) => {
                 let ty = self.module.info().globals[global];
                 Extern::Global(Global { store, cell: self.global(global), ty })
+            }
+        }
+    }
+
+    /// Marks the objects that the globals defined here refer to.
+    pub(super) fn mark_globals(&self, marker: &mut Marker<'_>) {
+        let info = self.module.info();
+        let defined = info.globals.values().skip(info.imported.globals as usize);
+        for (n, ty) in defined.enumerate() {
+            if let ValType::Ref(ty) = ty.content
+                && !ty.heap.is_func()
+            {
+                // SAFETY: the cell is the context's own; compiled code waits meanwhile.
+                let GlobalCell([a, b, c, d, ..]) =
+                    unsafe { self.ctx.defined_global(n as u32).read() };
+                marker.reference(u32::from_le_bytes([a, b, c, d]));
             }
         }
     }

@@ -113,6 +113,7 @@ fn allocate(
             store: store.record_pointer(),
             builtins: TABLE.as_ptr(),
             instance: std::ptr::null_mut(),
+            gc_heap: std::ptr::null_mut(),
         },
     );
     let mut instance = InstanceInner::new(ctx, module);

@@ -4,6 +4,7 @@
 //! * `code` maps an image and answers questions about its tables; `check` refuses damaged ones.
 //! * `store` holds what lives together; `vmcontext` is the memory that compiled code knows.
 //! * `linker` matches names, `instantiate` builds an `instance`.
+//! * `gc` is the heap of structures, arrays and exceptions.
 //! * `call` is the one door in, `host` the one door out, `builtins` the runtime calls.
 //! * `trap` turns a fault into an error with a backtrace; `sys` is all that is Linux.
 //!
@@ -16,6 +17,7 @@ mod check;
 mod code;
 mod engine;
 mod func;
+mod gc;
 mod global;
 mod host;
 mod instance;

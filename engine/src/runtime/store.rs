@@ -18,6 +18,7 @@ use cranelift_entity::EntityRef;
 
 use super::code::Module;
 use super::engine::Engine;
+use super::gc::{Gc, Marker};
 use super::host::HostFunc;
 use super::instance::InstanceInner;
 use super::memory::{LinearMemory, Memory};
@@ -25,6 +26,7 @@ use super::sys;
 use super::table::{Table, TableInner};
 use super::trap::{self, Pending, RawTrap};
 use super::vmcontext::{FuncRef, GlobalCell, HostRecord, Stable, StoreRecord};
+use crate::abi::gc;
 use crate::module::index::SigIndex;
 use crate::module::types::FuncType;
 
@@ -38,6 +40,12 @@ pub struct StoreConfig {
     pub max_memory_bytes: u64,
     /// Most elements of each table. Default ten million.
     pub max_table_elements: u64,
+    /// Most bytes of memory for structures, arrays and exceptions. Default 3840 MiB, which is also
+    /// the most there can be.
+    pub max_gc_heap_bytes: u64,
+    /// Collect garbage before every allocation of an object: finds references that the collector
+    /// does not see. Very slow; for tests. Default off.
+    pub gc_stress: bool,
 }
 
 impl Default for StoreConfig {
@@ -46,6 +54,8 @@ impl Default for StoreConfig {
             max_wasm_stack: 1 << 20,
             max_memory_bytes: 4 << 30,
             max_table_elements: 10_000_000,
+            max_gc_heap_bytes: gc::RESERVATION - gc::FIRST_OBJECT as u64,
+            gc_stress: false,
         }
     }
 }
@@ -102,6 +112,7 @@ pub(super) struct StoreInner {
     tables: Vec<TableInner>,
     globals: Vec<Stable<GlobalCell>>,
     host_funcs: Vec<Stable<HostEntry>>,
+    pub(super) gc: Gc,
     /// By the engine's type number.
     signatures: Vec<Option<Signature>>,
     /// Why the last runtime call or host function failed.
@@ -161,6 +172,7 @@ impl Store {
             tables: Vec::new(),
             globals: Vec::new(),
             host_funcs: Vec::new(),
+            gc: Gc::default(),
             signatures: Vec::new(),
             pending: None,
             trap: RawTrap::default(),
@@ -314,6 +326,22 @@ impl StoreInner {
         let pointer = cell.pointer();
         self.globals.push(cell);
         pointer
+    }
+
+    /// Marks the objects that globals and tables refer to.
+    pub(super) fn mark_roots(&self, marker: &mut Marker<'_>) {
+        for instance in &self.instances {
+            instance.get().mark_globals(marker);
+        }
+        for global in &self.globals {
+            // Globals of the host do not know their type here; a number that looks like a
+            // reference only keeps an object alive.
+            let [a, b, c, d, ..] = global.get().0;
+            marker.reference(u32::from_le_bytes([a, b, c, d]));
+        }
+        for table in &self.tables {
+            table.handles().iter().for_each(|&handle| marker.reference(handle));
+        }
     }
 
     /// How to get in and out of functions of a type, if a module of this store has such.

@@ -181,6 +181,7 @@ const NULL_PAGE: std::ops::Range<usize> = 0..4096;
 fn is_trapping_access(store: &StoreInner, kind: TrapKind, address: usize) -> bool {
     match kind {
         TrapKind::MemoryOutOfBounds => store.guards(address),
+        TrapKind::NullStruct | TrapKind::NullArray => store.gc.null_zone().contains(&address),
         TrapKind::NullReference
         | TrapKind::UninitializedElement
         | TrapKind::IndirectCallTypeMismatch => NULL_PAGE.contains(&address),

@@ -58,6 +58,7 @@ pub(super) struct Header {
     pub(super) store: *mut StoreRecord,
     pub(super) builtins: *const *const u8,
     pub(super) instance: *mut u8,
+    pub(super) gc_heap: *mut u8,
 }
 
 /// Where the innermost entry into compiled code came from.
@@ -241,9 +242,9 @@ const _: () = assert!(layout::VALUE_SIZE as usize == size_of::<Slot>());
 mod tests {
     use super::*;
     use crate::abi::layout::{
-        CTX_BUILTINS, CTX_HEADER_SIZE, CTX_INSTANCE, CTX_MAGIC, CTX_STACK_LIMIT, CTX_STORE,
-        GLOBAL_SIZE, Shape, func_import, func_ref, host_record, memory_def, store_record,
-        table_def,
+        CTX_BUILTINS, CTX_GC_HEAP, CTX_HEADER_SIZE, CTX_INSTANCE, CTX_MAGIC, CTX_STACK_LIMIT,
+        CTX_STORE, GLOBAL_SIZE, Shape, func_import, func_ref, host_record, memory_def,
+        store_record, table_def,
     };
     use std::mem::offset_of;
 
@@ -258,6 +259,7 @@ mod tests {
         same(offset_of!(Header, store), CTX_STORE);
         same(offset_of!(Header, builtins), CTX_BUILTINS);
         same(offset_of!(Header, instance), CTX_INSTANCE);
+        same(offset_of!(Header, gc_heap), CTX_GC_HEAP);
         assert!(size_of::<Header>() <= CTX_HEADER_SIZE as usize);
 
         same(offset_of!(StoreRecord, entry_sp), store_record::ENTRY_SP);
@@ -307,6 +309,7 @@ mod tests {
             store: std::ptr::null_mut(),
             builtins: std::ptr::null(),
             instance: std::ptr::null_mut(),
+            gc_heap: std::ptr::null_mut(),
         };
         let context = Context::new(Layout::new(shape), header);
         // `field` asserts the bounds and the alignment.
@@ -334,6 +337,7 @@ mod tests {
             store: std::ptr::null_mut(),
             builtins: std::ptr::null(),
             instance: std::ptr::null_mut(),
+            gc_heap: std::ptr::null_mut(),
         };
         Context::new(Layout::new(Shape::default()), header).func_ref(0);
     }

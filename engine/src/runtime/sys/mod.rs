@@ -1,5 +1,7 @@
 //! Everything that depends on the operating system or the processor's registers.
 
 mod linux;
+mod registers;
 
 pub(super) use linux::*;
+pub(super) use registers::*;
