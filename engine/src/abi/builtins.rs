@@ -38,6 +38,12 @@ macro_rules! for_each_builtin {
             /// Whether the type with the first canonical number is the second or declares itself,
             /// directly or not, a subtype of it: 1 or 0.
             is_subtype(ty: i32, of: i32) -> i32;
+
+            /// Makes an exception with a tag of the instance; its values are not written yet: the
+            /// reference, or 0 with a pending error.
+            exception_new(tag: i32) -> i32;
+            /// Throws an exception, which must not be null. Does not return.
+            throw(exception: i32) -> i32;
         }
     };
 }

@@ -3,14 +3,16 @@
 //! Each bounds check comes before any write. None panics on what a guest passes; a panic for any
 //! other reason aborts the process at the `extern "C"` boundary.
 
+use super::exception::RawException;
 use super::instance::InstanceInner;
 use super::registry::TypeId;
 use super::store::StoreInner;
+use super::sys::throw;
 use super::trap::Pending;
 use super::vmcontext::Header;
 use crate::abi::builtins::Builtin;
 use crate::abi::trap::TrapKind;
-use crate::module::index::{DataIndex, ElemIndex, MemoryIndex, TableIndex};
+use crate::module::index::{DataIndex, ElemIndex, MemoryIndex, TableIndex, TagIndex};
 
 /// The first parameter of every runtime call.
 type Ctx = *mut Header;
@@ -198,6 +200,20 @@ unsafe extern "C" fn is_subtype(ctx: Ctx, ty: u32, of: u32) -> u32 {
     let (_, store) = unsafe { parts(ctx) };
     let (ty, of) = (TypeId::from_number(ty), TypeId::from_number(of));
     u32::from(store.engine.types().is_subtype(ty, of))
+}
+
+unsafe extern "C" fn exception_new(ctx: Ctx, tag: u32) -> u32 {
+    // SAFETY: see above.
+    let (instance, store) = unsafe { parts(ctx) };
+    let tag = instance.tag(TagIndex::from_u32(tag));
+    // SAFETY: the tag is one of this store's.
+    match unsafe { RawException::allocate(store, tag) } {
+        Some(exception) => exception.bits(),
+        None => {
+            store.pending = Some(Pending::Trap(TrapKind::OutOfMemory));
+            0
+        }
+    }
 }
 
 /// The range of `len` from `start`; one that no slice has when its end overflows.

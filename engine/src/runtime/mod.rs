@@ -6,6 +6,7 @@
 //! * `linker` matches names, `instantiate` builds an `instance`.
 //! * `gc` is the heap of structures, arrays and exceptions.
 //! * `call` is the one door in, `host` the one door out, `builtins` the runtime calls.
+//! * `throw` finds who catches an `exception`.
 //! * `trap` turns a fault into an error with a backtrace; `sys` is all that is Linux.
 //!
 //! A thread uses a store; a process may have many. An image compiled for dedicated addressing is for
@@ -16,6 +17,7 @@ mod call;
 mod check;
 mod code;
 mod engine;
+mod exception;
 mod func;
 mod gc;
 mod global;
@@ -28,6 +30,7 @@ mod registry;
 mod store;
 mod sys;
 mod table;
+mod throw;
 mod trap;
 mod types;
 mod val;
@@ -35,6 +38,7 @@ mod vmcontext;
 
 pub use code::{LoadError, Module};
 pub use engine::Engine;
+pub use exception::{Exception, ExceptionError, Tag};
 pub use func::{CallError, Func};
 pub use global::{Global, GlobalError};
 pub use host::{Caller, HostError, HostPanic, HostResult, IntoHostFunc, WasmValue};

@@ -9,6 +9,7 @@ mod call;
 mod control;
 mod emit_call;
 mod entities;
+mod exception;
 mod memory;
 mod numeric;
 mod reference;
@@ -147,7 +148,9 @@ struct Translator<'a, 'f> {
     reachable: bool,
     /// The function's context.
     ctx: Value,
-    /// Values that branches and calls have passed so far.
+    /// The places of the `try_table`s on the control stack.
+    try_tables: Vec<usize>,
+    /// Values that branches and calls have passed so far, and handlers that calls have.
     passed: usize,
 }
 
@@ -169,6 +172,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             control: &mut buffers.control,
             reachable: true,
             ctx,
+            try_tables: Vec::new(),
             passed: 0,
         }
     }
@@ -231,6 +235,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             || self.local(op)
             || self.memory_access(op)
             || self.control(op)?
+            || self.exception(op)?
             || self.call(op)
             || self.memory(op)
             || self.reference(op)?
@@ -247,7 +252,10 @@ impl<'a, 'f> Translator<'a, 'f> {
     /// Refuses what is valid but only made to be expensive.
     fn check_complexity(&self, index: FuncIndex) -> Result<(), CompileError> {
         let (what, limit) = if self.passed > limits::PASSED_VALUES {
-            ("values that its branches and calls pass", limits::PASSED_VALUES)
+            (
+                "values that its branches and calls pass, and handlers of its calls",
+                limits::PASSED_VALUES,
+            )
         } else if self.control.len() > limits::NESTING {
             ("blocks inside each other", limits::NESTING)
         } else {

@@ -2,6 +2,8 @@
 
 mod linux;
 mod registers;
+mod x86_64;
 
 pub(super) use linux::*;
 pub(super) use registers::*;
+pub(super) use x86_64::*;
