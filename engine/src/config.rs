@@ -58,7 +58,7 @@ features! {
     /// Structures, arrays, `i31`, casts; recursion groups and declared subtypes.
     gc = false, GC, "gc";
 
-    /// `return_call` and `return_call_indirect`.
+    /// `return_call` and its kin.
     tail_call = true, TAIL_CALL, "tail-call";
     /// Tags, `throw`, `try_table`, `exnref`.
     exceptions = true, EXCEPTIONS, "exceptions";

@@ -129,6 +129,7 @@ fn allocate(
     fill_types_and_func_refs(&instance, &types);
     initialise_globals(&instance);
     initialise_tables(store, &instance);
+    instance.evaluate_elements();
     let index = store.instances.len() as u32;
     let instance = Stable::new(Box::new(instance));
     let address = instance.pointer().as_ptr().cast();

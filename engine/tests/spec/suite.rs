@@ -122,6 +122,11 @@ pub(crate) fn files() -> Vec<TestFile> {
 
 fn from_folder(folder: &std::path::Path) -> Vec<TestFile> {
     let mut files = scripts(folder, "", |_| {});
+    for file in &mut files {
+        if WITH_GC.contains(&file.name.trim_end_matches(".wast")) {
+            file.enable = |features| features.gc = true;
+        }
+    }
     for proposal in PROPOSALS {
         let folder = folder.join("proposals").join(proposal.folder);
         // What became part of the specification has no folder of its own any more.
@@ -231,19 +236,6 @@ const LATER: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "typed function references",
-        &[
-            "br_on_non_null",
-            "br_on_null",
-            "call_ref",
-            "local_init",
-            "return_call_ref",
-            "ref",
-            "ref_as_non_null",
-            "type-equivalence",
-        ],
-    ),
-    (
         "garbage collection",
         &[
             "array",
@@ -262,8 +254,6 @@ const LATER: &[(&str, &[&str])] = &[
             "ref_eq",
             "ref_test",
             "struct",
-            "type-canon",
-            "type-rec",
             "type-subtyping",
         ],
     ),
@@ -290,6 +280,23 @@ const BULK_AND_REFERENCES: &[&str] = &[
     "table_size",
 ];
 
+/// Files of typed function references.
+const FUNCTION_REFERENCES: &[&str] = &[
+    "br_on_non_null",
+    "br_on_null",
+    "call_ref",
+    "local_init",
+    "ref",
+    "ref_as_non_null",
+    "return_call_ref",
+];
+
+/// Files of garbage collection that need its types only.
+const TYPES: &[&str] = &["type-canon", "type-equivalence", "type-rec"];
+
+/// Files that need what garbage collection allows in types and constant expressions.
+const WITH_GC: &[&str] = &["data", "elem", "global", "type-canon", "type-equivalence", "type-rec"];
+
 /// Where a file belongs.
 pub(crate) fn scope(name: &str) -> Scope {
     let stem = name.strip_suffix(".wast").unwrap_or(name);
@@ -310,6 +317,8 @@ pub(crate) fn scope(name: &str) -> Scope {
     match stem {
         "return_call" | "return_call_indirect" => Scope::In("tail calls"),
         "tag" | "throw" | "throw_ref" | "try_table" => Scope::In("exceptions"),
+        _ if FUNCTION_REFERENCES.contains(&stem) => Scope::In("typed function references"),
+        _ if TYPES.contains(&stem) => Scope::In("garbage collection: types"),
         _ if BULK_AND_REFERENCES.contains(&stem) => Scope::In("bulk memory and references"),
         _ => Scope::In("core"),
     }
@@ -321,37 +330,15 @@ pub(crate) fn scope(name: &str) -> Scope {
 /// modules. Any other module that the engine refuses fails the test, and so does a number that is
 /// not met: when a proposal is switched on, its lines must go.
 const MIXED: &[(&str, &str, usize, &str)] = &[
-    (
-        "br_table.wast",
-        FUNCTION_REFERENCES,
-        162,
-        "the one module also branches with (ref $t) values",
-    ),
-    ("data.wast", GARBAGE_COLLECTION, 2, "offsets read globals that the module defines"),
-    ("elem.wast", FUNCTION_REFERENCES, 16, "segments and tables of non-null references"),
-    ("elem.wast", GARBAGE_COLLECTION, 2, "offsets read globals that the module defines"),
-    ("global.wast", GARBAGE_COLLECTION, 8, "initial values read globals that the module defines"),
     ("exceptions/tag.wast", GARBAGE_COLLECTION, 5, "tags whose types are members of groups"),
     ("instance.wast", "multiple memories", 15, "the instances share two memories"),
     ("tag.wast", GARBAGE_COLLECTION, 5, "tags whose types are members of groups"),
-    (
-        "linking.wast",
-        FUNCTION_REFERENCES,
-        43,
-        "globals and tables of non-null and typed references",
-    ),
     ("memory_grow.wast", "multiple memories", 51, "the growing modules have several memories"),
-    ("ref_is_null.wast", FUNCTION_REFERENCES, 20, "the one module also tests (ref null $t)"),
-    ("ref_null.wast", WASM_3, 34, "null of every heap type of WebAssembly 3.0"),
-    ("table-sub.wast", FUNCTION_REFERENCES, 1, "copies between tables of typed references"),
-    ("table.wast", FUNCTION_REFERENCES, 12, "tables with initial values and non-null elements"),
+    ("ref_null.wast", GARBAGE_COLLECTION, 34, "null of every heap type of WebAssembly 3.0"),
     ("table_init.wast", GARBAGE_COLLECTION, 2, "a segment whose elements are arrays"),
-    ("unreached-valid.wast", FUNCTION_REFERENCES, 11, "typed references in dead code"),
 ];
 
-const FUNCTION_REFERENCES: &str = "typed function references";
 const GARBAGE_COLLECTION: &str = "garbage collection";
-const WASM_3: &str = "all of WebAssembly 3.0";
 
 /// What is wrong with the directives of later proposals (with how many of each) that a file had.
 pub(crate) fn check_mixed(file: &TestFile, found: &BTreeMap<&str, usize>) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! Calls: direct, of imports, through tables, and of the runtime.
+//! Calls: direct, of imports, through tables and references, and of the runtime.
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{InstBuilder, Value, types};
@@ -12,7 +12,7 @@ use crate::abi::trap::TrapKind;
 use crate::compile::signature::POINTER;
 use crate::compile::trap::trap_code;
 use crate::module::index::{FuncIndex, SigIndex, TableIndex, TypeIndex};
-use crate::module::types::FuncType;
+use crate::module::types::{FuncType, HeapType};
 
 impl<'a> Translator<'a, '_> {
     /// Translates an operator of this family; `false` if it is of another.
@@ -25,12 +25,20 @@ impl<'a> Translator<'a, '_> {
                 self.call_function(FuncIndex::from_u32(function_index), CallKind::Tail);
             }
             Operator::CallIndirect { type_index, table_index } => {
-                let ty = TypeIndex::from_u32(type_index);
-                self.call_through_table(ty, TableIndex::from_u32(table_index), CallKind::Normal);
+                let (ty, table) =
+                    (TypeIndex::from_u32(type_index), TableIndex::from_u32(table_index));
+                self.call_through_table(ty, table, CallKind::Normal);
             }
             Operator::ReturnCallIndirect { type_index, table_index } => {
-                let ty = TypeIndex::from_u32(type_index);
-                self.call_through_table(ty, TableIndex::from_u32(table_index), CallKind::Tail);
+                let (ty, table) =
+                    (TypeIndex::from_u32(type_index), TableIndex::from_u32(table_index));
+                self.call_through_table(ty, table, CallKind::Tail);
+            }
+            Operator::CallRef { type_index } => {
+                self.call_reference(TypeIndex::from_u32(type_index), CallKind::Normal);
+            }
+            Operator::ReturnCallRef { type_index } => {
+                self.call_reference(TypeIndex::from_u32(type_index), CallKind::Tail);
             }
             _ => return false,
         }
@@ -59,8 +67,24 @@ impl<'a> Translator<'a, '_> {
     fn call_through_table(&mut self, ty: TypeIndex, table: TableIndex, kind: CallKind) {
         let index = self.pop();
         let callee = self.table_element(table, index);
-        self.builder.ins().trapz(callee, trap_code(TrapKind::UninitializedElement));
-        self.check_type(callee, ty);
+        let element = self.env.module.tables[table].element;
+        if element.nullable {
+            self.builder.ins().trapz(callee, trap_code(TrapKind::UninitializedElement));
+        }
+        if !self.is_known_as(element.heap, ty) {
+            self.check_type(callee, ty);
+        }
+        self.call_record(callee, ty, kind);
+    }
+
+    fn call_reference(&mut self, ty: TypeIndex, kind: CallKind) {
+        let callee = self.pop();
+        self.builder.ins().trapz(callee, trap_code(TrapKind::NullReference));
+        self.call_record(callee, ty, kind);
+    }
+
+    /// Calls what a function reference record refers to, which is of the type and not null.
+    fn call_record(&mut self, callee: Value, ty: TypeIndex, kind: CallKind) {
         // Not movable: they must stay behind the check for null.
         let flags = self.ctx_flags().with_readonly();
         let code = self.builder.ins().load(POINTER, flags, callee, func_ref::CODE as i32);
@@ -68,14 +92,36 @@ impl<'a> Translator<'a, '_> {
         self.call_code(self.env.module.signature_at(ty), code, ctx, kind);
     }
 
-    /// Traps unless a function reference record is of a type.
+    /// Whether validation has proved that functions of a heap type are of a type.
+    fn is_known_as(&self, heap: HeapType, ty: TypeIndex) -> bool {
+        match heap {
+            HeapType::ConcreteFunc(found) => self.env.module.declares_subtype(found, ty),
+            _ => false,
+        }
+    }
+
+    /// Traps unless a function reference record is of a type or one below it.
     fn check_type(&mut self, callee: Value, ty: TypeIndex) {
         let flags = self.ctx_flags().with_readonly();
         let found = self.builder.ins().load(types::I32, flags, callee, func_ref::TYPE_ID as i32);
         let type_id = self.env.layout.type_id(ty.as_u32());
         let expected = self.load_constant(types::I32, self.ctx, type_id);
         let same = self.builder.ins().icmp(IntCC::Equal, found, expected);
-        self.builder.ins().trapz(same, trap_code(TrapKind::IndirectCallTypeMismatch));
+        if self.env.module.types[ty].is_final {
+            self.builder.ins().trapz(same, trap_code(TrapKind::IndirectCallTypeMismatch));
+            return;
+        }
+        let other = self.builder.create_block();
+        let right = self.builder.create_block();
+        self.builder.ins().brif(same, right, &[], other, &[]);
+        self.builder.seal_block(other);
+        self.builder.set_cold_block(other);
+        self.builder.switch_to_block(other);
+        let below = self.builtin(Builtin::is_subtype, &[found, expected]);
+        self.builder.ins().trapz(below, trap_code(TrapKind::IndirectCallTypeMismatch));
+        self.builder.ins().jump(right, &[]);
+        self.builder.seal_block(right);
+        self.builder.switch_to_block(right);
     }
 
     fn call_code(&mut self, signature: SigIndex, code: Value, ctx: Value, kind: CallKind) {
