@@ -60,6 +60,8 @@ features! {
 
     /// `return_call` and its kin.
     tail_call = true, TAIL_CALL, "tail-call";
+    /// Tags, `throw`, `try_table`, `exnref`.
+    exceptions = true, EXCEPTIONS, "exceptions";
     /// 128-bit sums, differences and products as pairs of i64. Off unless asked for: the proposal
     /// is not finished, and may still change what its instructions are.
     wide_arithmetic = false, WIDE_ARITHMETIC, "wide-arithmetic";

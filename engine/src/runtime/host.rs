@@ -18,12 +18,18 @@ use std::rc::Rc;
 use super::shared::SharedMemory;
 use super::store::sealed::{Sealed, StorePointer};
 use super::store::{AsStore, StoreInner, get_mut};
+use super::throw;
 use super::trap::Pending;
 use super::types::ValType;
 use super::vmcontext::{CallersMemory, HostCall, HostRecord, Slot, StoreRecord};
+use crate::abi::layout::host_status;
 
 /// What a host function fails with; it ends the guest's call as
 /// [`CallError::Host`](super::CallError::Host) and can be downcast there.
+///
+/// Two kinds of errors are more: a [`CallError`](super::CallError), from a nested call, ends the
+/// outer one as itself, and an [`Exception`](super::Exception), alone or inside of a `CallError`,
+/// is raised in the guest, which may catch it.
 pub type HostError = Box<dyn Error + Send + Sync>;
 
 /// A host function panicked. The panic ends the guest's call like any other error.
@@ -290,11 +296,11 @@ closures! {
     (A 0 B 1 C 2 D 3 E 4 G 5 H 6 I 7 J 8 K 9 L 10 M 11);
 }
 
-/// Runs a host function; leaves its error with the store and returns the status. No panic leaves
-/// it: frames of compiled code cannot be unwound.
+/// Runs a host function; leaves its error with the store and returns the status, one of
+/// [`host_status`]. No panic leaves it: frames of compiled code cannot be unwound.
 fn finish(record: NonNull<HostRecord>, run: impl FnOnce() -> Result<(), HostError>) -> u32 {
     let error = match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Ok(())) => return 0,
+        Ok(Ok(())) => return host_status::RETURNED,
         Ok(Err(error)) => error,
         Err(payload) => {
             let text = payload.downcast_ref::<&str>().copied();
@@ -306,8 +312,13 @@ fn finish(record: NonNull<HostRecord>, run: impl FnOnce() -> Result<(), HostErro
         }
     };
     let mut caller = Caller { record, store: PhantomData };
-    get_mut(&mut caller).pending = Some(Pending::Host(error));
-    1
+    let store = get_mut(&mut caller);
+    let (pending, status) = match throw::raised(store, error) {
+        Ok(exception) => (Pending::Raised(exception), host_status::RAISED),
+        Err(error) => (Pending::Host(error), host_status::FAILED),
+    };
+    store.pending = Some(pending);
+    status
 }
 
 /// Calls a host function from the host, without a trampoline.

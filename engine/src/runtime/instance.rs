@@ -7,14 +7,19 @@ use smallvec::SmallVec;
 
 use super::builtins::usize_range;
 use super::code::Module;
+use super::exception::Tag;
 use super::func::Func;
+use super::gc::Marker;
 use super::global::Global;
 use super::host::HostFunc;
 use super::memory::Memory;
 use super::store::{AsStore, StoreId, StoreInner, get};
 use super::table::Table;
-use super::vmcontext::{Context, FuncRef, GlobalCell, HostRecord, Stable};
-use crate::module::index::{DataIndex, ElemIndex, FuncIndex, GlobalIndex, MemoryIndex, TableIndex};
+use super::vmcontext::{Context, FuncRef, GlobalCell, HostRecord, Stable, TagRecord};
+use crate::module::index::{
+    DataIndex, ElemIndex, FuncIndex, GlobalIndex, MemoryIndex, TableIndex, TagIndex,
+};
+use crate::module::types::ValType;
 use crate::module::{ConstExpr, ConstOp, DataMode, ElementItems, ElementMode, ExportIndex};
 
 /// Something that can be imported or exported.
@@ -25,6 +30,7 @@ pub enum Extern {
     Table(Table),
     Memory(Memory),
     Global(Global),
+    Tag(Tag),
 }
 
 macro_rules! extern_from {
@@ -35,7 +41,7 @@ macro_rules! extern_from {
     )*};
 }
 
-extern_from!(Func Table Memory Global);
+extern_from!(Func Table Memory Global Tag);
 
 /// An instance of a module in a store. A copyable handle; using it with another store panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +99,15 @@ impl Instance {
     pub fn global(self, store: &impl AsStore, name: &str) -> Option<Global> {
         match self.export(store, name)? {
             Extern::Global(global) => Some(global),
+            _ => None,
+        }
+    }
+
+    /// The tag exported under a name.
+    #[must_use]
+    pub fn tag(self, store: &impl AsStore, name: &str) -> Option<Tag> {
+        match self.export(store, name)? {
+            Extern::Tag(tag) => Some(tag),
             _ => None,
         }
     }
@@ -178,6 +193,12 @@ impl InstanceInner {
         }
     }
 
+    /// The record of a tag.
+    pub(super) fn tag(&self, index: TagIndex) -> *const TagRecord {
+        // SAFETY: instantiation wrote the pointers of all tags.
+        unsafe { self.ctx.tag(index.as_u32()).read() }
+    }
+
     /// The function reference record of a function that has one.
     fn func_ref(&self, func: FuncIndex) -> NonNull<FuncRef> {
         match self.module.info().functions[func].func_ref {
@@ -196,6 +217,27 @@ impl InstanceInner {
             ExportIndex::Global(global) => {
                 let ty = self.module.info().globals[global].map(|ty| self.module.type_id(ty));
                 Extern::Global(Global { store, cell: self.global(global), ty })
+            }
+            ExportIndex::Tag(tag) => {
+                // SAFETY: tag records live as long as the store, hence as long as the instance.
+                let record = unsafe { &*self.tag(tag) };
+                Extern::Tag(Tag { store, index: record.index })
+            }
+        }
+    }
+
+    /// Marks the objects that the globals defined here refer to.
+    pub(super) fn mark_globals(&self, marker: &mut Marker<'_>) {
+        let info = self.module.info();
+        let defined = info.globals.values().skip(info.imported.globals as usize);
+        for (n, ty) in defined.enumerate() {
+            if let ValType::Ref(ty) = ty.content
+                && !ty.heap.is_func()
+            {
+                // SAFETY: the cell is the context's own; compiled code waits meanwhile.
+                let GlobalCell([a, b, c, d, ..]) =
+                    unsafe { self.ctx.defined_global(n as u32).read() };
+                marker.reference(u32::from_le_bytes([a, b, c, d]));
             }
         }
     }

@@ -47,6 +47,8 @@ pub enum InstantiateError {
         "module was compiled for dedicated addressing, but imports a memory that lies elsewhere"
     )]
     NotDedicated,
+    #[error("cannot reserve address space for objects and exceptions: {0}")]
+    Heap(#[source] std::io::Error),
     #[error(transparent)]
     Memory(#[from] MemoryError),
     #[error(transparent)]
@@ -104,6 +106,10 @@ fn allocate(
 ) -> Result<Instance, InstantiateError> {
     let memories = new_memories(store, module)?;
     let tables = new_tables(store, module)?;
+    let gc_heap = match module.info().tags.is_empty() {
+        true => std::ptr::null_mut(),
+        false => store.gc_base().map_err(InstantiateError::Heap)?,
+    };
     // Nothing below fails: what was made so far is not left behind in the store.
     store.add_code(module);
     let ctx = Context::new(
@@ -114,11 +120,13 @@ fn allocate(
             store: store.record_pointer(),
             builtins: TABLE.as_ptr(),
             instance: std::ptr::null_mut(),
+            gc_heap,
         },
     );
     let mut instance = InstanceInner::new(ctx, module);
     let ImportedFuncs { types, hosts } = link(store, &mut instance, imports, memories, tables);
     link_hosts(store, &mut instance, hosts);
+    make_tags(store, &instance);
     fill_types_and_func_refs(&instance, &types);
     initialise_globals(&instance);
     initialise_tables(store, &instance);
@@ -187,7 +195,7 @@ fn link(
     let mut tables = Vec::with_capacity(info.tables.len());
     let mut types = Vec::with_capacity(info.imported.functions as usize);
     let mut hosts = Vec::new();
-    let mut globals = 0;
+    let (mut globals, mut tags) = (0, 0);
     for import in imports {
         // SAFETY: the fields belong to a context that no code uses yet; definitions, cells and
         // records of the store live as long as it does, hence as long as the instance.
@@ -218,6 +226,10 @@ fn link(
                     ctx.imported_global(globals).write(global.cell.as_ptr());
                     globals += 1;
                 }
+                Resolved::Extern(Extern::Tag(tag)) => {
+                    ctx.tag(tags).write(tag.record(store));
+                    tags += 1;
+                }
             }
         }
     }
@@ -234,6 +246,19 @@ fn link(
     instance.memories = memories.into();
     instance.tables = tables.into();
     ImportedFuncs { types, hosts }
+}
+
+/// Makes the tags that the module defines.
+fn make_tags(store: &mut StoreInner, instance: &InstanceInner) {
+    let info = instance.module.info();
+    for (index, &ty) in info.tags.iter().skip(info.imported.tags as usize) {
+        let export = info.exports.iter().find(|export| export.index == ExportIndex::Tag(index));
+        let name = export.map(|export| export.name.as_str().into());
+        let tag = store.add_tag(instance.module.type_id(ty), name);
+        // SAFETY: the field belongs to a context that no code uses yet; tags live as long as the
+        // store.
+        unsafe { instance.ctx.tag(index.as_u32()).write(store.tag(tag)) };
+    }
 }
 
 /// Makes the records of imported host functions and writes their imports.

@@ -4,7 +4,9 @@
 //! * `code` maps an image and answers questions about its tables; `check` refuses damaged ones.
 //! * `store` holds what lives together; `vmcontext` is the memory that compiled code knows.
 //! * `linker` matches names, `instantiate` builds an `instance`.
+//! * `gc` is the heap of structures, arrays and exceptions.
 //! * `call` is the one door in, `host` the one door out, `builtins` the runtime calls.
+//! * `throw` finds who catches an `exception`.
 //! * `trap` turns a fault into an error with a backtrace; `sys` is all that is Linux.
 //!
 //! A thread uses a store; a process may have many. An image compiled for dedicated addressing is for
@@ -15,7 +17,9 @@ mod call;
 mod check;
 mod code;
 mod engine;
+mod exception;
 mod func;
+mod gc;
 mod global;
 mod host;
 mod instance;
@@ -29,6 +33,7 @@ mod store;
 mod sys;
 mod table;
 mod threads;
+mod throw;
 mod trap;
 mod types;
 mod val;
@@ -37,6 +42,7 @@ mod waiters;
 
 pub use code::{LoadError, Module};
 pub use engine::Engine;
+pub use exception::{Exception, ExceptionError, Tag};
 pub use func::{CallError, Func};
 pub use global::{Global, GlobalError};
 pub use host::{

@@ -12,10 +12,13 @@ use std::io;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::code::Module;
 use super::engine::Engine;
+use super::exception::{Held, RawException};
+use super::gc::{Gc, Marker};
 use super::host::HostFunc;
 use super::instance::InstanceInner;
 use super::memory::{LinearMemory, Memory};
@@ -23,9 +26,13 @@ use super::registry::TypeId;
 use super::shared::SharedMemory;
 use super::sys;
 use super::table::{Table, TableInner};
+use super::throw::Resume;
 use super::trap::{self, Pending, RawTrap};
 use super::types::FuncType;
-use super::vmcontext::{CallersMemory, FuncRef, GlobalCell, HostRecord, Stable, StoreRecord};
+use super::vmcontext::{
+    Activation, CallersMemory, FuncRef, GlobalCell, HostRecord, Stable, StoreRecord, TagRecord,
+};
+use crate::abi::gc;
 use crate::config::MEMORY64_RESERVATION;
 
 /// Limits of a store.
@@ -39,6 +46,12 @@ pub struct StoreConfig {
     pub max_memory_bytes: u64,
     /// Most elements of each table. Default ten million.
     pub max_table_elements: u64,
+    /// Most bytes of memory for structures, arrays and exceptions. Default 3840 MiB, which is also
+    /// the most there can be.
+    pub max_gc_heap_bytes: u64,
+    /// Collect garbage before every allocation of an object: finds references that the collector
+    /// does not see. Very slow; for tests. Default off.
+    pub gc_stress: bool,
 }
 
 impl Default for StoreConfig {
@@ -47,6 +60,8 @@ impl Default for StoreConfig {
             max_wasm_stack: 1 << 20,
             max_memory_bytes: MEMORY64_RESERVATION,
             max_table_elements: 10_000_000,
+            max_gc_heap_bytes: gc::RESERVATION - gc::FIRST_OBJECT as u64,
+            gc_stress: false,
         }
     }
 }
@@ -103,12 +118,18 @@ pub(super) struct StoreInner {
     tables: Vec<TableInner>,
     globals: Vec<Stable<GlobalCell>>,
     host_funcs: Vec<Stable<HostEntry>>,
+    tags: Vec<Stable<TagRecord>>,
+    /// Exceptions that the host holds.
+    held: Held,
+    pub(super) gc: Gc,
     /// By the engine's type number.
     signatures: Vec<Option<Signature>>,
     /// Why the last runtime call or host function failed.
     pub(super) pending: Option<Pending>,
     /// What the fault handler saw last.
     pub(super) trap: RawTrap,
+    /// Where a throw goes on.
+    pub(super) resume: Resume,
 }
 
 /// How to get in and out of functions of a type; addresses in the text of a module of this store.
@@ -149,7 +170,10 @@ impl Store {
         sys::ensure_signal_stack().map_err(StoreError::SignalStack)?;
         let stack = sys::stack_bounds().map_err(StoreError::Stack)?;
         let inner = StoreInner {
-            record: StoreRecord::NONE,
+            record: StoreRecord {
+                activation: Activation::NONE,
+                raise: sys::raise as *const () as *const u8,
+            },
             this: ptr::null_mut(),
             id: StoreId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             engine: engine.clone(),
@@ -162,9 +186,13 @@ impl Store {
             tables: Vec::new(),
             globals: Vec::new(),
             host_funcs: Vec::new(),
+            tags: Vec::new(),
+            held: Held::default(),
+            gc: Gc::default(),
             signatures: Vec::new(),
             pending: None,
             trap: RawTrap::default(),
+            resume: Resume::default(),
         };
         let inner = NonNull::from(Box::leak(Box::new(inner)));
         // SAFETY: just leaked; nothing else refers to it.
@@ -318,6 +346,41 @@ impl StoreInner {
         let pointer = cell.pointer();
         self.globals.push(cell);
         pointer
+    }
+
+    /// Adds a tag and gives its place.
+    pub(super) fn add_tag(&mut self, type_id: TypeId, name: Option<Arc<str>>) -> u32 {
+        let index = self.tags.len() as u32;
+        self.tags.push(Stable::new(Box::new(TagRecord { index, type_id, name })));
+        index
+    }
+
+    pub(super) fn tag(&self, index: u32) -> &TagRecord {
+        self.tags[index as usize].get()
+    }
+
+    /// Keeps an exception from being collected as long as the host has the result.
+    pub(super) fn hold(&mut self, exception: RawException) -> Arc<RawException> {
+        self.held.add(exception)
+    }
+
+    /// Marks the objects that globals and tables refer to, and what the host holds.
+    pub(super) fn mark_roots(&self, marker: &mut Marker<'_>) {
+        for instance in &self.instances {
+            instance.get().mark_globals(marker);
+        }
+        for global in &self.globals {
+            // Globals of the host do not know their type here; a number that looks like a
+            // reference only keeps an object alive.
+            let [a, b, c, d, ..] = global.get().0;
+            marker.reference(u32::from_le_bytes([a, b, c, d]));
+        }
+        for table in &self.tables {
+            table.handles().iter().for_each(|&handle| marker.reference(handle));
+        }
+        for exception in self.held.iter() {
+            marker.reference(exception.bits());
+        }
     }
 
     /// How to get in and out of functions of a type, if a module of this store has such.

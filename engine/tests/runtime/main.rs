@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail where it stands")]
 
 mod crash;
+mod exceptions;
 mod host;
 mod host_types;
 mod image;

@@ -26,6 +26,7 @@ pub(crate) enum Outcome {
     Return,
     Trap,
     Exhaustion,
+    Exception,
     Invalid,
     Malformed,
     Unlinkable,
@@ -33,13 +34,14 @@ pub(crate) enum Outcome {
     Later,
 }
 
-const OUTCOMES: [Outcome; 10] = [
+const OUTCOMES: [Outcome; 11] = [
     Outcome::Module,
     Outcome::Register,
     Outcome::Invoke,
     Outcome::Return,
     Outcome::Trap,
     Outcome::Exhaustion,
+    Outcome::Exception,
     Outcome::Invalid,
     Outcome::Malformed,
     Outcome::Unlinkable,
@@ -134,9 +136,9 @@ fn links_instances(directive: &WastDirective<'_>) -> bool {
     match directive {
         WastDirective::Register { .. } | WastDirective::ModuleInstance { .. } => true,
         WastDirective::Invoke(invoke) => invoke.module.is_some(),
-        WastDirective::AssertReturn { exec, .. } | WastDirective::AssertTrap { exec, .. } => {
-            by_name(exec)
-        }
+        WastDirective::AssertReturn { exec, .. }
+        | WastDirective::AssertTrap { exec, .. }
+        | WastDirective::AssertException { exec, .. } => by_name(exec),
         _ => false,
     }
 }
@@ -270,6 +272,7 @@ impl<'a> Runner<'a> {
                 self.assert_trap(WastExecute::Invoke(call), message)?;
                 Ok(Outcome::Exhaustion)
             }
+            WastDirective::AssertException { exec, .. } => self.assert_exception(exec),
             WastDirective::AssertInvalid { mut module, .. } => {
                 // A text that is refused already is refused.
                 if let Ok(wasm) = module.encode() {
@@ -402,6 +405,14 @@ impl<'a> Runner<'a> {
         }
     }
 
+    fn assert_exception(&mut self, exec: WastExecute<'_>) -> Step {
+        match self.execute(exec)? {
+            Err(CallError::Exception(_)) => Ok(Outcome::Exception),
+            Err(error) => Err(format!("failed with {error} instead of an exception").into()),
+            Ok(results) => Err(format!("returned {results:?} instead of an exception").into()),
+        }
+    }
+
     /// Neither the validator nor anything else lets the module through.
     fn assert_refused(&self, wasm: &[u8]) -> Step<()> {
         match compile(wasm, &self.settings) {
@@ -451,11 +462,8 @@ fn is_kind(kind: TrapKind, message: &str) -> bool {
 /// is must compile.
 fn later_proposal(wasm: &[u8], settings: &Settings) -> Option<&'static str> {
     let base = settings.features.to_wasmparser();
-    let steps = [
-        ("exceptions", WasmFeatures::EXCEPTIONS),
-        ("garbage collection", WasmFeatures::GC),
-        ("all of WebAssembly 3.0", WasmFeatures::WASM3),
-    ];
+    let steps =
+        [("garbage collection", WasmFeatures::GC), ("all of WebAssembly 3.0", WasmFeatures::WASM3)];
     let is_valid = |more| Validator::new_with_features(base | more).validate_all(wasm).is_ok();
     if is_valid(WasmFeatures::empty()) {
         return None;
