@@ -74,6 +74,11 @@ features! {
     /// Memories whose size is counted in single bytes. Off unless asked for: the proposal is not
     /// finished, and every access to such a memory is compared with its length.
     custom_page_sizes = false, CUSTOM_PAGE_SIZES, "custom-page-sizes";
+
+    /// Vectors of 128 bits.
+    simd = true, SIMD, "simd";
+    /// Vector operators whose results depend on the machine where it is faster.
+    relaxed_simd = true, RELAXED_SIMD, "relaxed-simd";
 }
 
 /// How hard the compiler tries.

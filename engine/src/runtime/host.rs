@@ -184,6 +184,7 @@ values! {
     u64: u64 => I64, |bits| bits, |value| value;
     f32: u32 => F32, f32::from_bits, f32::to_bits;
     f64: u64 => F64, f64::from_bits, f64::to_bits;
+    u128: u128 => V128, |bits| bits, |value| value;
 }
 
 impl<T: HostResult, E: Into<HostError>> HostResult for Result<T, E> {}

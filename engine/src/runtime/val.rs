@@ -98,6 +98,7 @@ pub enum Val {
     I64(i64),
     F32(f32),
     F64(f64),
+    /// Lane 0 in the lowest bits.
     V128(u128),
     /// A reference to a function, of type `funcref` or one below it.
     FuncRef(Option<Func>),
@@ -243,4 +244,5 @@ conversions! {
     i64 => I64;
     f32 => F32;
     f64 => F64;
+    u128 => V128;
 }

@@ -452,7 +452,6 @@ fn is_kind(kind: TrapKind, message: &str) -> bool {
 fn later_proposal(wasm: &[u8], settings: &Settings) -> Option<&'static str> {
     let base = settings.features.to_wasmparser();
     let steps = [
-        ("SIMD", WasmFeatures::SIMD),
         ("exceptions", WasmFeatures::EXCEPTIONS),
         ("garbage collection", WasmFeatures::GC),
         ("all of WebAssembly 3.0", WasmFeatures::WASM3),

@@ -195,6 +195,7 @@ fn version_2(features: &mut Features) {
     features.multi_memory = false;
     features.memory64 = false;
     features.threads = false;
+    features.relaxed_simd = false;
 }
 
 /// Whether a file is run.
@@ -205,21 +206,9 @@ pub(crate) enum Scope {
     Later(&'static str),
 }
 
-/// Files of proposals that come later, by exact name. Those of SIMD and of 64-bit memories and
-/// tables are told by their names' pattern.
+/// Files of proposals that come later, by exact name. Those of 64-bit memories and tables are
+/// told by their names' pattern.
 const LATER: &[(&str, &[&str])] = &[
-    (
-        "relaxed SIMD",
-        &[
-            "i16x8_relaxed_q15mulr_s",
-            "i32x4_relaxed_trunc",
-            "i8x16_relaxed_swizzle",
-            "relaxed_dot_product",
-            "relaxed_laneselect",
-            "relaxed_madd_nmadd",
-            "relaxed_min_max",
-        ],
-    ),
     ("exceptions", &["tag", "throw", "throw_ref", "try_table"]),
     (
         "garbage collection",
@@ -330,15 +319,15 @@ const WITH_GC: &[&str] = &["data", "elem", "global", "type-canon", "type-equival
 /// Where a file belongs.
 pub(crate) fn scope(name: &str) -> Scope {
     let stem = name.strip_suffix(".wast").unwrap_or(name);
-    if stem == "memory64/simd_address" {
-        return Scope::Later("SIMD");
-    }
     if let Some((folder, _)) = stem.split_once('/') {
         let proposal = PROPOSALS.iter().find(|proposal| proposal.folder == folder);
         return Scope::In(proposal.expect("only known folders are read").group);
     }
     if stem.starts_with("simd_") {
-        return Scope::Later("SIMD");
+        return Scope::In("SIMD");
+    }
+    if stem.contains("relaxed_") {
+        return Scope::In("relaxed SIMD");
     }
     let is_number_type = matches!(stem, "i64" | "f64") || stem.starts_with("f64_");
     if let Some((reason, _)) = LATER.iter().find(|(_, files)| files.contains(&stem)) {

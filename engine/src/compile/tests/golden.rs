@@ -19,6 +19,7 @@ fn listing(wat: &str, settings: Settings) -> String {
         layout: decoded.info.layout(),
         settings: &settings,
         frontend: target.isa.frontend_config(),
+        machine: target.machine,
     };
     let index = DefinedFuncIndex::new(decoded.bodies.len() - 1);
     let body = Box::new(decoded.bodies.pop().unwrap());

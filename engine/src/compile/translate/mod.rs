@@ -13,6 +13,7 @@ mod entities;
 mod memory;
 mod numeric;
 mod reference;
+mod simd;
 mod table;
 mod wide;
 
@@ -25,6 +26,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use wasmparser::{BinaryReader, FuncValidator, Operator, OperatorsReader, ValidatorResources};
 
 use super::CompileError;
+use super::isa::Machine;
 use super::signature::{POINTER, value_type, wasm_signature};
 use crate::abi::layout::{self, Layout};
 use crate::config::Settings;
@@ -39,6 +41,7 @@ pub(super) struct Environment<'a> {
     pub(super) layout: Layout,
     pub(super) settings: &'a Settings,
     pub(super) frontend: TargetFrontendConfig,
+    pub(super) machine: Machine,
 }
 
 /// Allocations that are reused from one function to the next.
@@ -217,10 +220,7 @@ impl<'a, 'f> Translator<'a, 'f> {
         match ty {
             types::F32 => self.builder.ins().f32const(0.0),
             types::F64 => self.builder.ins().f64const(0.0),
-            ty if ty.is_vector() => {
-                let zero = self.builder.ins().iconst(types::I8, 0);
-                self.builder.ins().splat(ty, zero)
-            }
+            ty if ty.is_vector() => self.vector_constant(ty, [0; 16]),
             ty => self.builder.ins().iconst(ty, 0),
         }
     }
@@ -241,7 +241,8 @@ impl<'a, 'f> Translator<'a, 'f> {
             || self.atomic(op)
             || self.reference(op)?
             || self.table(op)
-            || self.wide_arithmetic(op);
+            || self.wide_arithmetic(op)
+            || self.simd(op);
         if known {
             return Ok(());
         }
