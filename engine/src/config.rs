@@ -53,6 +53,10 @@ features! {
     reference_types = true, REFERENCE_TYPES, "reference-types";
     /// Arithmetic in constant expressions.
     extended_const = true, EXTENDED_CONST, "extended-const";
+    /// References to functions of known type, `call_ref`, tables with initial values.
+    function_references = true, FUNCTION_REFERENCES, "function-references";
+    /// Structures, arrays, `i31`, casts; recursion groups and declared subtypes.
+    gc = false, GC, "gc";
 }
 
 /// How hard the compiler tries.

@@ -35,6 +35,9 @@ macro_rules! for_each_builtin {
             table_init(table: i32, elem: i32, dst: i64, src: i32, len: i32) -> i32;
             /// `elem.drop`: status, always 0.
             elem_drop(elem: i32) -> i32;
+            /// Whether the type with the first canonical number is the second or declares itself,
+            /// directly or not, a subtype of it: 1 or 0.
+            is_subtype(ty: i32, of: i32) -> i32;
         }
     };
 }

@@ -4,6 +4,7 @@
 //! other reason aborts the process at the `extern "C"` boundary.
 
 use super::instance::InstanceInner;
+use super::registry::TypeId;
 use super::store::StoreInner;
 use super::trap::Pending;
 use super::vmcontext::Header;
@@ -190,6 +191,13 @@ unsafe extern "C" fn elem_drop(ctx: Ctx, elem: u32) -> u32 {
     let (instance, _) = unsafe { parts(ctx) };
     instance.drop_elem(ElemIndex::from_u32(elem));
     0
+}
+
+unsafe extern "C" fn is_subtype(ctx: Ctx, ty: u32, of: u32) -> u32 {
+    // SAFETY: see above.
+    let (_, store) = unsafe { parts(ctx) };
+    let (ty, of) = (TypeId::from_number(ty), TypeId::from_number(of));
+    u32::from(store.engine.types().is_subtype(ty, of))
 }
 
 /// The range of `len` from `start`; one that no slice has when its end overflows.

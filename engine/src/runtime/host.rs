@@ -14,8 +14,8 @@ use std::rc::Rc;
 use super::store::sealed::{Sealed, StorePointer};
 use super::store::{AsStore, StoreInner, get_mut};
 use super::trap::Pending;
+use super::types::ValType;
 use super::vmcontext::{HostCall, HostRecord, MemoryDef, Slot, StoreRecord};
-use crate::module::types::ValType;
 
 /// What a host function fails with; it ends the guest's call as
 /// [`CallError::Host`](super::CallError::Host) and can be downcast there.

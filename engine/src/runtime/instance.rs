@@ -179,7 +179,7 @@ impl InstanceInner {
             ExportIndex::Table(table) => Extern::Table(self.table(table)),
             ExportIndex::Memory(memory) => Extern::Memory(self.memory(memory)),
             ExportIndex::Global(global) => {
-                let ty = self.module.info().globals[global];
+                let ty = self.module.info().globals[global].map(|ty| self.module.type_id(ty));
                 Extern::Global(Global { store, cell: self.global(global), ty })
             }
         }

@@ -14,21 +14,19 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use cranelift_entity::EntityRef;
-
 use super::code::Module;
 use super::engine::Engine;
 use super::gc::{Gc, Marker};
 use super::host::HostFunc;
 use super::instance::InstanceInner;
 use super::memory::{LinearMemory, Memory};
+use super::registry::TypeId;
 use super::sys;
 use super::table::{Table, TableInner};
 use super::trap::{self, Pending, RawTrap};
+use super::types::FuncType;
 use super::vmcontext::{FuncRef, GlobalCell, HostRecord, Stable, StoreRecord};
 use crate::abi::gc;
-use crate::module::index::SigIndex;
-use crate::module::types::FuncType;
 
 /// Limits of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -345,14 +343,14 @@ impl StoreInner {
     }
 
     /// How to get in and out of functions of a type, if a module of this store has such.
-    pub(super) fn signature(&self, type_id: u32) -> Option<Signature> {
-        self.signatures.get(type_id as usize).copied().flatten()
+    pub(super) fn signature(&self, type_id: TypeId) -> Option<Signature> {
+        self.signatures.get(type_id.number() as usize).copied().flatten()
     }
 
     /// Makes a function of the host that belongs to no import.
     pub(super) fn add_host_func(&mut self, func: Rc<HostFunc>) -> NonNull<FuncRef> {
         let ty = FuncType { params: func.params.to_vec(), results: func.results.to_vec() };
-        let type_id = self.engine.type_id(&ty);
+        let type_id = self.engine.type_id(ty);
         let store = self.record_pointer();
         let record = func.record(store, ptr::null());
         let code = self.signature(type_id).map_or(ptr::null(), |signature| signature.exit);
@@ -379,12 +377,13 @@ impl StoreInner {
         if !self.codes.add(module) {
             return;
         }
-        for (n, &type_id) in module.type_ids().iter().enumerate() {
-            let place = type_id as usize;
+        let types = module.info().type_signatures.values().zip(module.type_ids());
+        for (&sig, &type_id) in types {
+            let Some(sig) = sig else { continue };
+            let place = type_id.number() as usize;
             if self.signatures.len() <= place {
                 self.signatures.resize(place + 1, None);
             }
-            let sig = SigIndex::new(n);
             let signature = self.signatures[place].get_or_insert_with(|| Signature {
                 entry: module.entry_trampoline(sig),
                 exit: module.exit_trampoline(sig),

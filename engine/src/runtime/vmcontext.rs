@@ -6,6 +6,7 @@
 use std::alloc::{self, Layout as Block};
 use std::ptr::NonNull;
 
+use super::registry::TypeId;
 use crate::abi::layout::{self, Layout};
 
 /// A value slot of trampolines: little endian, zero-extended.
@@ -46,7 +47,7 @@ pub(super) struct FuncImport {
 pub(super) struct FuncRef {
     pub(super) code: *const u8,
     pub(super) ctx: *mut u8,
-    pub(super) type_id: u32,
+    pub(super) type_id: TypeId,
 }
 
 /// The fixed head of a context.
@@ -217,8 +218,8 @@ impl Context {
         self.field(self.layout.imported_func(n))
     }
 
-    pub(super) fn type_id(&self, n: u32) -> NonNull<u32> {
-        assert!(n < self.layout.shape().signatures);
+    pub(super) fn type_id(&self, n: u32) -> NonNull<TypeId> {
+        assert!(n < self.layout.shape().types);
         self.field(self.layout.type_id(n))
     }
 
@@ -293,7 +294,7 @@ mod tests {
     #[test]
     fn every_field_of_a_context_is_aligned_and_within() {
         let shape = Shape {
-            signatures: 3,
+            types: 3,
             imported_funcs: 3,
             imported_memories: 1,
             imported_tables: 1,

@@ -21,8 +21,8 @@ impl<'a> Translator<'a, '_> {
                 self.call_function(FuncIndex::from_u32(function_index));
             }
             Operator::CallIndirect { type_index, table_index } => {
-                let signature = self.env.module.types[TypeIndex::from_u32(type_index)];
-                self.call_through_table(signature, TableIndex::from_u32(table_index));
+                let ty = TypeIndex::from_u32(type_index);
+                self.call_through_table(ty, TableIndex::from_u32(table_index));
             }
             _ => return false,
         }
@@ -31,8 +31,7 @@ impl<'a> Translator<'a, '_> {
 
     /// An entry of the type section.
     pub(super) fn type_at(&self, ty: u32) -> &'a FuncType {
-        let module = self.env.module;
-        &module.signatures[module.types[TypeIndex::from_u32(ty)]]
+        self.env.module.func_type_at(TypeIndex::from_u32(ty))
     }
 
     fn call_function(&mut self, func: FuncIndex) {
@@ -49,23 +48,23 @@ impl<'a> Translator<'a, '_> {
         self.call_code(signature, code, ctx);
     }
 
-    fn call_through_table(&mut self, signature: SigIndex, table: TableIndex) {
+    fn call_through_table(&mut self, ty: TypeIndex, table: TableIndex) {
         let index = self.pop();
         let callee = self.table_element(table, index);
         self.builder.ins().trapz(callee, trap_code(TrapKind::UninitializedElement));
-        self.check_type(callee, signature);
+        self.check_type(callee, ty);
         // Not movable: they must stay behind the check for null.
         let flags = self.ctx_flags().with_readonly();
         let code = self.builder.ins().load(POINTER, flags, callee, func_ref::CODE as i32);
         let ctx = self.builder.ins().load(POINTER, flags, callee, func_ref::CTX as i32);
-        self.call_code(signature, code, ctx);
+        self.call_code(self.env.module.signature_at(ty), code, ctx);
     }
 
     /// Traps unless a function reference record is of a type.
-    fn check_type(&mut self, callee: Value, signature: SigIndex) {
+    fn check_type(&mut self, callee: Value, ty: TypeIndex) {
         let flags = self.ctx_flags().with_readonly();
         let found = self.builder.ins().load(types::I32, flags, callee, func_ref::TYPE_ID as i32);
-        let type_id = self.env.layout.type_id(signature.as_u32());
+        let type_id = self.env.layout.type_id(ty.as_u32());
         let expected = self.load_constant(types::I32, self.ctx, type_id);
         let same = self.builder.ins().icmp(IntCC::Equal, found, expected);
         self.builder.ins().trapz(same, trap_code(TrapKind::IndirectCallTypeMismatch));

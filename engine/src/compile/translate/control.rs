@@ -11,7 +11,6 @@ use crate::abi::trap::TrapKind;
 use crate::compile::CompileError;
 use crate::compile::signature::value_type;
 use crate::compile::trap::trap_code;
-use crate::module::decode::val_type;
 use crate::module::limits;
 use crate::module::types::ValType;
 
@@ -105,7 +104,7 @@ impl Translator<'_, '_> {
     fn block_type(&self, ty: BlockType) -> Result<(usize, Results), CompileError> {
         Ok(match ty {
             BlockType::Empty => (0, Results::None),
-            BlockType::Type(ty) => (0, Results::One(val_type(ty)?)),
+            BlockType::Type(ty) => (0, Results::One(self.env.module.val_type(ty)?)),
             BlockType::FuncType(ty) => (self.type_at(ty).params.len(), Results::Type(ty)),
         })
     }

@@ -8,7 +8,6 @@ use wasmparser::Operator;
 use super::Translator;
 use crate::compile::CompileError;
 use crate::compile::signature::{POINTER, value_type};
-use crate::module::decode::heap_type;
 use crate::module::index::{FuncIndex, GlobalIndex};
 use crate::module::types::{RefType, ValType};
 
@@ -27,7 +26,7 @@ impl Translator<'_, '_> {
                 self.builder.ins().store(flags, value, base, offset as i32);
             }
             Operator::RefNull { hty } => {
-                let ty = RefType { nullable: true, heap: heap_type(hty)? };
+                let ty = RefType { nullable: true, heap: self.env.module.heap_type(hty)? };
                 let null = self.zero(value_type(ValType::Ref(ty)));
                 self.push(null);
             }
