@@ -8,7 +8,10 @@
 //! uses the same types with numbers that it gives out for all modules together, so that equal types
 //! of different modules are equal.
 
+mod objects;
 mod words;
+
+pub use objects::{ArrayLayout, ObjectLayout, StructLayout};
 
 use serde::{Deserialize, Serialize};
 

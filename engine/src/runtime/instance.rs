@@ -13,6 +13,7 @@ use super::global::Global;
 use super::host::HostFunc;
 use super::memory::Memory;
 use super::store::{AsStore, StoreId, StoreInner, get};
+use super::supertypes::Row;
 use super::table::Table;
 use super::vmcontext::{Context, FuncRef, GlobalCell, HostRecord, Stable};
 use crate::module::index::{DataIndex, ElemIndex, FuncIndex, GlobalIndex, MemoryIndex, TableIndex};
@@ -115,6 +116,9 @@ pub(super) struct InstanceInner {
     pub(super) tables: Box<[Table]>,
     /// Element segments that are dropped.
     dropped_elems: Box<[bool]>,
+    /// Elements of segments that make objects, evaluated once: raw references. Empty for all other
+    /// segments and for dropped ones.
+    evaluated: Box<[Box<[u32]>]>,
     /// Data segments that are dropped.
     dropped_data: Box<[bool]>,
     /// Contexts of the imported host functions, and what keeps their closures alive.
@@ -135,6 +139,7 @@ impl InstanceInner {
             memories: Box::default(),
             tables: Box::default(),
             dropped_elems: dropped_elems.collect(),
+            evaluated: Box::default(),
             dropped_data: dropped_data.collect(),
             hosts: None,
             closures: Vec::new(),
@@ -185,8 +190,16 @@ impl InstanceInner {
         }
     }
 
-    /// Marks the objects that the globals defined here refer to.
-    pub(super) fn mark_globals(&self, marker: &mut Marker<'_>) {
+    /// Keeps the elements of segments that make objects; `values` has an entry for each segment.
+    pub(super) fn set_evaluated(&mut self, values: Vec<Box<[u32]>>) {
+        self.evaluated = values.into();
+    }
+
+    /// Marks the objects that globals and segments defined here refer to.
+    pub(super) fn mark(&self, marker: &mut Marker<'_>) {
+        for &reference in self.evaluated.iter().flatten() {
+            marker.reference(reference);
+        }
         let info = self.module.info();
         let defined = info.globals.values().skip(info.imported.globals as usize);
         for (n, ty) in defined.enumerate() {
@@ -199,6 +212,13 @@ impl InstanceInner {
                 marker.reference(u32::from_le_bytes([a, b, c, d]));
             }
         }
+    }
+
+    /// Tells compiled code where the table of supertypes lies.
+    pub(super) fn set_supertypes(&mut self, table: *const Row) {
+        // SAFETY: the header is the context's own; compiled code, which reads it anew after each
+        // call, waits meanwhile.
+        unsafe { (*self.ctx.header().as_ptr()).supertypes = table };
     }
 
     pub(super) fn set_stack_limit(&mut self, limit: usize) {
@@ -221,6 +241,9 @@ impl InstanceInner {
 
     pub(super) fn drop_elem(&mut self, index: ElemIndex) {
         self.dropped_elems[index.index()] = true;
+        if let Some(values) = self.evaluated.get_mut(index.index()) {
+            *values = Box::default();
+        }
     }
 
     /// How many elements a segment has: none once it is dropped.
@@ -234,8 +257,8 @@ impl InstanceInner {
 
     /// The raw elements `src..src + len` of a segment, or `None` when out of bounds.
     ///
-    /// They are computed when asked for: constant expressions read immutable globals only, so the
-    /// time makes no difference.
+    /// Unless they make objects they are computed when asked for: constant expressions read immutable
+    /// globals only, so the time makes no difference.
     pub(super) fn elements(
         &self,
         index: ElemIndex,
@@ -247,7 +270,9 @@ impl InstanceInner {
             return None;
         }
         let items = &self.module.info().elements[index].items;
+        let evaluated = self.evaluated.get(index.index()).map_or(&[][..], |values| values);
         Some(range.map(move |n| match items {
+            _ if !evaluated.is_empty() => evaluated[n].into(),
             ElementItems::Functions(funcs) => self.raw_func(funcs[n]) as u64,
             ElementItems::Expressions(exprs) => self.evaluate(&exprs[n]) as u64,
         }))
@@ -257,25 +282,34 @@ impl InstanceInner {
         self.func_ref(func).as_ptr().expose_provenance() as u128
     }
 
-    /// The value of a constant expression as compiled code holds it.
+    /// The value of a constant expression that makes no objects, as compiled code holds it.
     pub(super) fn evaluate(&self, expr: &ConstExpr) -> u128 {
         // The usual form needs no stack.
         if let [op] = expr.ops[..] {
             return self.operand(op);
         }
-        let mut stack = SmallVec::<[u128; 4]>::new();
+        let mut stack = SmallVec::new();
         for &op in &expr.ops {
-            let value = match binary(op) {
-                Some(apply) => {
-                    // `check::module` saw that there are two.
-                    let (right, left) = (stack.pop(), stack.pop());
-                    apply(left.unwrap_or_default(), right.unwrap_or_default())
-                }
-                None => self.operand(op),
-            };
+            let value = self.apply(op, &mut stack);
             stack.push(value);
         }
         stack.pop().unwrap_or_default()
+    }
+
+    /// Takes an operator's operands from the stack and gives its result. `check::module` saw that
+    /// there are as many.
+    pub(super) fn apply(&self, op: ConstOp, stack: &mut SmallVec<[u128; 4]>) -> u128 {
+        if let ConstOp::RefI31 = op {
+            let value = stack.pop().unwrap_or_default() as u32;
+            return u128::from(value << 1 | 1);
+        }
+        match binary(op) {
+            Some(apply) => {
+                let (right, left) = (stack.pop(), stack.pop());
+                apply(left.unwrap_or_default(), right.unwrap_or_default())
+            }
+            None => self.operand(op),
+        }
     }
 
     fn operand(&self, op: ConstOp) -> u128 {
@@ -291,7 +325,7 @@ impl InstanceInner {
                 u128::from_le_bytes(self.global(global).as_ref().0)
             },
             ConstOp::RefFunc(func) => self.raw_func(func),
-            // Binary operators are dealt with by `evaluate`.
+            // Operators with operands are dealt with by `apply`, those that make objects by the store.
             _ => 0,
         }
     }

@@ -16,6 +16,7 @@ use super::instance::{Extern, Instance, InstanceInner};
 use super::memory::{LinearMemory, Memory, MemoryError, Placement};
 use super::registry::TypeId;
 use super::store::StoreInner;
+use super::supertypes;
 use super::table::{TableError, TableInner};
 use super::trap::{Trap, TrapKind};
 use super::vmcontext::{
@@ -24,7 +25,7 @@ use super::vmcontext::{
 use crate::abi::layout::CTX_MAGIC_VALUE;
 use crate::config::{Addressing, DEDICATED_BASE};
 use crate::module::index::{DataIndex, ElemIndex, FuncIndex, MemoryIndex};
-use crate::module::{DataMode, ElementMode, ExportIndex};
+use crate::module::{ConstExpr, DataMode, ElementItems, ElementMode, ExportIndex};
 
 /// Why a module cannot be instantiated.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,10 @@ pub enum InstantiateError {
         "module was compiled for dedicated addressing, but imports a memory that lies elsewhere"
     )]
     NotDedicated,
+    #[error(
+        "cannot reserve address space for the heap of objects: {0}; check the limit on address space (ulimit -v)"
+    )]
+    Heap(#[source] std::io::Error),
     #[error(transparent)]
     Memory(#[from] MemoryError),
     #[error(transparent)]
@@ -80,10 +85,12 @@ pub(super) unsafe fn instantiate(
     // SAFETY: the caller's promise; the borrow ends before compiled code is entered.
     let (instance, start) = unsafe {
         let store = &mut *store.as_ptr();
-        let instance = allocate(store, module, imports)?;
+        let pinned = store.gc_pinned();
+        let instance = prepare(store, module, imports);
+        // From here on the instance's globals, tables and segments keep its objects alive.
+        store.gc_unpin(pinned);
+        let instance = instance?;
         let inner = NonNull::from(store.instances[instance.index as usize].get_mut());
-        // The instance is a separate allocation, so it can be borrowed beside the store.
-        write_segments(store, &mut *inner.as_ptr())?;
         (instance, module.info().start.map(|func| start_function(store, inner.as_ref(), func)))
     };
     if let Some(Start { entry, ctx, code }) = start {
@@ -95,6 +102,20 @@ pub(super) unsafe fn instantiate(
     Ok(instance)
 }
 
+/// Everything up to the start function. Objects that it makes are pinned.
+fn prepare(
+    store: &mut StoreInner,
+    module: &Module,
+    imports: Vec<Resolved>,
+) -> Result<Instance, InstantiateError> {
+    let instance = allocate(store, module, imports)?;
+    let inner = store.instances[instance.index as usize].pointer().as_ptr();
+    // SAFETY: the instance is a separate allocation that no other reference refers to, and it is
+    // not reached through the store meanwhile: nothing collects garbage.
+    write_segments(store, unsafe { &mut *inner })?;
+    Ok(instance)
+}
+
 /// Makes the instance and everything that it defines, and adds it to the store.
 fn allocate(
     store: &mut StoreInner,
@@ -103,7 +124,9 @@ fn allocate(
 ) -> Result<Instance, InstantiateError> {
     let memories = new_memories(store, module)?;
     let tables = new_tables(store, module)?;
-    // Nothing below fails: what was made so far is not left behind in the store.
+    let (gc_heap, supertypes) = objects(store, module).map_err(InstantiateError::Heap)?;
+    // Nothing below fails unless initial values have no room in the heap of objects: what was made
+    // so far is not left behind in the store.
     store.add_code(module);
     let ctx = Context::new(
         *module.layout(),
@@ -113,15 +136,19 @@ fn allocate(
             store: store.record_pointer(),
             builtins: TABLE.as_ptr(),
             instance: std::ptr::null_mut(),
-            gc_heap: std::ptr::null_mut(),
+            gc_heap,
+            supertypes,
         },
     );
     let mut instance = InstanceInner::new(ctx, module);
     let ImportedFuncs { types, hosts } = link(store, &mut instance, imports, memories, tables);
     link_hosts(store, &mut instance, hosts);
     fill_types_and_func_refs(&instance, &types);
-    initialise_globals(&instance);
-    initialise_tables(store, &instance);
+    let trap = InstantiateError::trap;
+    initialise_globals(store, &instance).map_err(trap)?;
+    initialise_tables(store, &instance).map_err(trap)?;
+    let evaluated = evaluate_segments(store, &instance).map_err(trap)?;
+    instance.set_evaluated(evaluated);
     let index = store.instances.len() as u32;
     let instance = Stable::new(Box::new(instance));
     let address = instance.pointer().as_ptr().cast();
@@ -302,24 +329,55 @@ fn code_and_context(instance: &InstanceInner, func: FuncIndex) -> (*const u8, *m
     }
 }
 
-fn initialise_globals(instance: &InstanceInner) {
+/// What a context holds for code that uses objects: the heap's base and the table of supertypes.
+fn objects(
+    store: &mut StoreInner,
+    module: &Module,
+) -> std::io::Result<(*mut u8, *const supertypes::Row)> {
+    if !module.info().uses_objects {
+        // Its types may still be those of functions that other instances cast.
+        store.cover_types();
+        return Ok((std::ptr::null_mut(), std::ptr::null()));
+    }
+    Ok((store.gc_base()?, store.supertypes()))
+}
+
+fn initialise_globals(store: &mut StoreInner, instance: &InstanceInner) -> Result<(), TrapKind> {
     for (n, init) in instance.module.info().global_inits.iter().enumerate() {
-        let value = GlobalCell(instance.evaluate(init).to_le_bytes());
+        let value = GlobalCell(store.evaluate(instance, init)?.to_le_bytes());
         // SAFETY: the field belongs to a context that no code uses yet.
         unsafe { instance.ctx.defined_global(n as u32).write(value) };
     }
+    Ok(())
 }
 
-fn initialise_tables(store: &mut StoreInner, instance: &InstanceInner) {
+fn initialise_tables(store: &mut StoreInner, instance: &InstanceInner) -> Result<(), TrapKind> {
     let info = instance.module.info();
     let defined = &instance.tables[info.imported.tables as usize..];
     for (&table, init) in defined.iter().zip(&info.table_inits) {
         if let Some(init) = init {
+            let value = store.evaluate(instance, init)? as u64;
             let table = store.table_mut(table);
             // The whole table is in bounds of itself.
-            let _ = table.fill(0, instance.evaluate(init) as u64, table.size());
+            let _ = table.fill(0, value, table.size());
         }
     }
+    Ok(())
+}
+
+/// The elements of segments that make objects; nothing for all other segments.
+fn evaluate_segments(
+    store: &mut StoreInner,
+    instance: &InstanceInner,
+) -> Result<Vec<Box<[u32]>>, TrapKind> {
+    let segments = instance.module.info().elements.values().map(|segment| match &segment.items {
+        ElementItems::Expressions(exprs) if exprs.iter().any(ConstExpr::allocates) => {
+            let values = exprs.iter().map(|expr| Ok(store.evaluate(instance, expr)? as u32));
+            values.collect::<Result<Box<[u32]>, TrapKind>>()
+        }
+        _ => Ok(Box::default()),
+    });
+    segments.collect()
 }
 
 /// Writes active element segments, then active data segments, and drops them. What was written

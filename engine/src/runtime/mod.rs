@@ -26,6 +26,7 @@ mod linker;
 mod memory;
 mod registry;
 mod store;
+mod supertypes;
 mod sys;
 mod table;
 mod trap;

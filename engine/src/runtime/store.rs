@@ -21,6 +21,7 @@ use super::host::HostFunc;
 use super::instance::InstanceInner;
 use super::memory::{LinearMemory, Memory};
 use super::registry::TypeId;
+use super::supertypes::{Row, Supertypes};
 use super::sys;
 use super::table::{Table, TableInner};
 use super::trap::{self, Pending, RawTrap};
@@ -111,6 +112,8 @@ pub(super) struct StoreInner {
     globals: Vec<Stable<GlobalCell>>,
     host_funcs: Vec<Stable<HostEntry>>,
     pub(super) gc: Gc,
+    /// Used from the first instance on whose code may ask for it.
+    supertypes: Option<Supertypes>,
     /// By the engine's type number.
     signatures: Vec<Option<Signature>>,
     /// Why the last runtime call or host function failed.
@@ -171,6 +174,7 @@ impl Store {
             globals: Vec::new(),
             host_funcs: Vec::new(),
             gc: Gc::default(),
+            supertypes: None,
             signatures: Vec::new(),
             pending: None,
             trap: RawTrap::default(),
@@ -326,10 +330,29 @@ impl StoreInner {
         pointer
     }
 
+    /// Lets compiled code find the supertypes of all types that there are; before this is called
+    /// for the first time, no code needs them.
+    pub(super) fn supertypes(&mut self) -> *const Row {
+        self.supertypes.get_or_insert_default();
+        self.cover_types();
+        self.supertypes.as_ref().map_or(ptr::null(), Supertypes::as_ptr)
+    }
+
+    /// Takes types in that were registered since: before anything of such a type can be seen.
+    pub(super) fn cover_types(&mut self) {
+        let Some(supertypes) = &mut self.supertypes else { return };
+        if supertypes.cover(self.engine.types()) {
+            let table = supertypes.as_ptr();
+            for instance in &mut self.instances {
+                instance.get_mut().set_supertypes(table);
+            }
+        }
+    }
+
     /// Marks the objects that globals and tables refer to.
     pub(super) fn mark_roots(&self, marker: &mut Marker<'_>) {
         for instance in &self.instances {
-            instance.get().mark_globals(marker);
+            instance.get().mark(marker);
         }
         for global in &self.globals {
             // Globals of the host do not know their type here; a number that looks like a
@@ -351,6 +374,7 @@ impl StoreInner {
     pub(super) fn add_host_func(&mut self, func: Rc<HostFunc>) -> NonNull<FuncRef> {
         let ty = FuncType { params: func.params.to_vec(), results: func.results.to_vec() };
         let type_id = self.engine.type_id(ty);
+        self.cover_types();
         let store = self.record_pointer();
         let record = func.record(store, ptr::null());
         let code = self.signature(type_id).map_or(ptr::null(), |signature| signature.exit);

@@ -169,42 +169,6 @@ const LATER: &[(&str, &[&str])] = &[
         ],
     ),
     ("exceptions", &["tag", "throw", "throw_ref", "try_table"]),
-    (
-        "typed function references",
-        &[
-            "br_on_non_null",
-            "br_on_null",
-            "call_ref",
-            "local_init",
-            "ref",
-            "ref_as_non_null",
-            "type-equivalence",
-        ],
-    ),
-    (
-        "garbage collection",
-        &[
-            "array",
-            "array_copy",
-            "array_fill",
-            "array_init_data",
-            "array_init_elem",
-            "array_new_data",
-            "array_new_elem",
-            "binary-gc",
-            "br_on_cast",
-            "br_on_cast_fail",
-            "extern",
-            "i31",
-            "ref_cast",
-            "ref_eq",
-            "ref_test",
-            "struct",
-            "type-canon",
-            "type-rec",
-            "type-subtyping",
-        ],
-    ),
 ];
 
 /// Files of version 2.0's bulk memory operations and reference types, for the counts.
@@ -254,35 +218,12 @@ pub(crate) fn scope(name: &str) -> Scope {
 /// modules. Any other module that the engine refuses fails the test, and so does a number that is
 /// not met: when a proposal is switched on, its lines must go.
 const MIXED: &[(&str, &str, usize, &str)] = &[
-    (
-        "br_table.wast",
-        FUNCTION_REFERENCES,
-        162,
-        "the one module also branches with (ref $t) values",
-    ),
-    ("data.wast", GARBAGE_COLLECTION, 2, "offsets read globals that the module defines"),
-    ("elem.wast", FUNCTION_REFERENCES, 16, "segments and tables of non-null references"),
-    ("elem.wast", GARBAGE_COLLECTION, 2, "offsets read globals that the module defines"),
-    ("global.wast", GARBAGE_COLLECTION, 8, "initial values read globals that the module defines"),
     ("imports.wast", "exceptions", 59, "the modules that export and import also hold tags"),
     ("instance.wast", WASM_3, 23, "the instances share tags and typed references"),
-    (
-        "linking.wast",
-        FUNCTION_REFERENCES,
-        43,
-        "globals and tables of non-null and typed references",
-    ),
     ("memory_grow.wast", "multiple memories", 51, "the growing modules have several memories"),
-    ("ref_is_null.wast", FUNCTION_REFERENCES, 20, "the one module also tests (ref null $t)"),
     ("ref_null.wast", WASM_3, 34, "null of every heap type of WebAssembly 3.0"),
-    ("table-sub.wast", FUNCTION_REFERENCES, 1, "copies between tables of typed references"),
-    ("table.wast", FUNCTION_REFERENCES, 12, "tables with initial values and non-null elements"),
-    ("table_init.wast", GARBAGE_COLLECTION, 2, "a segment whose elements are arrays"),
-    ("unreached-valid.wast", FUNCTION_REFERENCES, 11, "typed references in dead code"),
 ];
 
-const FUNCTION_REFERENCES: &str = "typed function references";
-const GARBAGE_COLLECTION: &str = "garbage collection";
 const WASM_3: &str = "all of WebAssembly 3.0";
 
 /// What is wrong with the directives of later proposals (with how many of each) that a file had.

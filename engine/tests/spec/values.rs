@@ -82,6 +82,9 @@ fn matches_core(value: &Val, expected: &WastRetCore<'_>) -> bool {
         (Val::AnyRef(Some(_)), WastRetCore::RefAny) => true,
         (Val::AnyRef(Some(value)), WastRetCore::RefEq) => value.to_extern().number().is_none(),
         (Val::AnyRef(Some(value)), WastRetCore::RefI31) => value.as_i31().is_some(),
+        (Val::AnyRef(Some(value)), WastRetCore::RefStruct | WastRetCore::RefArray) => {
+            value.as_i31().is_none() && value.to_extern().number().is_none()
+        }
         (Val::AnyRef(Some(value)), WastRetCore::RefHost(expected)) => {
             external(*expected) == Some(value.to_extern())
         }

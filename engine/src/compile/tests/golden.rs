@@ -14,12 +14,7 @@ fn listing(wat: &str, settings: Settings) -> String {
     let target = isa::target(&settings).unwrap();
     let binary = to_binary(wat.as_bytes()).unwrap();
     let mut decoded = decode(&binary, settings.features).unwrap();
-    let env = Environment {
-        module: &decoded.info,
-        layout: decoded.info.layout(),
-        settings: &settings,
-        frontend: target.isa.frontend_config(),
-    };
+    let env = Environment::new(&decoded.info, &settings, target.isa.frontend_config());
     let index = DefinedFuncIndex::new(decoded.bodies.len() - 1);
     let body = Box::new(decoded.bodies.pop().unwrap());
     Compiler::new(&env, &*target.isa).listing(Job::Function(index, body))

@@ -8,16 +8,20 @@
 mod call;
 mod control;
 mod entities;
+mod gc;
 mod memory;
 mod numeric;
 mod reference;
 mod table;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cranelift_codegen::ir::{
     AliasRegion, AliasRegionData, Function, GlobalValueData, InstBuilder, MemFlagsData, SourceLoc,
     Type, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::TargetFrontendConfig;
+use cranelift_entity::PrimaryMap;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use wasmparser::{BinaryReader, FuncValidator, Operator, OperatorsReader, ValidatorResources};
 
@@ -25,7 +29,8 @@ use super::CompileError;
 use super::signature::{POINTER, value_type, wasm_signature};
 use crate::abi::layout::{self, Layout};
 use crate::config::Settings;
-use crate::module::index::FuncIndex;
+use crate::module::index::{FuncIndex, TypeIndex};
+use crate::module::types::{ObjectLayout, SubType};
 use crate::module::{ModuleInfo, limits};
 use control::Frame;
 use entities::Entities;
@@ -36,6 +41,32 @@ pub(super) struct Environment<'a> {
     pub(super) layout: Layout,
     pub(super) settings: &'a Settings,
     pub(super) frontend: TargetFrontendConfig,
+    /// How objects of each type lie in the heap.
+    objects: PrimaryMap<TypeIndex, Option<ObjectLayout>>,
+    /// Whether code that was translated so far uses the heap of objects.
+    uses_objects: AtomicBool,
+}
+
+impl<'a> Environment<'a> {
+    pub(super) fn new(
+        module: &'a ModuleInfo,
+        settings: &'a Settings,
+        frontend: TargetFrontendConfig,
+    ) -> Environment<'a> {
+        Environment {
+            module,
+            layout: module.layout(),
+            settings,
+            frontend,
+            objects: module.types.values().map(SubType::object_layout).collect(),
+            uses_objects: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the code uses the heap of objects, once all of it is translated.
+    pub(super) fn uses_objects(&self) -> bool {
+        self.uses_objects.load(Ordering::Relaxed)
+    }
 }
 
 /// Allocations that are reused from one function to the next.
@@ -89,6 +120,7 @@ fn translate(
     while !operators.eof() {
         let offset = operators.original_position();
         let operator = operators.read()?;
+        translator.operand = cast_operand(&operator, validator);
         validator.op(offset, &operator)?;
         translator.operator(&operator, offset)?;
         translator.check_complexity(index)?;
@@ -96,6 +128,20 @@ fn translate(
     operators.finish()?;
     translator.builder.finalize(env.frontend);
     Ok(())
+}
+
+/// The type of the reference that an operator casts or tests, before the validator pops it.
+fn cast_operand(
+    op: &Operator<'_>,
+    validator: &FuncValidator<ValidatorResources>,
+) -> Option<wasmparser::ValType> {
+    match op {
+        Operator::RefTestNonNull { .. }
+        | Operator::RefTestNullable { .. }
+        | Operator::RefCastNonNull { .. }
+        | Operator::RefCastNullable { .. } => validator.get_operand_type(0).flatten(),
+        _ => None,
+    }
 }
 
 /// Every prologue compares the stack pointer with the limit in the context.
@@ -118,6 +164,12 @@ struct Regions {
     table: AliasRegion,
     /// Contexts and what they point to, globals among it.
     ctx: AliasRegion,
+    /// Fields and elements of objects.
+    objects: AliasRegion,
+    /// Headers and lengths of objects.
+    headers: AliasRegion,
+    /// Where the next objects are allocated.
+    cursors: AliasRegion,
 }
 
 impl Regions {
@@ -127,7 +179,14 @@ impl Regions {
                 .alias_regions
                 .insert(AliasRegionData { user_id, description: description.into() })
         };
-        Regions { heap: region(0, "heap"), table: region(1, "table"), ctx: region(2, "ctx") }
+        Regions {
+            heap: region(0, "heap"),
+            table: region(1, "table"),
+            ctx: region(2, "ctx"),
+            objects: region(3, "objects"),
+            headers: region(4, "headers"),
+            cursors: region(5, "cursors"),
+        }
     }
 }
 
@@ -147,6 +206,8 @@ struct Translator<'a, 'f> {
     ctx: Value,
     /// Values that branches and calls have passed so far.
     passed: usize,
+    /// The type of what the operator casts or tests.
+    operand: Option<wasmparser::ValType>,
 }
 
 impl<'a, 'f> Translator<'a, 'f> {
@@ -168,6 +229,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             reachable: true,
             ctx,
             passed: 0,
+            operand: None,
         }
     }
 
@@ -232,7 +294,8 @@ impl<'a, 'f> Translator<'a, 'f> {
             || self.call(op)
             || self.memory(op)
             || self.reference(op)?
-            || self.table(op);
+            || self.table(op)
+            || self.gc(op)?;
         if known {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 //!
 //! * `space` is the reserved address space, `block` what is known of its parts;
 //! * `heap` allocates and frees, `mark` finds what is reachable;
+//! * `object` and `constant` make objects for the runtime, `builtins` for compiled code;
 //! * this file says where the search begins and when.
 //!
 //! Objects never move. Precise roots are globals, tables, evaluated segments and what the host
@@ -9,8 +10,11 @@
 //! looks like a reference.
 
 mod block;
+pub(super) mod builtins;
+mod constant;
 mod heap;
 mod mark;
+mod object;
 mod space;
 #[cfg(test)]
 mod tests;
