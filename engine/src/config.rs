@@ -57,6 +57,12 @@ features! {
     function_references = true, FUNCTION_REFERENCES, "function-references";
     /// Structures, arrays, `i31`, casts; recursion groups and declared subtypes.
     gc = true, GC, "gc";
+
+    /// `return_call` and its kin.
+    tail_call = true, TAIL_CALL, "tail-call";
+    /// 128-bit sums, differences and products as pairs of i64. Off unless asked for: the proposal
+    /// is not finished, and may still change what its instructions are.
+    wide_arithmetic = false, WIDE_ARITHMETIC, "wide-arithmetic";
 }
 
 /// How hard the compiler tries.

@@ -114,11 +114,8 @@ pub(super) struct InstanceInner {
     pub(super) module: Module,
     pub(super) memories: Box<[Memory]>,
     pub(super) tables: Box<[Table]>,
-    /// Element segments that are dropped.
-    dropped_elems: Box<[bool]>,
-    /// Elements of segments that make objects, evaluated once: raw references. Empty for all other
-    /// segments and for dropped ones.
-    evaluated: Box<[Box<[u32]>]>,
+    /// Element segments.
+    elems: Box<[Elements]>,
     /// Data segments that are dropped.
     dropped_data: Box<[bool]>,
     /// Contexts of the imported host functions, and what keeps their closures alive.
@@ -126,20 +123,36 @@ pub(super) struct InstanceInner {
     pub(super) closures: Vec<std::rc::Rc<HostFunc>>,
 }
 
+/// The elements of a segment.
+#[derive(Debug)]
+enum Elements {
+    /// Those of the module's list of functions, made references when they are asked for.
+    Functions,
+    /// As tables hold them. None once the segment is dropped.
+    Values(Box<[u64]>),
+}
+
+impl Elements {
+    fn none() -> Elements {
+        Elements::Values(Box::default())
+    }
+}
+
 impl InstanceInner {
     pub(super) fn new(ctx: Context, module: &Module) -> InstanceInner {
         let info = module.info();
-        let dropped_elems = info.elements.values().map(|segment| {
+        let elems = info.elements.values().map(|segment| match (&segment.mode, &segment.items) {
             // Declared segments only name functions; they are dropped from the start.
-            matches!(segment.mode, ElementMode::Declared)
+            (ElementMode::Declared, _) => Elements::none(),
+            (_, ElementItems::Functions(_)) => Elements::Functions,
+            (_, ElementItems::Expressions(_)) => Elements::none(),
         });
         let dropped_data = info.data.values().map(|s| matches!(s.mode, DataMode::Static));
         InstanceInner {
             ctx,
             memories: Box::default(),
             tables: Box::default(),
-            dropped_elems: dropped_elems.collect(),
-            evaluated: Box::default(),
+            elems: elems.collect(),
             dropped_data: dropped_data.collect(),
             hosts: None,
             closures: Vec::new(),
@@ -190,17 +203,14 @@ impl InstanceInner {
         }
     }
 
-    /// Keeps the elements of segments that make objects; `values` has an entry for each segment.
-    pub(super) fn set_evaluated(&mut self, values: Vec<Box<[u32]>>) {
-        self.evaluated = values.into();
-    }
-
     /// Marks the objects that globals and segments defined here refer to.
     pub(super) fn mark(&self, marker: &mut Marker<'_>) {
-        for &reference in self.evaluated.iter().flatten() {
-            marker.reference(reference);
-        }
         let info = self.module.info();
+        for (segment, elements) in info.elements.values().zip(&self.elems) {
+            if let (Elements::Values(values), false) = (elements, segment.ty.heap.is_func()) {
+                values.iter().for_each(|&value| marker.reference(value as u32));
+            }
+        }
         let defined = info.globals.values().skip(info.imported.globals as usize);
         for (n, ty) in defined.enumerate() {
             if let ValType::Ref(ty) = ty.content
@@ -240,25 +250,31 @@ impl InstanceInner {
     }
 
     pub(super) fn drop_elem(&mut self, index: ElemIndex) {
-        self.dropped_elems[index.index()] = true;
-        if let Some(values) = self.evaluated.get_mut(index.index()) {
-            *values = Box::default();
-        }
+        self.elems[index.index()] = Elements::none();
     }
 
     /// How many elements a segment has: none once it is dropped.
     pub(super) fn element_count(&self, index: ElemIndex) -> u32 {
-        match &self.module.info().elements[index].items {
-            _ if self.dropped_elems[index.index()] => 0,
-            ElementItems::Functions(funcs) => funcs.len() as u32,
-            ElementItems::Expressions(exprs) => exprs.len() as u32,
+        match &self.elems[index.index()] {
+            Elements::Functions => self.element_funcs(index).len() as u32,
+            Elements::Values(values) => values.len() as u32,
         }
     }
 
+    /// The functions of a segment that is given by them.
+    fn element_funcs(&self, index: ElemIndex) -> &[FuncIndex] {
+        match &self.module.info().elements[index].items {
+            ElementItems::Functions(funcs) => funcs,
+            ElementItems::Expressions(_) => &[],
+        }
+    }
+
+    /// Keeps the values of a segment that is given by expressions.
+    pub(super) fn set_elements(&mut self, index: ElemIndex, values: Box<[u64]>) {
+        self.elems[index.index()] = Elements::Values(values);
+    }
+
     /// The raw elements `src..src + len` of a segment, or `None` when out of bounds.
-    ///
-    /// Unless they make objects they are computed when asked for: constant expressions read immutable
-    /// globals only, so the time makes no difference.
     pub(super) fn elements(
         &self,
         index: ElemIndex,
@@ -269,12 +285,10 @@ impl InstanceInner {
         if range.end > self.element_count(index) as usize {
             return None;
         }
-        let items = &self.module.info().elements[index].items;
-        let evaluated = self.evaluated.get(index.index()).map_or(&[][..], |values| values);
-        Some(range.map(move |n| match items {
-            _ if !evaluated.is_empty() => evaluated[n].into(),
-            ElementItems::Functions(funcs) => self.raw_func(funcs[n]) as u64,
-            ElementItems::Expressions(exprs) => self.evaluate(&exprs[n]) as u64,
+        let funcs = self.element_funcs(index);
+        Some(range.map(move |n| match &self.elems[index.index()] {
+            Elements::Functions => self.raw_func(funcs[n]) as u64,
+            Elements::Values(values) => values[n],
         }))
     }
 

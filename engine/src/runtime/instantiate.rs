@@ -25,7 +25,7 @@ use super::vmcontext::{
 use crate::abi::layout::CTX_MAGIC_VALUE;
 use crate::config::{Addressing, DEDICATED_BASE};
 use crate::module::index::{DataIndex, ElemIndex, FuncIndex, MemoryIndex};
-use crate::module::{ConstExpr, DataMode, ElementItems, ElementMode, ExportIndex};
+use crate::module::{DataMode, ElementItems, ElementMode, ExportIndex};
 
 /// Why a module cannot be instantiated.
 #[derive(Debug, thiserror::Error)]
@@ -147,8 +147,7 @@ fn allocate(
     let trap = InstantiateError::trap;
     initialise_globals(store, &instance).map_err(trap)?;
     initialise_tables(store, &instance).map_err(trap)?;
-    let evaluated = evaluate_segments(store, &instance).map_err(trap)?;
-    instance.set_evaluated(evaluated);
+    evaluate_elements(store, &mut instance).map_err(trap)?;
     let index = store.instances.len() as u32;
     let instance = Stable::new(Box::new(instance));
     let address = instance.pointer().as_ptr().cast();
@@ -365,19 +364,19 @@ fn initialise_tables(store: &mut StoreInner, instance: &InstanceInner) -> Result
     Ok(())
 }
 
-/// The elements of segments that make objects; nothing for all other segments.
-fn evaluate_segments(
-    store: &mut StoreInner,
-    instance: &InstanceInner,
-) -> Result<Vec<Box<[u32]>>, TrapKind> {
-    let segments = instance.module.info().elements.values().map(|segment| match &segment.items {
-        ElementItems::Expressions(exprs) if exprs.iter().any(ConstExpr::allocates) => {
-            let values = exprs.iter().map(|expr| Ok(store.evaluate(instance, expr)? as u32));
-            values.collect::<Result<Box<[u32]>, TrapKind>>()
+/// Evaluates the expressions of element segments that are given by such. Each runs once: what it
+/// makes has an identity.
+fn evaluate_elements(store: &mut StoreInner, instance: &mut InstanceInner) -> Result<(), TrapKind> {
+    let module = instance.module.clone();
+    for (index, segment) in &module.info().elements {
+        if let (ElementItems::Expressions(exprs), false) =
+            (&segment.items, matches!(segment.mode, ElementMode::Declared))
+        {
+            let values = exprs.iter().map(|expr| Ok(store.evaluate(instance, expr)? as u64));
+            instance.set_elements(index, values.collect::<Result<_, TrapKind>>()?);
         }
-        _ => Ok(Box::default()),
-    });
-    segments.collect()
+    }
+    Ok(())
 }
 
 /// Writes active element segments, then active data segments, and drops them. What was written

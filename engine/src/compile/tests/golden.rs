@@ -20,7 +20,7 @@ fn listing(wat: &str, settings: Settings) -> String {
     Compiler::new(&env, &*target.isa).listing(Job::Function(index, body))
 }
 
-fn generic(wat: &str) -> String {
+pub(super) fn generic(wat: &str) -> String {
     listing(wat, Settings { verifier: true, ..Settings::default() })
 }
 
@@ -35,14 +35,14 @@ fn with_memory(body: &str) -> String {
 }
 
 #[track_caller]
-fn assert_has(listing: &str, lines: &[&str]) {
+pub(super) fn assert_has(listing: &str, lines: &[&str]) {
     for line in lines {
         assert!(listing.lines().any(|found| found.trim() == *line), "no {line:?} in:\n{listing}");
     }
 }
 
 #[track_caller]
-fn assert_lacks(listing: &str, word: &str) {
+pub(super) fn assert_lacks(listing: &str, word: &str) {
     assert!(!listing.contains(word), "{word:?} in:\n{listing}");
 }
 
@@ -164,4 +164,23 @@ fn what_is_fallen_through_costs_no_jump() {
     let code =
         generic("(module (func (param i32) (result i32) (block (block (block))) (local.get 0)))");
     assert_lacks(&code, "jmp");
+}
+
+#[test]
+fn wide_sums_use_the_carry_and_wide_products_one_instruction() {
+    let wide = |body: &str| {
+        let mut settings = Settings { verifier: true, ..Settings::default() };
+        settings.features.wide_arithmetic = true;
+        listing(&format!("(module (func {body}))"), settings)
+    };
+    let four = "(local.get 0) (local.get 1) (local.get 2) (local.get 3)";
+    let sum = wide(&format!("(param i64 i64 i64 i64) (result i64 i64) {four} i64.add128"));
+    assert!(sum.contains("addq") && sum.contains("adcq"), "{sum}");
+    let difference = wide(&format!("(param i64 i64 i64 i64) (result i64 i64) {four} i64.sub128"));
+    assert!(difference.contains("subq") && difference.contains("sbbq"), "{difference}");
+    for op in ["i64.mul_wide_u", "i64.mul_wide_s"] {
+        let two = "(param i64 i64) (result i64 i64) (local.get 0) (local.get 1)";
+        let product = wide(&format!("{two} {op}"));
+        assert_eq!(product.matches("mul").count(), 1, "{product}");
+    }
 }

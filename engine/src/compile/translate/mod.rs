@@ -7,12 +7,14 @@
 
 mod call;
 mod control;
+mod emit_call;
 mod entities;
 mod gc;
 mod memory;
 mod numeric;
 mod reference;
 mod table;
+mod wide;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -121,6 +123,7 @@ fn translate(
         let offset = operators.original_position();
         let operator = operators.read()?;
         translator.operand = cast_operand(&operator, validator);
+        translator.never_null = reference::is_never_null(&operator, validator);
         validator.op(offset, &operator)?;
         translator.operator(&operator, offset)?;
         translator.check_complexity(index)?;
@@ -202,6 +205,8 @@ struct Translator<'a, 'f> {
     control: &'f mut Vec<Frame>,
     /// Whether the next operator can be reached.
     reachable: bool,
+    /// Whether the reference that the operator takes is known not to be null.
+    never_null: bool,
     /// The function's context.
     ctx: Value,
     /// Values that branches and calls have passed so far.
@@ -227,6 +232,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             stack: &mut buffers.stack,
             control: &mut buffers.control,
             reachable: true,
+            never_null: false,
             ctx,
             passed: 0,
             operand: None,
@@ -295,6 +301,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             || self.memory(op)
             || self.reference(op)?
             || self.table(op)
+            || self.wide_arithmetic(op)
             || self.gc(op)?;
         if known {
             return Ok(());
