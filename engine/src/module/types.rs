@@ -223,6 +223,15 @@ impl<C> ValType<C> {
         }
     }
 
+    /// The defined type that it is a reference to, if it is one.
+    #[must_use]
+    pub fn as_defined(self) -> Option<C> {
+        match self {
+            ValType::Ref(ty) => ty.heap.as_concrete().map(|(_, ty)| ty),
+            _ => None,
+        }
+    }
+
     /// Whether values are pointers to function reference records.
     #[must_use]
     pub fn is_func_ref(&self) -> bool {

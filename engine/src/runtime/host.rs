@@ -12,9 +12,10 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
 use super::store::sealed::{Sealed, StorePointer};
-use super::store::{AsStore, StoreInner, get_mut};
+use super::store::{AsStore, StoreInner, get, get_mut};
 use super::trap::Pending;
-use super::types::ValType;
+use super::types::{HeapType, RefType, ValType};
+use super::val::{AnyRef, ExternRef, Val};
 use super::vmcontext::{HostCall, HostRecord, MemoryDef, Slot, StoreRecord};
 
 /// What a host function fails with; it ends the guest's call as
@@ -96,17 +97,17 @@ pub trait HostResult: private::Results {}
 pub trait IntoHostFunc<Args, R>: private::Closure<Args, R> {}
 
 mod private {
-    use super::{HostError, HostFunc, Slot, ValType};
+    use super::{Caller, HostError, HostFunc, Slot, ValType};
 
     pub trait Value {
         const TYPE: ValType;
-        fn load(slot: &Slot) -> Self;
-        fn store(self, slot: &mut Slot);
+        fn load(slot: &Slot, caller: &Caller<'_>) -> Self;
+        fn store(self, slot: &mut Slot, caller: &Caller<'_>);
     }
 
     pub trait Results {
         const TYPES: &'static [ValType];
-        fn store(self, slots: &mut [Slot]) -> Result<(), HostError>;
+        fn store(self, slots: &mut [Slot], caller: &Caller<'_>) -> Result<(), HostError>;
     }
 
     pub trait Closure<Args, R> {
@@ -124,24 +125,57 @@ macro_rules! values {
         impl WasmValue for $ty {}
         impl private::Value for $ty {
             const TYPE: ValType = ValType::$variant;
-            fn load(slot: &Slot) -> $ty {
+            fn load(slot: &Slot, _: &Caller<'_>) -> $ty {
                 let mut bytes = [0; size_of::<$bits>()];
                 bytes.copy_from_slice(&slot[..size_of::<$bits>()]);
                 $from(<$bits>::from_le_bytes(bytes))
             }
-            fn store(self, slot: &mut Slot) {
+            fn store(self, slot: &mut Slot, _: &Caller<'_>) {
                 *slot = u128::from($to(self)).to_le_bytes();
             }
         }
         impl HostResult for $ty {}
         impl private::Results for $ty {
             const TYPES: &'static [ValType] = &[ValType::$variant];
-            fn store(self, slots: &mut [Slot]) -> Result<(), HostError> {
-                private::Value::store(self, &mut slots[0]);
+            fn store(self, slots: &mut [Slot], caller: &Caller<'_>) -> Result<(), HostError> {
+                private::Value::store(self, &mut slots[0], caller);
                 Ok(())
             }
         }
     )*};
+}
+
+macro_rules! references {
+    ($($ty:ident $heap:ident;)*) => {$(
+        impl WasmValue for Option<$ty> {}
+        impl private::Value for Option<$ty> {
+            const TYPE: ValType =
+                ValType::Ref(RefType { nullable: true, heap: HeapType::$heap });
+            fn load(slot: &Slot, caller: &Caller<'_>) -> Option<$ty> {
+                // SAFETY: compiled code of this store put a value of the type there.
+                match unsafe { Val::from_raw(u128::from_le_bytes(*slot), Self::TYPE, get(caller)) } {
+                    Val::$ty(value) => value,
+                    _ => None,
+                }
+            }
+            fn store(self, slot: &mut Slot, caller: &Caller<'_>) {
+                *slot = Val::$ty(self).to_raw(get(caller)).to_le_bytes();
+            }
+        }
+        impl HostResult for Option<$ty> {}
+        impl private::Results for Option<$ty> {
+            const TYPES: &'static [ValType] = &[<Option<$ty> as private::Value>::TYPE];
+            fn store(self, slots: &mut [Slot], caller: &Caller<'_>) -> Result<(), HostError> {
+                private::Value::store(self, &mut slots[0], caller);
+                Ok(())
+            }
+        }
+    )*};
+}
+
+references! {
+    AnyRef Any;
+    ExternRef Extern;
 }
 
 values! {
@@ -156,8 +190,8 @@ values! {
 impl<T: HostResult, E: Into<HostError>> HostResult for Result<T, E> {}
 impl<T: HostResult, E: Into<HostError>> private::Results for Result<T, E> {
     const TYPES: &'static [ValType] = T::TYPES;
-    fn store(self, slots: &mut [Slot]) -> Result<(), HostError> {
-        self.map_err(Into::into)?.store(slots)
+    fn store(self, slots: &mut [Slot], caller: &Caller<'_>) -> Result<(), HostError> {
+        self.map_err(Into::into)?.store(slots, caller)
     }
 }
 
@@ -166,8 +200,8 @@ macro_rules! result_tuples {
         impl<$($name: WasmValue),*> HostResult for ($($name,)*) {}
         impl<$($name: WasmValue),*> private::Results for ($($name,)*) {
             const TYPES: &'static [ValType] = &[$($name::TYPE),*];
-            fn store(self, _slots: &mut [Slot]) -> Result<(), HostError> {
-                $(self.$n.store(&mut _slots[$n]);)*
+            fn store(self, _slots: &mut [Slot], _caller: &Caller<'_>) -> Result<(), HostError> {
+                $(self.$n.store(&mut _slots[$n], _caller);)*
                 Ok(())
             }
         }
@@ -221,8 +255,10 @@ macro_rules! closures {
                     let record = unsafe { NonNull::new_unchecked(record) };
                     finish(record, || {
                         let caller = Caller { record, store: PhantomData };
-                        closure(caller, $(<$arg as private::Value>::load(&slots[$n])),*)
-                            .store(slots)
+                        let _args =
+                            ($(<$arg as private::Value>::load(&slots[$n], &caller),)*);
+                        let results = closure(caller, $(_args.$n),*);
+                        results.store(slots, &Caller { record, store: PhantomData })
                     })
                 }
                 HostFunc {
@@ -255,7 +291,12 @@ closures! {
 /// Runs a host function; leaves its error with the store and returns the status. No panic leaves
 /// it: frames of compiled code cannot be unwound.
 fn finish(record: NonNull<HostRecord>, run: impl FnOnce() -> Result<(), HostError>) -> u32 {
-    let error = match catch_unwind(AssertUnwindSafe(run)) {
+    let mut caller = Caller { record, store: PhantomData };
+    let roots = get(&caller).gc.roots.borrow().len();
+    let outcome = catch_unwind(AssertUnwindSafe(run));
+    // What the function got is the guest's again, or garbage.
+    get_mut(&mut caller).gc.roots.get_mut().truncate(roots);
+    let error = match outcome {
         Ok(Ok(())) => return 0,
         Ok(Err(error)) => error,
         Err(payload) => {
@@ -267,7 +308,6 @@ fn finish(record: NonNull<HostRecord>, run: impl FnOnce() -> Result<(), HostErro
             Box::new(HostPanic { message })
         }
     };
-    let mut caller = Caller { record, store: PhantomData };
     get_mut(&mut caller).pending = Some(Pending::Host(error));
     1
 }

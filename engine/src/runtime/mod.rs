@@ -37,6 +37,7 @@ mod vmcontext;
 pub use code::{LoadError, Module};
 pub use engine::Engine;
 pub use func::{CallError, Func};
+pub use gc::{ArrayRef, ObjectError, StructRef};
 pub use global::{Global, GlobalError};
 pub use host::{Caller, HostError, HostPanic, HostResult, IntoHostFunc, WasmValue};
 pub use instance::{Extern, Instance};
@@ -47,5 +48,7 @@ pub use registry::TypeId;
 pub use store::{AsStore, Store, StoreConfig, StoreError};
 pub use table::{Table, TableError};
 pub use trap::{Frame, MAX_FRAMES, Trap, TrapKind};
-pub use types::{FuncType, GlobalType, HeapType, RefType, SubType, TableType, ValType};
+pub use types::{
+    FieldType, FuncType, GlobalType, HeapType, RefType, StorageType, SubType, TableType, ValType,
+};
 pub use val::{AnyRef, ExnRef, ExternRef, Val};
