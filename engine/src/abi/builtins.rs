@@ -56,6 +56,14 @@ macro_rules! for_each_builtin {
             gc_array_init_data(ty: i32, array: i32, dst: i32, data: i32, src: i32, len: i32) -> i32;
             /// `array.init_elem`: status.
             gc_array_init_elem(ty: i32, array: i32, dst: i32, elem: i32, src: i32, len: i32) -> i32;
+
+            /// `memory.atomic.notify` at `index + offset`: threads woken, or -1 with a pending error.
+            memory_notify(memory: i32, index: i64, offset: i64, count: i32) -> i64;
+            /// `memory.atomic.wait32` at `index + offset`: the operator's result, or -1 with a pending
+            /// error.
+            memory_wait32(memory: i32, index: i64, offset: i64, expected: i32, timeout: i64) -> i64;
+            /// `memory.atomic.wait64`, likewise.
+            memory_wait64(memory: i32, index: i64, offset: i64, expected: i64, timeout: i64) -> i64;
         }
     };
 }

@@ -58,9 +58,11 @@ pub mod host_record {
 
 /// A linear memory's definition; instances that import the memory hold a pointer to it.
 pub mod memory_def {
-    /// `*mut u8`: address of byte 0. Never moves for memories of up to 4 GiB.
+    /// `*mut u8`: address of byte 0. Moves only if the indices have 64 bits, the memory is not
+    /// shared and its place not fixed.
     pub const BASE: u32 = 0;
-    /// `usize`: current length in bytes.
+    /// `usize`: current length in bytes; for a shared memory the address where it lies, which other
+    /// threads write.
     pub const LENGTH: u32 = 8;
     /// Size in bytes.
     pub const SIZE: u32 = 16;

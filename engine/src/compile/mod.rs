@@ -70,7 +70,7 @@ fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8
     drop((data, names));
 
     let functions = bodies.len();
-    let env = Environment::new(&info, settings, target.isa.frontend_config());
+    let env = Environment::new(&info, settings, &target);
     let jobs = bodies
         .into_iter()
         .enumerate()

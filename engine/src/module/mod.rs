@@ -52,7 +52,8 @@ pub struct ModuleInfo {
     pub table_inits: Vec<Option<ConstExpr>>,
     /// Element segments.
     pub elements: PrimaryMap<ElemIndex, ElementSegment>,
-    /// Data segments; their bytes are in the image's data section.
+    /// Data segments; their bytes are in the image's data section. An image leaves out the static
+    /// ones behind the last other one.
     pub data: PrimaryMap<DataIndex, DataSegment>,
     /// The start function.
     pub start: Option<FuncIndex>,

@@ -197,7 +197,7 @@ fn memory_images(info: &ModuleInfo, available: u64) -> bool {
             .all(|value| value.is_multiple_of(PAGE));
         let Some(ty) = info.memories.get(image.memory) else { return false };
         let defined = image.memory.index() >= info.imported.memories as usize;
-        let size = ty.min.checked_shl(u32::from(ty.page_size_log2)).unwrap_or(0);
+        let size = ty.min.checked_mul(1 << ty.page_size_log2.min(63)).unwrap_or(0);
         let within =
             |start: u64, len: u64, size: u64| start.checked_add(len).is_some_and(|end| end <= size);
         aligned

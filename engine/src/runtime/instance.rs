@@ -238,15 +238,18 @@ impl InstanceInner {
 
     /// The bytes of a data segment: none once it is dropped.
     pub(super) fn data(&self, index: DataIndex) -> &[u8] {
+        // Static segments may be missing from the description.
+        let Some(segment) = self.module.info().data.get(index) else { return &[] };
         if self.dropped_data[index.index()] {
             return &[];
         }
-        let segment = &self.module.info().data[index];
         self.module.data(segment.offset..segment.offset + segment.len)
     }
 
     pub(super) fn drop_data(&mut self, index: DataIndex) {
-        self.dropped_data[index.index()] = true;
+        if let Some(dropped) = self.dropped_data.get_mut(index.index()) {
+            *dropped = true;
+        }
     }
 
     pub(super) fn drop_elem(&mut self, index: ElemIndex) {

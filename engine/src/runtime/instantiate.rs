@@ -7,25 +7,26 @@ use std::rc::Rc;
 
 use cranelift_entity::EntityRef;
 
-use super::builtins::{TABLE, slice_mut};
+use super::builtins::TABLE;
 use super::call;
 use super::code::Module;
 use super::func::CallError;
 use super::host::HostFunc;
 use super::instance::{Extern, Instance, InstanceInner};
-use super::memory::{LinearMemory, Memory, MemoryError, Placement};
+use super::memory::{LinearMemory, Memory, MemoryError};
+use super::region::Placement;
 use super::registry::TypeId;
 use super::store::StoreInner;
 use super::supertypes;
 use super::table::{TableError, TableInner};
 use super::trap::{Trap, TrapKind};
 use super::vmcontext::{
-    Context, FuncImport, FuncRef, GlobalCell, Header, HostRecord, MemoryDef, Stable,
+    CallersMemory, Context, FuncImport, FuncRef, GlobalCell, Header, HostRecord, Stable,
 };
 use crate::abi::layout::CTX_MAGIC_VALUE;
 use crate::config::{Addressing, DEDICATED_BASE};
 use crate::module::index::{DataIndex, ElemIndex, FuncIndex, MemoryIndex};
-use crate::module::{DataMode, ElementItems, ElementMode, ExportIndex};
+use crate::module::{ConstExpr, DataMode, ElementItems, ElementMode, ExportIndex};
 
 /// Why a module cannot be instantiated.
 #[derive(Debug, thiserror::Error)]
@@ -291,12 +292,12 @@ fn link_hosts(
 }
 
 /// What host functions see as the caller's memory: the one exported as `memory`, else memory 0.
-fn callers_memory(store: &StoreInner, instance: &InstanceInner) -> *const MemoryDef {
+fn callers_memory(store: &StoreInner, instance: &InstanceInner) -> CallersMemory {
     let exported = match instance.module.info().export("memory") {
         Some(ExportIndex::Memory(memory)) => Some(instance.memory(memory)),
         _ => instance.memories.first().copied(),
     };
-    exported.map_or(std::ptr::null(), |memory: Memory| store.memory(memory).def().as_ptr())
+    exported.map_or(CallersMemory::None, |memory: Memory| store.memory(memory).for_callers())
 }
 
 fn fill_types_and_func_refs(instance: &InstanceInner, imported: &[TypeId]) {
@@ -388,7 +389,8 @@ fn write_segments(
     let module = instance.module.clone();
     for (index, segment) in &module.info().elements {
         if let ElementMode::Active { table, offset } = &segment.mode {
-            let dst = u64::from(instance.evaluate(offset) as u32);
+            let wide = module.info().tables[*table].table64;
+            let dst = start_of_segment(instance, offset, wide);
             let table = instance.table(*table);
             write_elements(store, instance, table, dst, index)
                 .ok_or(InstantiateError::trap(TrapKind::TableOutOfBounds))?;
@@ -397,13 +399,20 @@ fn write_segments(
     }
     for (index, segment) in &module.info().data {
         if let DataMode::Active { memory, offset } = &segment.mode {
-            let dst = u64::from(instance.evaluate(offset) as u32);
+            let wide = module.info().memories[*memory].memory64;
+            let dst = start_of_segment(instance, offset, wide);
             write_data(store, instance, *memory, dst, index)
                 .ok_or(InstantiateError::trap(TrapKind::MemoryOutOfBounds))?;
             instance.drop_data(index);
         }
     }
     Ok(())
+}
+
+/// The place of a segment in a table or memory with 32- or 64-bit indices.
+fn start_of_segment(instance: &InstanceInner, offset: &ConstExpr, wide: bool) -> u64 {
+    let value = instance.evaluate(offset);
+    if wide { value as u64 } else { u64::from(value as u32) }
 }
 
 fn write_elements(
@@ -424,10 +433,7 @@ fn write_data(
     dst: u64,
     index: DataIndex,
 ) -> Option<()> {
-    let source = instance.data(index);
-    let bytes = store.memory_mut(instance.memory(memory)).bytes_mut();
-    slice_mut(bytes, dst, source.len() as u64)?.copy_from_slice(source);
-    Some(())
+    store.memory_mut(instance.memory(memory)).write(dst, instance.data(index))
 }
 
 struct Start {
@@ -456,8 +462,7 @@ pub(super) fn check_addressing(
         Resolved::Extern(Extern::Memory(memory)) => Some(*memory),
         _ => None,
     });
-    let elsewhere = first.is_some_and(|memory| {
-        store.memory(memory).bytes().as_ptr().addr() as u64 != DEDICATED_BASE
-    });
+    let elsewhere =
+        first.is_some_and(|memory| store.memory(memory).base().addr() as u64 != DEDICATED_BASE);
     if elsewhere { Err(InstantiateError::NotDedicated) } else { Ok(()) }
 }

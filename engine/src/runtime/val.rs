@@ -102,6 +102,7 @@ pub enum Val {
     I64(i64),
     F32(f32),
     F64(f64),
+    /// Lane 0 in the lowest bits.
     V128(u128),
     /// A reference to a function, of type `funcref` or one below it.
     FuncRef(Option<Func>),
@@ -122,6 +123,19 @@ impl Val {
             Hierarchy::Extern => Val::ExternRef(None),
             Hierarchy::Any => Val::AnyRef(None),
             Hierarchy::Exn => Val::ExnRef(None),
+        }
+    }
+
+    /// Zero or null.
+    #[must_use]
+    pub fn default_of(ty: ValType) -> Val {
+        match ty {
+            ValType::I32 => Val::I32(0),
+            ValType::I64 => Val::I64(0),
+            ValType::F32 => Val::F32(0.0),
+            ValType::F64 => Val::F64(0.0),
+            ValType::V128 => Val::V128(0),
+            ValType::Ref(ty) => Val::null(ty.heap),
         }
     }
 
@@ -236,4 +250,5 @@ conversions! {
     i64 => I64;
     f32 => F32;
     f64 => F64;
+    u128 => V128;
 }

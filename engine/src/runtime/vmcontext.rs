@@ -7,6 +7,7 @@ use std::alloc::{self, Layout as Block};
 use std::ptr::NonNull;
 
 use super::registry::TypeId;
+use super::shared::SharedMemory;
 use super::supertypes::Row;
 use crate::abi::layout::{self, Layout};
 
@@ -100,8 +101,16 @@ pub(super) struct HostRecord {
     pub(super) store: *mut StoreRecord,
     /// The closure, of the type that `call` was made for.
     pub(super) closure: *const (),
-    /// The importing instance's memory, or null.
-    pub(super) memory: *const MemoryDef,
+    /// The importing instance's memory.
+    pub(super) memory: CallersMemory,
+}
+
+/// The memory that a host function sees as its caller's.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum CallersMemory {
+    None,
+    Own(NonNull<MemoryDef>),
+    Shared(NonNull<SharedMemory>),
 }
 
 /// A heap value at a fixed address, to which compiled code and raw pointers may refer.

@@ -6,6 +6,7 @@ mod crash;
 mod gc;
 mod gc_host;
 mod host;
+mod host_types;
 mod image;
 mod link;
 mod tail_calls;

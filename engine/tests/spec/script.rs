@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
 use coracle_engine::compile::compile;
-use coracle_engine::config::{Addressing, Settings};
+use coracle_engine::config::{Addressing, OptLevel, Settings};
 use coracle_engine::module::ImportType;
 use coracle_engine::runtime::{
-    CallError, Engine, Instance, InstantiateError, Linker, Module, Store, TrapKind, Val,
+    CallError, Engine, Instance, InstantiateError, Linker, Module, Store, StoreConfig, TrapKind,
+    Val,
 };
 use wasmparser::{Validator, WasmFeatures};
 use wast::lexer::Lexer;
@@ -116,7 +117,7 @@ pub(crate) fn run(file: &TestFile, configuration: &Configuration, refusals: bool
         let reason = "links several instances".to_owned();
         return Report { not_run: Some(reason), ..Report::default() };
     }
-    let mut runner = Runner::new(file, configuration.settings(file.enable));
+    let mut runner = Runner::new(file, configuration.settings(file));
     for directive in script.directives {
         let line = directive.span().linecol_in(&file.text).0 + 1;
         runner.directive(directive, line, refusals);
@@ -176,7 +177,7 @@ struct Runner<'a> {
 impl<'a> Runner<'a> {
     fn new(file: &'a TestFile, settings: Settings) -> Runner<'a> {
         let engine = Engine::new();
-        let (store, linker) = world(&engine);
+        let (store, linker) = world(&engine, &settings);
         let none = "there is no module yet".to_owned();
         Runner {
             file,
@@ -296,7 +297,7 @@ impl<'a> Runner<'a> {
         if module.settings().addressing == Addressing::Dedicated {
             // The fixed address is free again once the store with the last main instance is gone.
             self.current = Err(Stop::Unexpected("the module was replaced".to_owned()));
-            let (store, linker) = world(&self.engine);
+            let (store, linker) = world(&self.engine, &self.settings);
             (self.store, self.linker) = (store, linker);
         }
         self.instantiate_expecting_success(&module)
@@ -387,7 +388,10 @@ impl<'a> Runner<'a> {
     fn assert_return(&mut self, exec: WastExecute<'_>, expected: &[wast::WastRet<'_>]) -> Step {
         let results = self.execute(exec)?.map_err(|error| format!("failed: {error}"))?;
         let same = results.len() == expected.len()
-            && results.iter().zip(expected).all(|(value, want)| values::matches(value, want));
+            && results
+                .iter()
+                .zip(expected)
+                .all(|(value, want)| values::matches(value, want, &self.store));
         if same {
             return Ok(Outcome::Return);
         }
@@ -427,8 +431,12 @@ impl<'a> Runner<'a> {
     }
 }
 
-fn world(engine: &Engine) -> (Store, Linker) {
-    let mut store = Store::new(engine).expect("a store");
+/// Code without optimisation runs with a collection at every allocation of an object: it keeps
+/// references where other code does not.
+fn world(engine: &Engine, settings: &Settings) -> (Store, Linker) {
+    let gc_stress = settings.opt_level == OptLevel::None;
+    let config = StoreConfig { gc_stress, ..StoreConfig::default() };
+    let mut store = Store::with_config(engine, config).expect("a store");
     let mut linker = Linker::new(engine);
     spectest::define(&mut linker, &mut store);
     (store, linker)
@@ -452,9 +460,6 @@ fn is_kind(kind: TrapKind, message: &str) -> bool {
 fn later_proposal(wasm: &[u8], settings: &Settings) -> Option<&'static str> {
     let base = settings.features.to_wasmparser();
     let steps = [
-        ("multiple memories", WasmFeatures::MULTI_MEMORY),
-        ("64-bit memories and tables", WasmFeatures::MEMORY64),
-        ("SIMD", WasmFeatures::SIMD),
         ("exceptions", WasmFeatures::EXCEPTIONS),
         ("garbage collection", WasmFeatures::GC),
         ("all of WebAssembly 3.0", WasmFeatures::WASM3),

@@ -5,6 +5,7 @@
 //! variables. It relies on the validator having accepted an operator before it sees it. Operators
 //! that cannot be reached are only validated.
 
+mod atomic;
 mod call;
 mod control;
 mod emit_call;
@@ -13,6 +14,7 @@ mod gc;
 mod memory;
 mod numeric;
 mod reference;
+mod simd;
 mod table;
 mod wide;
 
@@ -28,6 +30,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use wasmparser::{BinaryReader, FuncValidator, Operator, OperatorsReader, ValidatorResources};
 
 use super::CompileError;
+use super::isa::{Machine, Target};
 use super::signature::{POINTER, value_type, wasm_signature};
 use crate::abi::layout::{self, Layout};
 use crate::config::Settings;
@@ -43,6 +46,7 @@ pub(super) struct Environment<'a> {
     pub(super) layout: Layout,
     pub(super) settings: &'a Settings,
     pub(super) frontend: TargetFrontendConfig,
+    pub(super) machine: Machine,
     /// How objects of each type lie in the heap.
     objects: PrimaryMap<TypeIndex, Option<ObjectLayout>>,
     /// Whether code that was translated so far uses the heap of objects.
@@ -53,13 +57,14 @@ impl<'a> Environment<'a> {
     pub(super) fn new(
         module: &'a ModuleInfo,
         settings: &'a Settings,
-        frontend: TargetFrontendConfig,
+        target: &Target,
     ) -> Environment<'a> {
         Environment {
             module,
             layout: module.layout(),
             settings,
-            frontend,
+            frontend: target.isa.frontend_config(),
+            machine: target.machine,
             objects: module.types.values().map(SubType::object_layout).collect(),
             uses_objects: AtomicBool::new(false),
         }
@@ -278,10 +283,7 @@ impl<'a, 'f> Translator<'a, 'f> {
         match ty {
             types::F32 => self.builder.ins().f32const(0.0),
             types::F64 => self.builder.ins().f64const(0.0),
-            ty if ty.is_vector() => {
-                let zero = self.builder.ins().iconst(types::I8, 0);
-                self.builder.ins().splat(ty, zero)
-            }
+            ty if ty.is_vector() => self.vector_constant(ty, [0; 16]),
             ty => self.builder.ins().iconst(ty, 0),
         }
     }
@@ -299,9 +301,11 @@ impl<'a, 'f> Translator<'a, 'f> {
             || self.control(op)?
             || self.call(op)
             || self.memory(op)
+            || self.atomic(op)
             || self.reference(op)?
             || self.table(op)
             || self.wide_arithmetic(op)
+            || self.simd(op)
             || self.gc(op)?;
         if known {
             return Ok(());
