@@ -56,7 +56,7 @@ features! {
     /// References to functions of known type, `call_ref`, tables with initial values.
     function_references = true, FUNCTION_REFERENCES, "function-references";
     /// Structures, arrays, `i31`, casts; recursion groups and declared subtypes.
-    gc = false, GC, "gc";
+    gc = true, GC, "gc";
 
     /// `return_call` and its kin.
     tail_call = true, TAIL_CALL, "tail-call";

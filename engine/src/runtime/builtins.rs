@@ -4,6 +4,7 @@
 //! other reason aborts the process at the `extern "C"` boundary.
 
 use super::exception::RawException;
+use super::gc::builtins::*;
 use super::instance::InstanceInner;
 use super::registry::TypeId;
 use super::store::StoreInner;
@@ -16,7 +17,7 @@ use crate::abi::trap::TrapKind;
 use crate::module::index::{DataIndex, ElemIndex, MemoryIndex, TableIndex, TagIndex};
 
 /// The first parameter of every runtime call.
-type Ctx = *mut Header;
+pub(super) type Ctx = *mut Header;
 
 /// A pointer table that can stand in a constant.
 pub(super) struct PointerTable([*const u8; Builtin::ALL.len()]);
@@ -64,6 +65,18 @@ unsafe fn parts<'a>(ctx: Ctx) -> (&'a mut InstanceInner, &'a mut StoreInner) {
     unsafe {
         let header = &*ctx;
         (&mut *header.instance.cast(), &mut *header.store.cast())
+    }
+}
+
+/// The same for runtime calls that may collect garbage, which reads all instances.
+///
+/// # Safety
+/// As for [`parts`], except that shared references to the instance may be alive.
+pub(super) unsafe fn shared_parts<'a>(ctx: Ctx) -> (&'a InstanceInner, &'a mut StoreInner) {
+    // SAFETY: the caller's promise. Instance and store are separate allocations.
+    unsafe {
+        let header = &*ctx;
+        (&*header.instance.cast(), &mut *header.store.cast())
     }
 }
 

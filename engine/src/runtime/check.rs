@@ -151,19 +151,10 @@ fn const_expr(info: &ModuleInfo, expr: &ConstExpr, readable_globals: usize) -> b
             ConstOp::RefFunc(func) => can_be_referenced(info, func),
             _ => true,
         };
-        let binary = matches!(
-            op,
-            ConstOp::I32Add
-                | ConstOp::I32Sub
-                | ConstOp::I32Mul
-                | ConstOp::I64Add
-                | ConstOp::I64Sub
-                | ConstOp::I64Mul
-        );
-        if !valid || (binary && depth < 2) {
-            return false;
+        match info.const_operands(op) {
+            Some(operands) if valid && operands <= depth => depth = depth - operands + 1,
+            _ => return false,
         }
-        depth = if binary { depth - 1 } else { depth + 1 };
     }
     depth == 1
 }

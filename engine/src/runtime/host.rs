@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 use super::shared::SharedMemory;
 use super::store::sealed::{Sealed, StorePointer};
-use super::store::{AsStore, StoreInner, get_mut};
+use super::store::{AsStore, StoreInner, get, get_mut};
 use super::throw;
 use super::trap::Pending;
 use super::types::ValType;
@@ -299,7 +299,12 @@ closures! {
 /// Runs a host function; leaves its error with the store and returns the status, one of
 /// [`host_status`]. No panic leaves it: frames of compiled code cannot be unwound.
 fn finish(record: NonNull<HostRecord>, run: impl FnOnce() -> Result<(), HostError>) -> u32 {
-    let error = match catch_unwind(AssertUnwindSafe(run)) {
+    let mut caller = Caller { record, store: PhantomData };
+    let roots = get(&caller).gc.roots.borrow().len();
+    let outcome = catch_unwind(AssertUnwindSafe(run));
+    // What the function got is the guest's again, or garbage.
+    get_mut(&mut caller).gc.roots.get_mut().truncate(roots);
+    let error = match outcome {
         Ok(Ok(())) => return host_status::RETURNED,
         Ok(Err(error)) => error,
         Err(payload) => {
@@ -311,7 +316,6 @@ fn finish(record: NonNull<HostRecord>, run: impl FnOnce() -> Result<(), HostErro
             Box::new(HostPanic { message })
         }
     };
-    let mut caller = Caller { record, store: PhantomData };
     let store = get_mut(&mut caller);
     let (pending, status) = match throw::raised(store, error) {
         Ok(exception) => (Pending::Raised(exception), host_status::RAISED),

@@ -30,6 +30,7 @@ mod region;
 mod registry;
 mod shared;
 mod store;
+mod supertypes;
 mod sys;
 mod table;
 mod threads;
@@ -44,6 +45,7 @@ pub use code::{LoadError, Module};
 pub use engine::Engine;
 pub use exception::{Exception, ExceptionError, Tag};
 pub use func::{CallError, Func};
+pub use gc::{ArrayRef, ObjectError, StructRef};
 pub use global::{Global, GlobalError};
 pub use host::{
     Caller, HostError, HostPanic, HostResult, HostResultError, IntoHostFunc, WasmValue,
@@ -57,5 +59,7 @@ pub use shared::SharedMemory;
 pub use store::{AsStore, Store, StoreConfig, StoreError};
 pub use table::{Table, TableError};
 pub use trap::{Frame, MAX_FRAMES, Trap, TrapKind};
-pub use types::{FuncType, GlobalType, HeapType, RefType, SubType, TableType, ValType};
+pub use types::{
+    FieldType, FuncType, GlobalType, HeapType, RefType, StorageType, SubType, TableType, ValType,
+};
 pub use val::{AnyRef, ExnRef, ExternRef, Val};

@@ -24,6 +24,7 @@ use super::instance::InstanceInner;
 use super::memory::{LinearMemory, Memory};
 use super::registry::TypeId;
 use super::shared::SharedMemory;
+use super::supertypes::{Row, Supertypes};
 use super::sys;
 use super::table::{Table, TableInner};
 use super::throw::Resume;
@@ -122,6 +123,8 @@ pub(super) struct StoreInner {
     /// Exceptions that the host holds.
     held: Held,
     pub(super) gc: Gc,
+    /// Used from the first instance on whose code may ask for it.
+    supertypes: Option<Supertypes>,
     /// By the engine's type number.
     signatures: Vec<Option<Signature>>,
     /// Why the last runtime call or host function failed.
@@ -189,6 +192,7 @@ impl Store {
             tags: Vec::new(),
             held: Held::default(),
             gc: Gc::default(),
+            supertypes: None,
             signatures: Vec::new(),
             pending: None,
             trap: RawTrap::default(),
@@ -364,10 +368,29 @@ impl StoreInner {
         self.held.add(exception)
     }
 
+    /// Lets compiled code find the supertypes of all types that there are; before this is called
+    /// for the first time, no code needs them.
+    pub(super) fn supertypes(&mut self) -> *const Row {
+        self.supertypes.get_or_insert_default();
+        self.cover_types();
+        self.supertypes.as_ref().map_or(ptr::null(), Supertypes::as_ptr)
+    }
+
+    /// Takes types in that were registered since: before anything of such a type can be seen.
+    pub(super) fn cover_types(&mut self) {
+        let Some(supertypes) = &mut self.supertypes else { return };
+        if supertypes.cover(self.engine.types()) {
+            let table = supertypes.as_ptr();
+            for instance in &mut self.instances {
+                instance.get_mut().set_supertypes(table);
+            }
+        }
+    }
+
     /// Marks the objects that globals and tables refer to, and what the host holds.
     pub(super) fn mark_roots(&self, marker: &mut Marker<'_>) {
         for instance in &self.instances {
-            instance.get().mark_globals(marker);
+            instance.get().mark(marker);
         }
         for global in &self.globals {
             // Globals of the host do not know their type here; a number that looks like a
@@ -392,6 +415,7 @@ impl StoreInner {
     pub(super) fn add_host_func(&mut self, func: Rc<HostFunc>) -> NonNull<FuncRef> {
         let ty = FuncType { params: func.params.to_vec(), results: func.results.to_vec() };
         let type_id = self.engine.define_func(ty);
+        self.cover_types();
         let store = self.record_pointer();
         let record = func.record(store, CallersMemory::None);
         let code = self.signature(type_id).map_or(ptr::null(), |signature| signature.exit);

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
 use coracle_engine::compile::compile;
-use coracle_engine::config::{Addressing, Settings};
+use coracle_engine::config::{Addressing, OptLevel, Settings};
 use coracle_engine::module::ImportType;
 use coracle_engine::runtime::{
-    CallError, Engine, Instance, InstantiateError, Linker, Module, Store, TrapKind, Val,
+    CallError, Engine, Instance, InstantiateError, Linker, Module, Store, StoreConfig, TrapKind,
+    Val,
 };
 use wasmparser::{Validator, WasmFeatures};
 use wast::lexer::Lexer;
@@ -178,7 +179,7 @@ struct Runner<'a> {
 impl<'a> Runner<'a> {
     fn new(file: &'a TestFile, settings: Settings) -> Runner<'a> {
         let engine = Engine::new();
-        let (store, linker) = world(&engine);
+        let (store, linker) = world(&engine, &settings);
         let none = "there is no module yet".to_owned();
         Runner {
             file,
@@ -299,7 +300,7 @@ impl<'a> Runner<'a> {
         if module.settings().addressing == Addressing::Dedicated {
             // The fixed address is free again once the store with the last main instance is gone.
             self.current = Err(Stop::Unexpected("the module was replaced".to_owned()));
-            let (store, linker) = world(&self.engine);
+            let (store, linker) = world(&self.engine, &self.settings);
             (self.store, self.linker) = (store, linker);
         }
         self.instantiate_expecting_success(&module)
@@ -390,7 +391,10 @@ impl<'a> Runner<'a> {
     fn assert_return(&mut self, exec: WastExecute<'_>, expected: &[wast::WastRet<'_>]) -> Step {
         let results = self.execute(exec)?.map_err(|error| format!("failed: {error}"))?;
         let same = results.len() == expected.len()
-            && results.iter().zip(expected).all(|(value, want)| values::matches(value, want));
+            && results
+                .iter()
+                .zip(expected)
+                .all(|(value, want)| values::matches(value, want, &self.store));
         if same {
             return Ok(Outcome::Return);
         }
@@ -438,8 +442,12 @@ impl<'a> Runner<'a> {
     }
 }
 
-fn world(engine: &Engine) -> (Store, Linker) {
-    let mut store = Store::new(engine).expect("a store");
+/// Code without optimisation runs with a collection at every allocation of an object: it keeps
+/// references where other code does not.
+fn world(engine: &Engine, settings: &Settings) -> (Store, Linker) {
+    let gc_stress = settings.opt_level == OptLevel::None;
+    let config = StoreConfig { gc_stress, ..StoreConfig::default() };
+    let mut store = Store::with_config(engine, config).expect("a store");
     let mut linker = Linker::new(engine);
     spectest::define(&mut linker, &mut store);
     (store, linker)

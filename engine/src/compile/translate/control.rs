@@ -325,6 +325,13 @@ impl Translator<'_, '_> {
         self.reachable = false;
     }
 
+    /// Where a branch to a relative depth leads, and the values on the stack that it passes.
+    pub(super) fn branch_target(&mut self, relative: u32) -> (Block, Vec<BlockArg>) {
+        let at = self.depth(relative);
+        let (block, count) = self.label(at);
+        (block, self.block_args(count))
+    }
+
     fn br_if(&mut self, relative: u32) {
         let condition = self.pop();
         let at = self.depth(relative);
