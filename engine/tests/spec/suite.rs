@@ -78,6 +78,12 @@ const PROPOSALS: &[ProposalFiles] = &[
         adapt: |features| features.custom_page_sizes = true,
     },
     ProposalFiles {
+        folder: "exceptions",
+        group: "exceptions",
+        of_crate: Proposal::ExceptionHandling,
+        adapt: |_| {},
+    },
+    ProposalFiles {
         folder: "wide-arithmetic",
         group: "wide arithmetic",
         of_crate: Proposal::WideArithmetic,
@@ -145,11 +151,6 @@ pub(crate) fn files() -> Vec<TestFile> {
 
 fn from_folder(folder: &std::path::Path) -> Vec<TestFile> {
     let mut files = scripts(folder, "", |_| {});
-    for file in &mut files {
-        if WITH_GC.contains(&file.name.trim_end_matches(".wast")) {
-            file.adapt = |features| features.gc = true;
-        }
-    }
     for proposal in PROPOSALS {
         let folder = folder.join("proposals").join(proposal.folder);
         // What became part of the specification has no folder of its own any more.
@@ -195,6 +196,8 @@ fn version_2(features: &mut Features) {
     features.multi_memory = false;
     features.memory64 = false;
     features.threads = false;
+    features.relaxed_simd = false;
+    features.exceptions = false;
 }
 
 /// Whether a file is run.
@@ -205,45 +208,9 @@ pub(crate) enum Scope {
     Later(&'static str),
 }
 
-/// Files of proposals that come later, by exact name. Those of SIMD and of 64-bit memories and
-/// tables are told by their names' pattern.
-const LATER: &[(&str, &[&str])] = &[
-    (
-        "relaxed SIMD",
-        &[
-            "i16x8_relaxed_q15mulr_s",
-            "i32x4_relaxed_trunc",
-            "i8x16_relaxed_swizzle",
-            "relaxed_dot_product",
-            "relaxed_laneselect",
-            "relaxed_madd_nmadd",
-            "relaxed_min_max",
-        ],
-    ),
-    ("exceptions", &["tag", "throw", "throw_ref", "try_table"]),
-    (
-        "garbage collection",
-        &[
-            "array",
-            "array_copy",
-            "array_fill",
-            "array_init_data",
-            "array_init_elem",
-            "array_new_data",
-            "array_new_elem",
-            "binary-gc",
-            "br_on_cast",
-            "br_on_cast_fail",
-            "extern",
-            "i31",
-            "ref_cast",
-            "ref_eq",
-            "ref_test",
-            "struct",
-            "type-subtyping",
-        ],
-    ),
-];
+/// Files of proposals that come later, by exact name. Those of 64-bit memories and tables are
+/// told by their names' pattern.
+const LATER: &[(&str, &[&str])] = &[];
 
 /// Files of version 2.0's bulk memory operations and reference types, for the counts.
 const BULK_AND_REFERENCES: &[&str] = &[
@@ -321,24 +288,42 @@ const FUNCTION_REFERENCES: &[&str] = &[
     "return_call_ref",
 ];
 
-/// Files of garbage collection that need its types only.
-const TYPES: &[&str] = &["type-canon", "type-equivalence", "type-rec"];
-
-/// Files that need what garbage collection allows in types and constant expressions.
-const WITH_GC: &[&str] = &["data", "elem", "global", "type-canon", "type-equivalence", "type-rec"];
+/// Files of garbage collection.
+const GARBAGE_COLLECTION: &[&str] = &[
+    "array",
+    "array_copy",
+    "array_fill",
+    "array_init_data",
+    "array_init_elem",
+    "array_new_data",
+    "array_new_elem",
+    "binary-gc",
+    "br_on_cast",
+    "br_on_cast_fail",
+    "extern",
+    "i31",
+    "ref_cast",
+    "ref_eq",
+    "ref_test",
+    "struct",
+    "type-canon",
+    "type-equivalence",
+    "type-rec",
+    "type-subtyping",
+];
 
 /// Where a file belongs.
 pub(crate) fn scope(name: &str) -> Scope {
     let stem = name.strip_suffix(".wast").unwrap_or(name);
-    if stem == "memory64/simd_address" {
-        return Scope::Later("SIMD");
-    }
     if let Some((folder, _)) = stem.split_once('/') {
         let proposal = PROPOSALS.iter().find(|proposal| proposal.folder == folder);
         return Scope::In(proposal.expect("only known folders are read").group);
     }
     if stem.starts_with("simd_") {
-        return Scope::Later("SIMD");
+        return Scope::In("SIMD");
+    }
+    if stem.contains("relaxed_") {
+        return Scope::In("relaxed SIMD");
     }
     let is_number_type = matches!(stem, "i64" | "f64") || stem.starts_with("f64_");
     if let Some((reason, _)) = LATER.iter().find(|(_, files)| files.contains(&stem)) {
@@ -350,8 +335,9 @@ pub(crate) fn scope(name: &str) -> Scope {
         }
         _ if MULTI_MEMORY.contains(&stem) => Scope::In("multiple memories"),
         "return_call" | "return_call_indirect" => Scope::In("tail calls"),
+        "tag" | "throw" | "throw_ref" | "try_table" => Scope::In("exceptions"),
         _ if FUNCTION_REFERENCES.contains(&stem) => Scope::In("typed function references"),
-        _ if TYPES.contains(&stem) => Scope::In("garbage collection: types"),
+        _ if GARBAGE_COLLECTION.contains(&stem) => Scope::In("garbage collection"),
         _ if BULK_AND_REFERENCES.contains(&stem) => Scope::In("bulk memory and references"),
         _ => Scope::In("core"),
     }
@@ -362,22 +348,16 @@ pub(crate) fn scope(name: &str) -> Scope {
 /// on it), what they hold. The files of version 2.0, which run as well, test the rest of those
 /// modules. Any other module that the engine refuses fails the test, and so does a number that is
 /// not met: when a proposal is switched on, its lines must go.
-const MIXED: &[(&str, &str, usize, &str)] = &[
-    ("imports.wast", "exceptions", 59, "the modules that export and import also hold tags"),
-    ("instance.wast", "exceptions", 23, "the instances share tags and typed references"),
-    ("ref_null.wast", WASM_3, 34, "null of every heap type of WebAssembly 3.0"),
-    ("table_init.wast", GARBAGE_COLLECTION, 2, "a segment whose elements are arrays"),
-    ("table_init64.wast", GARBAGE_COLLECTION, 2, "a segment whose elements are arrays"),
-];
-
-const GARBAGE_COLLECTION: &str = "garbage collection";
-const WASM_3: &str = "all of WebAssembly 3.0";
+const MIXED: &[(&str, &str, usize, &str)] = &[];
 
 /// What is wrong with the directives of later proposals (with how many of each) that a file had.
 pub(crate) fn check_mixed(file: &TestFile, found: &BTreeMap<&str, usize>) -> Vec<String> {
     let known: BTreeMap<&str, usize> = MIXED
         .iter()
-        .filter(|(name, ..)| file.source == Source::Folder && *name == file.name)
+        .filter(|(name, ..)| {
+            // Those of proposals are the same in both sources.
+            *name == file.name && (file.source == Source::Folder || name.contains('/'))
+        })
         .map(|&(_, proposal, count, _)| (proposal, count))
         .collect();
     let name = &file.name;

@@ -14,18 +14,13 @@ fn listing(wat: &str, settings: Settings) -> String {
     let target = isa::target(&settings).unwrap();
     let binary = to_binary(wat.as_bytes()).unwrap();
     let mut decoded = decode(&binary, settings.features).unwrap();
-    let env = Environment {
-        module: &decoded.info,
-        layout: decoded.info.layout(),
-        settings: &settings,
-        frontend: target.isa.frontend_config(),
-    };
+    let env = Environment::new(&decoded.info, &settings, &target);
     let index = DefinedFuncIndex::new(decoded.bodies.len() - 1);
     let body = Box::new(decoded.bodies.pop().unwrap());
     Compiler::new(&env, &*target.isa).listing(Job::Function(index, body))
 }
 
-fn generic(wat: &str) -> String {
+pub(super) fn generic(wat: &str) -> String {
     listing(wat, Settings { verifier: true, ..Settings::default() })
 }
 
@@ -40,14 +35,14 @@ fn with_memory(body: &str) -> String {
 }
 
 #[track_caller]
-fn assert_has(listing: &str, lines: &[&str]) {
+pub(super) fn assert_has(listing: &str, lines: &[&str]) {
     for line in lines {
         assert!(listing.lines().any(|found| found.trim() == *line), "no {line:?} in:\n{listing}");
     }
 }
 
 #[track_caller]
-fn assert_lacks(listing: &str, word: &str) {
+pub(super) fn assert_lacks(listing: &str, word: &str) {
     assert!(!listing.contains(word), "{word:?} in:\n{listing}");
 }
 
@@ -115,7 +110,7 @@ fn generic_bases_are_loaded_once() {
         "(param i32 i32) (i32.store (local.get 0) (i32.const 1))
          (i32.store (local.get 1) (i32.const 2)) (i32.store (local.get 0) (i32.const 3))",
     ));
-    let loads = code.lines().filter(|line| line.trim().starts_with("movq 0x30(%rdi)")).count();
+    let loads = code.lines().filter(|line| line.trim().starts_with("movq 0x40(%rdi)")).count();
     assert_eq!(loads, 1, "{code}");
 }
 
@@ -124,9 +119,9 @@ fn an_imported_memory_is_reached_through_its_definition_unless_it_is_at_the_fixe
     let wat = r#"(module (import "m" "m" (memory 1)) (import "m" "n" (memory 1))
         (func (param i32) (result i32) (i32.load MEMORY (local.get 0))))"#;
     for (compile, memory, def) in [
-        (generic as fn(&str) -> String, "0", "0x30(%rdi)"),
-        (generic, "1", "0x38(%rdi)"),
-        (dedicated, "1", "0x38(%rdi)"),
+        (generic as fn(&str) -> String, "0", "0x40(%rdi)"),
+        (generic, "1", "0x48(%rdi)"),
+        (dedicated, "1", "0x48(%rdi)"),
     ] {
         let code = compile(&wat.replace("MEMORY", memory));
         assert_lacks(&code, "0x10000000");

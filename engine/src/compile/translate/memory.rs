@@ -166,7 +166,7 @@ impl Translator<'_, '_> {
     }
 
     /// Pops an index and gives the address of `size` bytes behind it.
-    fn address(&mut self, memarg: &MemArg, size: u64) -> Address {
+    pub(super) fn address(&mut self, memarg: &MemArg, size: u64) -> Address {
         let (memory, index) = self.index(memarg);
         self.address_at(memory, index, memarg.offset, size)
     }
