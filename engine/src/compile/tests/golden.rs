@@ -10,7 +10,7 @@ use crate::module::decode::{decode, to_binary};
 use crate::module::index::DefinedFuncIndex;
 
 /// The code of the module's last function.
-fn listing(wat: &str, settings: Settings) -> String {
+pub(super) fn listing(wat: &str, settings: Settings) -> String {
     let target = isa::target(&settings).unwrap();
     let binary = to_binary(wat.as_bytes()).unwrap();
     let mut decoded = decode(&binary, settings.features).unwrap();
@@ -41,14 +41,14 @@ fn with_memory(body: &str) -> String {
 }
 
 #[track_caller]
-fn assert_has(listing: &str, lines: &[&str]) {
+pub(super) fn assert_has(listing: &str, lines: &[&str]) {
     for line in lines {
         assert!(listing.lines().any(|found| found.trim() == *line), "no {line:?} in:\n{listing}");
     }
 }
 
 #[track_caller]
-fn assert_lacks(listing: &str, word: &str) {
+pub(super) fn assert_lacks(listing: &str, word: &str) {
     assert!(!listing.contains(word), "{word:?} in:\n{listing}");
 }
 

@@ -3,6 +3,7 @@
 mod golden;
 mod image;
 mod refused;
+mod vectors;
 
 use super::compile_on;
 use crate::config::Settings;
