@@ -1,17 +1,17 @@
 //! Functions: the handle that embedders use to call them.
 
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::call;
 use super::host::{self, HostError, IntoHostFunc};
+use super::registry::TypeId;
 use super::store::{AsStore, StoreId, StoreInner, get, get_mut, pointer};
 use super::trap::{Pending, Trap};
+use super::types::{FuncType, ValType};
 use super::val::Val;
 use super::vmcontext::{FuncRef, Slot};
-use crate::module::types::FuncType;
 
 /// Why a call did not return.
 #[derive(Debug, thiserror::Error)]
@@ -72,20 +72,27 @@ impl Func {
     }
 
     /// What the record holds.
-    fn parts(self, store: &StoreInner) -> (*const u8, *mut u8, u32) {
+    fn parts(self, store: &StoreInner) -> (*const u8, *mut u8, TypeId) {
         // SAFETY: records live as long as their store, which is `store` (checked by `record`).
         let func = unsafe { self.record(store).as_ref() };
         (func.code, func.ctx, func.type_id)
     }
 
     /// The engine's number of its type.
-    pub(super) fn type_id(self, store: &StoreInner) -> u32 {
+    pub(super) fn type_id(self, store: &StoreInner) -> TypeId {
         self.parts(store).2
     }
 
-    /// Its type.
+    /// The type that it was defined with; [`Engine::defined_type`](super::Engine::defined_type)
+    /// tells what it is made of, [`Func::ty`] its parameters and results.
     #[must_use]
-    pub fn ty(self, store: &impl AsStore) -> Arc<FuncType> {
+    pub fn defined_type(self, store: &impl AsStore) -> TypeId {
+        self.type_id(get(store))
+    }
+
+    /// Its parameters and results.
+    #[must_use]
+    pub fn ty(self, store: &impl AsStore) -> &FuncType {
         let inner = get(store);
         inner.engine.func_type(self.type_id(inner))
     }
@@ -103,11 +110,12 @@ impl Func {
         results.clear();
         let inner = get(store);
         let (code, ctx, type_id) = self.parts(inner);
-        let ty = inner.engine.func_type(type_id);
+        let engine = inner.engine.clone();
+        let ty = engine.func_type(type_id);
         let fits = args.len() == ty.params.len()
-            && args.iter().zip(&ty.params).all(|(arg, &ty)| arg.matches(ty));
+            && args.iter().zip(&ty.params).all(|(arg, &ty)| arg.matches(ty, inner));
         if !fits {
-            return Err(CallError::Arguments { params: format!("{:?}", ty.params) });
+            return Err(CallError::Arguments { params: words(&ty.params) });
         }
         let mut slots: SmallVec<[Slot; 8]> =
             args.iter().map(|arg| arg.to_raw(inner).to_le_bytes()).collect();
@@ -136,6 +144,10 @@ impl Func {
         }));
         Ok(())
     }
+}
+
+fn words(types: &[ValType]) -> String {
+    types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn direct_error(store: &mut StoreInner) -> CallError {

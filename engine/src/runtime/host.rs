@@ -11,11 +11,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
+use super::shared::SharedMemory;
 use super::store::sealed::{Sealed, StorePointer};
 use super::store::{AsStore, StoreInner, get_mut};
 use super::trap::Pending;
-use super::vmcontext::{HostCall, HostRecord, MemoryDef, Slot, StoreRecord};
-use crate::module::types::ValType;
+use super::types::ValType;
+use super::vmcontext::{CallersMemory, HostCall, HostRecord, Slot, StoreRecord};
 
 /// What a host function fails with; it ends the guest's call as
 /// [`CallError::Host`](super::CallError::Host) and can be downcast there.
@@ -41,14 +42,29 @@ pub struct Caller<'a> {
 
 impl Caller<'_> {
     /// The bytes of the memory of the instance that imported the function: what it exports as
-    /// `memory`, else its memory 0. `None` if it has no memory.
+    /// `memory`, else its memory 0. `None` if it has no memory, or one that is shared between
+    /// threads: see [`Caller::shared_memory`].
     pub fn memory(&mut self) -> Option<&mut [u8]> {
         // SAFETY: the record and the definition that it points to live as long as the store. The
         // bytes are committed, and the guest waits as long as `self` is borrowed: only calls
         // through `self` let it run.
         unsafe {
-            let def = self.record.as_ref().memory.as_ref()?;
+            let CallersMemory::Own(def) = self.record.as_ref().memory else { return None };
+            let def = def.as_ref();
             Some(std::slice::from_raw_parts_mut(def.base, def.length))
+        }
+    }
+
+    /// The same memory as [`Caller::memory`] if it is shared between threads, which may write to it
+    /// at any moment.
+    #[must_use]
+    pub fn shared_memory(&self) -> Option<&SharedMemory> {
+        // SAFETY: the record and what it points to live as long as the store.
+        unsafe {
+            match self.record.as_ref().memory {
+                CallersMemory::Shared(shared) => Some(shared.as_ref()),
+                _ => None,
+            }
         }
     }
 }
@@ -80,7 +96,7 @@ impl fmt::Debug for HostFunc {
 
 impl HostFunc {
     /// What compiled code gets as the function's context. It must not outlive `self`.
-    pub(super) fn record(&self, store: *mut StoreRecord, memory: *const MemoryDef) -> HostRecord {
+    pub(super) fn record(&self, store: *mut StoreRecord, memory: CallersMemory) -> HostRecord {
         HostRecord { call: self.call, store, closure: Rc::as_ptr(&self.closure).cast(), memory }
     }
 }

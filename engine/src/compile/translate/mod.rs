@@ -5,14 +5,17 @@
 //! variables. It relies on the validator having accepted an operator before it sees it. Operators
 //! that cannot be reached are only validated.
 
+mod atomic;
 mod call;
 mod control;
+mod emit_call;
 mod entities;
 mod memory;
 mod numeric;
 mod reference;
 mod simd;
 mod table;
+mod wide;
 
 use cranelift_codegen::ir::{
     AliasRegion, AliasRegionData, Function, GlobalValueData, InstBuilder, MemFlagsData, SourceLoc,
@@ -27,7 +30,6 @@ use super::isa::Machine;
 use super::signature::{POINTER, value_type, wasm_signature};
 use crate::abi::layout::{self, Layout};
 use crate::config::Settings;
-use crate::module::decode::val_type;
 use crate::module::index::FuncIndex;
 use crate::module::{ModuleInfo, limits};
 use control::Frame;
@@ -79,7 +81,7 @@ fn translate(
     func: &mut Function,
     buffers: &mut Buffers,
 ) -> Result<(), CompileError> {
-    let ty = env.module.func_type(index);
+    let ty = &env.module.signatures[env.module.functions[index].signature];
     func.signature = wasm_signature(ty);
     func.name = UserFuncName::user(0, index.as_u32());
     limit_stack(func);
@@ -187,7 +189,8 @@ impl<'a, 'f> Translator<'a, 'f> {
         self.control.push(Frame::body(results));
     }
 
-    /// Reads the declarations of locals; all begin as zero.
+    /// Reads the declarations of locals. All begin as zero; those without a default value are set
+    /// before they are read, which the validator checks.
     fn declare_locals(
         &mut self,
         reader: &mut BinaryReader<'_>,
@@ -197,7 +200,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             let offset = reader.original_position();
             let (count, ty) = (reader.read()?, reader.read()?);
             validator.define_locals(offset, count, ty)?;
-            let ty = value_type(val_type(ty)?);
+            let ty = value_type(self.env.module.val_type(ty)?);
             if count > 0 {
                 let zero = self.zero(ty);
                 for _ in 0..count {
@@ -231,8 +234,10 @@ impl<'a, 'f> Translator<'a, 'f> {
             || self.control(op)?
             || self.call(op)
             || self.memory(op)
+            || self.atomic(op)
             || self.reference(op)?
             || self.table(op)
+            || self.wide_arithmetic(op)
             || self.simd(op);
         if known {
             return Ok(());

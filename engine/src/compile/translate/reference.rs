@@ -6,9 +6,10 @@ use cranelift_entity::EntityRef;
 use wasmparser::Operator;
 
 use super::Translator;
+use crate::abi::trap::TrapKind;
 use crate::compile::CompileError;
 use crate::compile::signature::{POINTER, value_type};
-use crate::module::decode::heap_type;
+use crate::compile::trap::trap_code;
 use crate::module::index::{FuncIndex, GlobalIndex};
 use crate::module::types::{RefType, ValType};
 
@@ -27,7 +28,7 @@ impl Translator<'_, '_> {
                 self.builder.ins().store(flags, value, base, offset as i32);
             }
             Operator::RefNull { hty } => {
-                let ty = RefType { nullable: true, heap: heap_type(hty)? };
+                let ty = RefType { nullable: true, heap: self.env.module.heap_type(hty)? };
                 let null = self.zero(value_type(ValType::Ref(ty)));
                 self.push(null);
             }
@@ -36,6 +37,10 @@ impl Translator<'_, '_> {
                 let null = self.builder.ins().icmp_imm_u(IntCC::Equal, value, 0);
                 let null = self.builder.ins().uextend(types::I32, null);
                 self.push(null);
+            }
+            Operator::RefAsNonNull => {
+                let value = self.peek();
+                self.builder.ins().trapz(value, trap_code(TrapKind::NullReference));
             }
             Operator::RefFunc { function_index } => {
                 let value = self.ref_func(FuncIndex::from_u32(function_index))?;
