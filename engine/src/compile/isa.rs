@@ -42,6 +42,8 @@ const OPTIONAL: &[Feature] = &[
 pub(super) struct Machine {
     /// The instructions named after x86 exist.
     pub(super) x64: bool,
+    /// Vectors in memory need not be aligned to be operands.
+    pub(super) avx: bool,
     /// A multiplication and an addition rounded once is one instruction.
     pub(super) fma: bool,
     /// There is an instruction for sums of products of bytes.
@@ -55,6 +57,7 @@ impl Machine {
         let x64 = isa.name() == "x64";
         Machine {
             x64,
+            avx: has("has_avx"),
             fma: !x64 || has("has_avx") && has("has_fma"),
             vnni: has("has_avx") && has("has_avx_vnni")
                 || has("has_avx512vl") && has("has_avx512vnni"),

@@ -81,8 +81,12 @@ impl Translator<'_, '_> {
 
     /// If a canonical vector comes straight from memory, makes it a load of `ty` and the canonical
     /// vector a view of that: an instruction takes its operand from memory only when nothing is
-    /// between.
+    /// between. Before AVX no instruction takes a vector that is not aligned, and the code generator
+    /// (0.135) overlooks it for `cmpps` and `cmppd`: there no load must be a vector of floats.
     fn load_as(&mut self, value: Value, ty: Type) -> Option<Value> {
+        if self.env.machine.x64 && !self.env.machine.avx {
+            return None;
+        }
         let func = &mut *self.builder.func;
         let value = func.dfg.resolve_aliases(value);
         let inst = func.dfg.value_def(value).inst()?;
