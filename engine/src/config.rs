@@ -56,10 +56,12 @@ features! {
     /// References to functions of known type, `call_ref`, tables with initial values.
     function_references = true, FUNCTION_REFERENCES, "function-references";
     /// Structures, arrays, `i31`, casts; recursion groups and declared subtypes.
-    gc = false, GC, "gc";
+    gc = true, GC, "gc";
 
     /// `return_call` and its kin.
     tail_call = true, TAIL_CALL, "tail-call";
+    /// Tags, `throw`, `try_table`, `exnref`.
+    exceptions = true, EXCEPTIONS, "exceptions";
     /// 128-bit sums, differences and products as pairs of i64. Off unless asked for: the proposal
     /// is not finished, and may still change what its instructions are.
     wide_arithmetic = false, WIDE_ARITHMETIC, "wide-arithmetic";

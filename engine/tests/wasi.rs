@@ -225,12 +225,31 @@ fn a_trap_is_reported_with_its_kind_and_functions() {
     let outcome = command(&program, None).unwrap();
     assert_eq!(outcome.exit_code(), 134);
     let Outcome::Trapped(report) = outcome else { panic!("{outcome:?}") };
+    let trap = report.trap().unwrap();
     let names: Vec<_> =
-        report.trap().backtrace().iter().map(|frame| frame.name.as_deref().unwrap()).collect();
+        trap.backtrace().iter().map(|frame| frame.name.as_deref().unwrap()).collect();
     assert_eq!(names, ["inner", "outer", "main"]);
     let text = report.to_string();
     assert!(text.starts_with("wasm trap: ") && text.contains("divide by zero"), "{text}");
     assert!(names.iter().all(|name| text.contains(name)), "{text}");
+}
+
+#[test]
+fn an_exception_that_nobody_catches_is_reported_like_a_trap() {
+    let program = image(
+        r#"(tag $error (export "__cpp_exception") (param i32))
+        (func $inner (throw $error (i32.const 66560)))
+        (func $main (export "_start") (call $inner))"#,
+    );
+    let outcome = command(&program, None).unwrap();
+    assert_eq!(outcome.exit_code(), 134);
+    let Outcome::Trapped(report) = outcome else { panic!("{outcome:?}") };
+    assert!(report.trap().is_none());
+    let frames = report.exception().unwrap().backtrace();
+    let names: Vec<_> = frames.iter().map(|frame| frame.name.as_deref().unwrap()).collect();
+    assert_eq!(names, ["inner", "main"]);
+    let text = report.to_string();
+    assert!(text.starts_with("uncaught exception `__cpp_exception` (i32 66560)\n  0: "), "{text}");
 }
 
 #[test]

@@ -36,6 +36,10 @@ pub const GLOBALS: u32 = 100_000;
 /// Tables. Each costs address space of its own.
 pub const TABLES: u32 = 1_000;
 
+/// Tags. Programs have one or two for each language they are written in; each costs a record in
+/// the store.
+pub const TAGS: u32 = 100_000;
+
 /// Linear memories. Each reserves 6 GiB of address space, of which a process has 128 TiB.
 pub const MEMORIES: u32 = 100;
 

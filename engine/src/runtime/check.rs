@@ -73,6 +73,7 @@ fn sizes(info: &ModuleInfo) -> bool {
         (info.tables.len(), info.imported.tables),
         (info.memories.len(), info.imported.memories),
         (info.globals.len(), info.imported.globals),
+        (info.tags.len(), info.imported.tags),
         (info.types.len(), 0),
         (info.signatures.len(), 0),
         (info.escaped_funcs as usize, 0),
@@ -85,16 +86,18 @@ fn sizes(info: &ModuleInfo) -> bool {
 fn entities(info: &ModuleInfo) -> bool {
     info.tables.values().all(|ty| types::reference(info, ty.element))
         && info.globals.values().all(|ty| types::value(info, ty.content))
+        && info.tags.values().all(|&ty| types::is_func(info, ty))
 }
 
 fn imports(info: &ModuleInfo) -> bool {
-    let mut counts = [0u32; 4];
+    let mut counts = [0u32; 5];
     for import in &info.imports {
         let (kind, valid) = match import.ty {
             ImportType::Func(ty) => (0, types::is_func(info, ty)),
             ImportType::Table(ty) => (1, types::reference(info, ty.element)),
             ImportType::Memory(_) => (2, true),
             ImportType::Global(ty) => (3, types::value(info, ty.content)),
+            ImportType::Tag(ty) => (4, types::is_func(info, ty)),
         };
         if !valid {
             return false;
@@ -102,7 +105,7 @@ fn imports(info: &ModuleInfo) -> bool {
         counts[kind] += 1;
     }
     let n = info.imported;
-    counts == [n.functions, n.tables, n.memories, n.globals]
+    counts == [n.functions, n.tables, n.memories, n.globals, n.tags]
 }
 
 fn exports(info: &ModuleInfo) -> bool {
@@ -111,6 +114,7 @@ fn exports(info: &ModuleInfo) -> bool {
         ExportIndex::Table(table) => info.tables.is_valid(table),
         ExportIndex::Memory(memory) => info.memories.is_valid(memory),
         ExportIndex::Global(global) => info.globals.is_valid(global),
+        ExportIndex::Tag(tag) => info.tags.is_valid(tag),
     })
 }
 
@@ -147,19 +151,10 @@ fn const_expr(info: &ModuleInfo, expr: &ConstExpr, readable_globals: usize) -> b
             ConstOp::RefFunc(func) => can_be_referenced(info, func),
             _ => true,
         };
-        let binary = matches!(
-            op,
-            ConstOp::I32Add
-                | ConstOp::I32Sub
-                | ConstOp::I32Mul
-                | ConstOp::I64Add
-                | ConstOp::I64Sub
-                | ConstOp::I64Mul
-        );
-        if !valid || (binary && depth < 2) {
-            return false;
+        match info.const_operands(op) {
+            Some(operands) if valid && operands <= depth => depth = depth - operands + 1,
+            _ => return false,
         }
-        depth = if binary { depth - 1 } else { depth + 1 };
     }
     depth == 1
 }

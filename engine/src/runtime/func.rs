@@ -5,10 +5,11 @@ use std::ptr::{self, NonNull};
 use smallvec::SmallVec;
 
 use super::call;
-use super::host::{self, HostError, IntoHostFunc};
+use super::exception::Exception;
+use super::host::{self, Caller, HostError, IntoHostFunc};
 use super::registry::TypeId;
 use super::store::{AsStore, StoreId, StoreInner, get, get_mut, pointer};
-use super::trap::{Pending, Trap};
+use super::trap::{self, Pending, Trap};
 use super::types::{FuncType, ValType};
 use super::val::Val;
 use super::vmcontext::{FuncRef, Slot};
@@ -21,6 +22,9 @@ pub enum CallError {
     Trap(#[from] Trap),
     #[error("{0}")]
     Host(HostError),
+    /// An exception that nothing in the guest caught.
+    #[error(transparent)]
+    Exception(#[from] Exception),
     #[error("arguments do not have the function's parameter types: {params}")]
     Arguments { params: String },
 }
@@ -53,6 +57,38 @@ impl Func {
     pub fn wrap<Args, R>(store: &mut impl AsStore, func: impl IntoHostFunc<Args, R>) -> Func {
         let inner = get_mut(store);
         let record = inner.add_host_func(host::host_func(func));
+        Func { store: inner.id, record }
+    }
+
+    /// Makes a function of the host of any type.
+    ///
+    /// It gets its arguments, and its results as zeros and nulls to be set. What the types ask for
+    /// is checked: results that do not fit end the guest's call with [`HostResultError`].
+    ///
+    /// ```
+    /// use coracle_engine::runtime::{Engine, Func, FuncType, Store, Val, ValType};
+    /// let mut store = Store::new(&Engine::new())?;
+    /// let ty = FuncType { params: vec![ValType::I64; 2], results: vec![ValType::I64] };
+    /// let max = Func::new(&mut store, ty, |_, args, results| {
+    ///     if let [Val::I64(a), Val::I64(b)] = *args {
+    ///         results[0] = Val::I64(a.max(b));
+    ///     }
+    ///     Ok(())
+    /// });
+    /// let mut results = Vec::new();
+    /// max.call(&mut store, &[Val::I64(3), Val::I64(5)], &mut results)?;
+    /// assert!(matches!(results[..], [Val::I64(5)]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`HostResultError`]: super::HostResultError
+    pub fn new(
+        store: &mut impl AsStore,
+        ty: FuncType,
+        func: impl Fn(Caller<'_>, &[Val], &mut [Val]) -> Result<(), HostError> + 'static,
+    ) -> Func {
+        let inner = get_mut(store);
+        let record = inner.add_host_func(host::dynamic_func(ty, func));
         Func { store: inner.id, record }
     }
 
@@ -152,8 +188,9 @@ fn words(types: &[ValType]) -> String {
 
 fn direct_error(store: &mut StoreInner) -> CallError {
     match store.pending.take() {
-        Some(Pending::Host(error)) => CallError::Host(error),
+        Some(Pending::Host(error)) => trap::host_error(error),
         Some(Pending::Trap(kind)) => CallError::Trap(Trap::without_frames(kind)),
-        None => unreachable!("a failed host function left no error"),
+        Some(Pending::Raised(exception)) => CallError::Exception(exception),
+        Some(Pending::Thrown(_)) | None => unreachable!("a failed host function left no error"),
     }
 }

@@ -3,7 +3,11 @@
 //! A call allocates nothing and takes no lock: the exit trampoline passes the host record, which
 //! holds the closure's address, and the arguments in slots on its stack.
 
+mod dynamic;
+mod references;
+
 use std::any::Any;
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,13 +17,19 @@ use std::rc::Rc;
 
 use super::shared::SharedMemory;
 use super::store::sealed::{Sealed, StorePointer};
-use super::store::{AsStore, StoreInner, get_mut};
+use super::store::{AsStore, StoreInner, get, get_mut};
+use super::throw;
 use super::trap::Pending;
 use super::types::ValType;
 use super::vmcontext::{CallersMemory, HostCall, HostRecord, Slot, StoreRecord};
+use crate::abi::layout::host_status;
 
 /// What a host function fails with; it ends the guest's call as
 /// [`CallError::Host`](super::CallError::Host) and can be downcast there.
+///
+/// Two kinds of errors are more: a [`CallError`](super::CallError), from a nested call, ends the
+/// outer one as itself, and an [`Exception`](super::Exception), alone or inside of a `CallError`,
+/// is raised in the guest, which may catch it.
 pub type HostError = Box<dyn Error + Send + Sync>;
 
 /// A host function panicked. The panic ends the guest's call like any other error.
@@ -28,6 +38,9 @@ pub type HostError = Box<dyn Error + Send + Sync>;
 pub struct HostPanic {
     message: String,
 }
+
+pub use dynamic::HostResultError;
+pub(super) use dynamic::dynamic_func;
 
 /// The guest's side of a call of a host function.
 ///
@@ -82,8 +95,8 @@ impl Sealed for Caller<'_> {
 
 /// A closure ready to be imported: see [`IntoHostFunc`].
 pub struct HostFunc {
-    pub(super) params: &'static [ValType],
-    pub(super) results: &'static [ValType],
+    pub(super) params: Cow<'static, [ValType]>,
+    pub(super) results: Cow<'static, [ValType]>,
     call: HostCall,
     closure: Rc<dyn Any>,
 }
@@ -101,7 +114,9 @@ impl HostFunc {
     }
 }
 
-/// A type of arguments and results.
+/// A type of arguments and results: numbers, and references that may be null (`Option` of
+/// [`Func`](super::Func), [`ExternRef`](super::ExternRef), [`AnyRef`](super::AnyRef) and
+/// [`ExnRef`](super::ExnRef)).
 pub trait WasmValue: Sized + private::Value {}
 
 /// What a host function may return: nothing, one [`WasmValue`], a tuple of up to four, or a
@@ -112,17 +127,17 @@ pub trait HostResult: private::Results {}
 pub trait IntoHostFunc<Args, R>: private::Closure<Args, R> {}
 
 mod private {
-    use super::{HostError, HostFunc, Slot, ValType};
+    use super::{Caller, HostError, HostFunc, Slot, ValType};
 
     pub trait Value {
         const TYPE: ValType;
-        fn load(slot: &Slot) -> Self;
-        fn store(self, slot: &mut Slot);
+        fn load(slot: &Slot, caller: &Caller<'_>) -> Self;
+        fn store(self, slot: &mut Slot, caller: &Caller<'_>);
     }
 
     pub trait Results {
         const TYPES: &'static [ValType];
-        fn store(self, slots: &mut [Slot]) -> Result<(), HostError>;
+        fn store(self, slots: &mut [Slot], caller: &Caller<'_>) -> Result<(), HostError>;
     }
 
     pub trait Closure<Args, R> {
@@ -140,25 +155,33 @@ macro_rules! values {
         impl WasmValue for $ty {}
         impl private::Value for $ty {
             const TYPE: ValType = ValType::$variant;
-            fn load(slot: &Slot) -> $ty {
+            fn load(slot: &Slot, _: &Caller<'_>) -> $ty {
                 let mut bytes = [0; size_of::<$bits>()];
                 bytes.copy_from_slice(&slot[..size_of::<$bits>()]);
                 $from(<$bits>::from_le_bytes(bytes))
             }
-            fn store(self, slot: &mut Slot) {
+            fn store(self, slot: &mut Slot, _: &Caller<'_>) {
                 *slot = u128::from($to(self)).to_le_bytes();
             }
         }
+        single_result!($ty);
+    )*};
+}
+
+/// Makes a value one that can be returned alone.
+macro_rules! single_result {
+    ($ty:ty) => {
         impl HostResult for $ty {}
         impl private::Results for $ty {
-            const TYPES: &'static [ValType] = &[ValType::$variant];
-            fn store(self, slots: &mut [Slot]) -> Result<(), HostError> {
-                private::Value::store(self, &mut slots[0]);
+            const TYPES: &'static [ValType] = &[<$ty as private::Value>::TYPE];
+            fn store(self, slots: &mut [Slot], caller: &Caller<'_>) -> Result<(), HostError> {
+                private::Value::store(self, &mut slots[0], caller);
                 Ok(())
             }
         }
-    )*};
+    };
 }
+use single_result;
 
 values! {
     i32: u32 => I32, |bits| bits as i32, |value| value as u32;
@@ -173,8 +196,8 @@ values! {
 impl<T: HostResult, E: Into<HostError>> HostResult for Result<T, E> {}
 impl<T: HostResult, E: Into<HostError>> private::Results for Result<T, E> {
     const TYPES: &'static [ValType] = T::TYPES;
-    fn store(self, slots: &mut [Slot]) -> Result<(), HostError> {
-        self.map_err(Into::into)?.store(slots)
+    fn store(self, slots: &mut [Slot], caller: &Caller<'_>) -> Result<(), HostError> {
+        self.map_err(Into::into)?.store(slots, caller)
     }
 }
 
@@ -183,8 +206,12 @@ macro_rules! result_tuples {
         impl<$($name: WasmValue),*> HostResult for ($($name,)*) {}
         impl<$($name: WasmValue),*> private::Results for ($($name,)*) {
             const TYPES: &'static [ValType] = &[$($name::TYPE),*];
-            fn store(self, _slots: &mut [Slot]) -> Result<(), HostError> {
-                $(self.$n.store(&mut _slots[$n]);)*
+            fn store(
+                self,
+                _slots: &mut [Slot],
+                _caller: &Caller<'_>,
+            ) -> Result<(), HostError> {
+                $(self.$n.store(&mut _slots[$n], _caller);)*
                 Ok(())
             }
         }
@@ -237,14 +264,14 @@ macro_rules! closures {
                     // SAFETY: trampolines never pass null.
                     let record = unsafe { NonNull::new_unchecked(record) };
                     finish(record, || {
-                        let caller = Caller { record, store: PhantomData };
-                        closure(caller, $(<$arg as private::Value>::load(&slots[$n])),*)
-                            .store(slots)
+                        let caller = || Caller { record, store: PhantomData };
+                        closure(caller(), $(<$arg as private::Value>::load(&slots[$n], &caller())),*)
+                            .store(slots, &caller())
                     })
                 }
                 HostFunc {
-                    params: const { &[$(<$arg as private::Value>::TYPE),*] },
-                    results: R::TYPES,
+                    params: Cow::Borrowed(const { &[$(<$arg as private::Value>::TYPE),*] }),
+                    results: Cow::Borrowed(R::TYPES),
                     call: call::<F, R, $($arg),*>,
                     closure: Rc::new(self),
                 }
@@ -269,11 +296,16 @@ closures! {
     (A 0 B 1 C 2 D 3 E 4 G 5 H 6 I 7 J 8 K 9 L 10 M 11);
 }
 
-/// Runs a host function; leaves its error with the store and returns the status. No panic leaves
-/// it: frames of compiled code cannot be unwound.
+/// Runs a host function; leaves its error with the store and returns the status, one of
+/// [`host_status`]. No panic leaves it: frames of compiled code cannot be unwound.
 fn finish(record: NonNull<HostRecord>, run: impl FnOnce() -> Result<(), HostError>) -> u32 {
-    let error = match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Ok(())) => return 0,
+    let mut caller = Caller { record, store: PhantomData };
+    let roots = get(&caller).gc.roots.borrow().len();
+    let outcome = catch_unwind(AssertUnwindSafe(run));
+    // What the function got is the guest's again, or garbage.
+    get_mut(&mut caller).gc.roots.get_mut().truncate(roots);
+    let error = match outcome {
+        Ok(Ok(())) => return host_status::RETURNED,
         Ok(Err(error)) => error,
         Err(payload) => {
             let text = payload.downcast_ref::<&str>().copied();
@@ -284,9 +316,13 @@ fn finish(record: NonNull<HostRecord>, run: impl FnOnce() -> Result<(), HostErro
             Box::new(HostPanic { message })
         }
     };
-    let mut caller = Caller { record, store: PhantomData };
-    get_mut(&mut caller).pending = Some(Pending::Host(error));
-    1
+    let store = get_mut(&mut caller);
+    let (pending, status) = match throw::raised(store, error) {
+        Ok(exception) => (Pending::Raised(exception), host_status::RAISED),
+        Err(error) => (Pending::Host(error), host_status::FAILED),
+    };
+    store.pending = Some(pending);
+    status
 }
 
 /// Calls a host function from the host, without a trampoline.

@@ -4,7 +4,9 @@
 //! * `code` maps an image and answers questions about its tables; `check` refuses damaged ones.
 //! * `store` holds what lives together; `vmcontext` is the memory that compiled code knows.
 //! * `linker` matches names, `instantiate` builds an `instance`.
+//! * `gc` is the heap of structures, arrays and exceptions.
 //! * `call` is the one door in, `host` the one door out, `builtins` the runtime calls.
+//! * `throw` finds who catches an `exception`.
 //! * `trap` turns a fault into an error with a backtrace; `sys` is all that is Linux.
 //!
 //! A thread uses a store; a process may have many. An image compiled for dedicated addressing is for
@@ -15,7 +17,9 @@ mod call;
 mod check;
 mod code;
 mod engine;
+mod exception;
 mod func;
+mod gc;
 mod global;
 mod host;
 mod instance;
@@ -26,9 +30,11 @@ mod region;
 mod registry;
 mod shared;
 mod store;
+mod supertypes;
 mod sys;
 mod table;
 mod threads;
+mod throw;
 mod trap;
 mod types;
 mod val;
@@ -37,9 +43,13 @@ mod waiters;
 
 pub use code::{LoadError, Module};
 pub use engine::Engine;
+pub use exception::{Exception, ExceptionError, Tag};
 pub use func::{CallError, Func};
+pub use gc::{ArrayRef, ObjectError, StructRef};
 pub use global::{Global, GlobalError};
-pub use host::{Caller, HostError, HostPanic, HostResult, IntoHostFunc, WasmValue};
+pub use host::{
+    Caller, HostError, HostPanic, HostResult, HostResultError, IntoHostFunc, WasmValue,
+};
 pub use instance::{Extern, Instance};
 pub use instantiate::InstantiateError;
 pub use linker::Linker;
@@ -49,5 +59,7 @@ pub use shared::SharedMemory;
 pub use store::{AsStore, Store, StoreConfig, StoreError};
 pub use table::{Table, TableError};
 pub use trap::{Frame, MAX_FRAMES, Trap, TrapKind};
-pub use types::{FuncType, GlobalType, HeapType, RefType, SubType, TableType, ValType};
+pub use types::{
+    FieldType, FuncType, GlobalType, HeapType, RefType, StorageType, SubType, TableType, ValType,
+};
 pub use val::{AnyRef, ExnRef, ExternRef, Val};

@@ -3,7 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail where it stands")]
 
 mod crash;
+mod exceptions;
+mod gc;
+mod gc_host;
 mod host;
+mod host_types;
 mod image;
 mod link;
 mod tail_calls;
@@ -12,7 +16,9 @@ mod types;
 
 use coracle_engine::compile::compile;
 use coracle_engine::config::{Features, Settings};
-use coracle_engine::runtime::{CallError, Engine, Instance, Linker, Module, Store, Trap, Val};
+use coracle_engine::runtime::{
+    CallError, Engine, Instance, Linker, Module, Store, StoreConfig, Trap, Val,
+};
 
 /// An engine, a store, a linker: what a test needs before its module.
 struct World {
@@ -23,8 +29,12 @@ struct World {
 
 impl World {
     fn new() -> World {
+        World::with_config(StoreConfig::default())
+    }
+
+    fn with_config(config: StoreConfig) -> World {
         let engine = Engine::new();
-        let store = Store::new(&engine).unwrap();
+        let store = Store::with_config(&engine, config).unwrap();
         let linker = Linker::new(&engine);
         World { engine, store, linker }
     }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
 use coracle_engine::compile::compile;
-use coracle_engine::config::{Addressing, Settings};
+use coracle_engine::config::{Addressing, OptLevel, Settings};
 use coracle_engine::module::ImportType;
 use coracle_engine::runtime::{
-    CallError, Engine, Instance, InstantiateError, Linker, Module, Store, TrapKind, Val,
+    CallError, Engine, Instance, InstantiateError, Linker, Module, Store, StoreConfig, TrapKind,
+    Val,
 };
 use wasmparser::{Validator, WasmFeatures};
 use wast::lexer::Lexer;
@@ -26,6 +27,7 @@ pub(crate) enum Outcome {
     Return,
     Trap,
     Exhaustion,
+    Exception,
     Invalid,
     Malformed,
     Unlinkable,
@@ -33,13 +35,14 @@ pub(crate) enum Outcome {
     Later,
 }
 
-const OUTCOMES: [Outcome; 10] = [
+const OUTCOMES: [Outcome; 11] = [
     Outcome::Module,
     Outcome::Register,
     Outcome::Invoke,
     Outcome::Return,
     Outcome::Trap,
     Outcome::Exhaustion,
+    Outcome::Exception,
     Outcome::Invalid,
     Outcome::Malformed,
     Outcome::Unlinkable,
@@ -134,9 +137,9 @@ fn links_instances(directive: &WastDirective<'_>) -> bool {
     match directive {
         WastDirective::Register { .. } | WastDirective::ModuleInstance { .. } => true,
         WastDirective::Invoke(invoke) => invoke.module.is_some(),
-        WastDirective::AssertReturn { exec, .. } | WastDirective::AssertTrap { exec, .. } => {
-            by_name(exec)
-        }
+        WastDirective::AssertReturn { exec, .. }
+        | WastDirective::AssertTrap { exec, .. }
+        | WastDirective::AssertException { exec, .. } => by_name(exec),
         _ => false,
     }
 }
@@ -176,7 +179,7 @@ struct Runner<'a> {
 impl<'a> Runner<'a> {
     fn new(file: &'a TestFile, settings: Settings) -> Runner<'a> {
         let engine = Engine::new();
-        let (store, linker) = world(&engine);
+        let (store, linker) = world(&engine, &settings);
         let none = "there is no module yet".to_owned();
         Runner {
             file,
@@ -270,6 +273,7 @@ impl<'a> Runner<'a> {
                 self.assert_trap(WastExecute::Invoke(call), message)?;
                 Ok(Outcome::Exhaustion)
             }
+            WastDirective::AssertException { exec, .. } => self.assert_exception(exec),
             WastDirective::AssertInvalid { mut module, .. } => {
                 // A text that is refused already is refused.
                 if let Ok(wasm) = module.encode() {
@@ -296,7 +300,7 @@ impl<'a> Runner<'a> {
         if module.settings().addressing == Addressing::Dedicated {
             // The fixed address is free again once the store with the last main instance is gone.
             self.current = Err(Stop::Unexpected("the module was replaced".to_owned()));
-            let (store, linker) = world(&self.engine);
+            let (store, linker) = world(&self.engine, &self.settings);
             (self.store, self.linker) = (store, linker);
         }
         self.instantiate_expecting_success(&module)
@@ -387,7 +391,10 @@ impl<'a> Runner<'a> {
     fn assert_return(&mut self, exec: WastExecute<'_>, expected: &[wast::WastRet<'_>]) -> Step {
         let results = self.execute(exec)?.map_err(|error| format!("failed: {error}"))?;
         let same = results.len() == expected.len()
-            && results.iter().zip(expected).all(|(value, want)| values::matches(value, want));
+            && results
+                .iter()
+                .zip(expected)
+                .all(|(value, want)| values::matches(value, want, &self.store));
         if same {
             return Ok(Outcome::Return);
         }
@@ -399,6 +406,14 @@ impl<'a> Runner<'a> {
             Err(CallError::Trap(trap)) if is_kind(trap.kind(), message) => Ok(Outcome::Trap),
             Err(error) => Err(format!("failed with {error} instead of {message}").into()),
             Ok(results) => Err(format!("returned {results:?} instead of {message}").into()),
+        }
+    }
+
+    fn assert_exception(&mut self, exec: WastExecute<'_>) -> Step {
+        match self.execute(exec)? {
+            Err(CallError::Exception(_)) => Ok(Outcome::Exception),
+            Err(error) => Err(format!("failed with {error} instead of an exception").into()),
+            Ok(results) => Err(format!("returned {results:?} instead of an exception").into()),
         }
     }
 
@@ -427,8 +442,12 @@ impl<'a> Runner<'a> {
     }
 }
 
-fn world(engine: &Engine) -> (Store, Linker) {
-    let mut store = Store::new(engine).expect("a store");
+/// Code without optimisation runs with a collection at every allocation of an object: it keeps
+/// references where other code does not.
+fn world(engine: &Engine, settings: &Settings) -> (Store, Linker) {
+    let gc_stress = settings.opt_level == OptLevel::None;
+    let config = StoreConfig { gc_stress, ..StoreConfig::default() };
+    let mut store = Store::with_config(engine, config).expect("a store");
     let mut linker = Linker::new(engine);
     spectest::define(&mut linker, &mut store);
     (store, linker)
@@ -451,11 +470,8 @@ fn is_kind(kind: TrapKind, message: &str) -> bool {
 /// is must compile.
 fn later_proposal(wasm: &[u8], settings: &Settings) -> Option<&'static str> {
     let base = settings.features.to_wasmparser();
-    let steps = [
-        ("exceptions", WasmFeatures::EXCEPTIONS),
-        ("garbage collection", WasmFeatures::GC),
-        ("all of WebAssembly 3.0", WasmFeatures::WASM3),
-    ];
+    let steps =
+        [("garbage collection", WasmFeatures::GC), ("all of WebAssembly 3.0", WasmFeatures::WASM3)];
     let is_valid = |more| Validator::new_with_features(base | more).validate_all(wasm).is_ok();
     if is_valid(WasmFeatures::empty()) {
         return None;

@@ -78,6 +78,12 @@ const PROPOSALS: &[ProposalFiles] = &[
         adapt: |features| features.custom_page_sizes = true,
     },
     ProposalFiles {
+        folder: "exceptions",
+        group: "exceptions",
+        of_crate: Proposal::ExceptionHandling,
+        adapt: |_| {},
+    },
+    ProposalFiles {
         folder: "wide-arithmetic",
         group: "wide arithmetic",
         of_crate: Proposal::WideArithmetic,
@@ -167,11 +173,6 @@ pub(crate) fn files() -> Vec<TestFile> {
 
 fn from_folder(folder: &std::path::Path) -> Vec<TestFile> {
     let mut files = scripts(folder, "", |_| {});
-    for file in &mut files {
-        if WITH_GC.contains(&file.name.trim_end_matches(".wast")) {
-            file.adapt = |features| features.gc = true;
-        }
-    }
     for proposal in PROPOSALS {
         let folder = folder.join("proposals").join(proposal.folder);
         // What became part of the specification has no folder of its own any more.
@@ -217,6 +218,8 @@ fn version_2(features: &mut Features) {
     features.multi_memory = false;
     features.memory64 = false;
     features.threads = false;
+    features.relaxed_simd = false;
+    features.exceptions = false;
 }
 
 /// Whether a file is run.
@@ -228,31 +231,7 @@ pub(crate) enum Scope {
 }
 
 /// Files of proposals that come later, by exact name.
-const LATER: &[(&str, &[&str])] = &[
-    ("exceptions", &["tag", "throw", "throw_ref", "try_table"]),
-    (
-        "garbage collection",
-        &[
-            "array",
-            "array_copy",
-            "array_fill",
-            "array_init_data",
-            "array_init_elem",
-            "array_new_data",
-            "array_new_elem",
-            "binary-gc",
-            "br_on_cast",
-            "br_on_cast_fail",
-            "extern",
-            "i31",
-            "ref_cast",
-            "ref_eq",
-            "ref_test",
-            "struct",
-            "type-subtyping",
-        ],
-    ),
-];
+const LATER: &[(&str, &[&str])] = &[];
 
 /// Files of version 2.0's bulk memory operations and reference types, for the counts.
 const BULK_AND_REFERENCES: &[&str] = &[
@@ -330,11 +309,29 @@ const FUNCTION_REFERENCES: &[&str] = &[
     "return_call_ref",
 ];
 
-/// Files of garbage collection that need its types only.
-const TYPES: &[&str] = &["type-canon", "type-equivalence", "type-rec"];
-
-/// Files that need what garbage collection allows in types and constant expressions.
-const WITH_GC: &[&str] = &["data", "elem", "global", "type-canon", "type-equivalence", "type-rec"];
+/// Files of garbage collection.
+const GARBAGE_COLLECTION: &[&str] = &[
+    "array",
+    "array_copy",
+    "array_fill",
+    "array_init_data",
+    "array_init_elem",
+    "array_new_data",
+    "array_new_elem",
+    "binary-gc",
+    "br_on_cast",
+    "br_on_cast_fail",
+    "extern",
+    "i31",
+    "ref_cast",
+    "ref_eq",
+    "ref_test",
+    "struct",
+    "type-canon",
+    "type-equivalence",
+    "type-rec",
+    "type-subtyping",
+];
 
 /// Where a file belongs.
 pub(crate) fn scope(name: &str) -> Scope {
@@ -355,8 +352,9 @@ pub(crate) fn scope(name: &str) -> Scope {
         }
         _ if MULTI_MEMORY.contains(&stem) => Scope::In("multiple memories"),
         "return_call" | "return_call_indirect" => Scope::In("tail calls"),
+        "tag" | "throw" | "throw_ref" | "try_table" => Scope::In("exceptions"),
         _ if FUNCTION_REFERENCES.contains(&stem) => Scope::In("typed function references"),
-        _ if TYPES.contains(&stem) => Scope::In("garbage collection: types"),
+        _ if GARBAGE_COLLECTION.contains(&stem) => Scope::In("garbage collection"),
         _ if BULK_AND_REFERENCES.contains(&stem) => Scope::In("bulk memory and references"),
         _ => Scope::In("core"),
     }
@@ -367,22 +365,16 @@ pub(crate) fn scope(name: &str) -> Scope {
 /// on it), what they hold. The files of version 2.0, which run as well, test the rest of those
 /// modules. Any other module that the engine refuses fails the test, and so does a number that is
 /// not met: when a proposal is switched on, its lines must go.
-const MIXED: &[(&str, &str, usize, &str)] = &[
-    ("imports.wast", "exceptions", 59, "the modules that export and import also hold tags"),
-    ("instance.wast", "exceptions", 23, "the instances share tags and typed references"),
-    ("ref_null.wast", WASM_3, 34, "null of every heap type of WebAssembly 3.0"),
-    ("table_init.wast", GARBAGE_COLLECTION, 2, "a segment whose elements are arrays"),
-    ("table_init64.wast", GARBAGE_COLLECTION, 2, "a segment whose elements are arrays"),
-];
-
-const GARBAGE_COLLECTION: &str = "garbage collection";
-const WASM_3: &str = "all of WebAssembly 3.0";
+const MIXED: &[(&str, &str, usize, &str)] = &[];
 
 /// What is wrong with the directives of later proposals (with how many of each) that a file had.
 pub(crate) fn check_mixed(file: &TestFile, found: &BTreeMap<&str, usize>) -> Vec<String> {
     let known: BTreeMap<&str, usize> = MIXED
         .iter()
-        .filter(|(name, ..)| file.source == Source::Folder && *name == file.name)
+        .filter(|(name, ..)| {
+            // Those of proposals are the same in both sources.
+            *name == file.name && (file.source == Source::Folder || name.contains('/'))
+        })
         .map(|&(_, proposal, count, _)| (proposal, count))
         .collect();
     let name = &file.name;

@@ -1,6 +1,6 @@
 //! The scripts' values: conversion of arguments, comparison of results.
 
-use coracle_engine::runtime::{ExternRef, Val};
+use coracle_engine::runtime::{ExternRef, Store, Val};
 use wast::core::{AbstractHeapType, HeapType, NanPattern, V128Pattern, WastArgCore, WastRetCore};
 use wast::token::{F32, F64};
 use wast::{WastArg, WastRet};
@@ -42,14 +42,14 @@ fn external(n: u32) -> Option<ExternRef> {
 }
 
 /// Whether a result is as expected.
-pub(crate) fn matches(value: &Val, expected: &WastRet<'_>) -> bool {
+pub(crate) fn matches(value: &Val, expected: &WastRet<'_>, store: &Store) -> bool {
     match expected {
-        WastRet::Core(expected) => matches_core(value, expected),
+        WastRet::Core(expected) => matches_core(value, expected, store),
         _ => false,
     }
 }
 
-fn matches_core(value: &Val, expected: &WastRetCore<'_>) -> bool {
+fn matches_core(value: &Val, expected: &WastRetCore<'_>, store: &Store) -> bool {
     match (value, expected) {
         (Val::I32(value), WastRetCore::I32(expected)) => value == expected,
         (Val::I64(value), WastRetCore::I64(expected)) => value == expected,
@@ -68,14 +68,27 @@ fn matches_core(value: &Val, expected: &WastRetCore<'_>) -> bool {
         (Val::AnyRef(Some(_)), WastRetCore::RefAny) => true,
         (Val::AnyRef(Some(value)), WastRetCore::RefEq) => value.to_extern().number().is_none(),
         (Val::AnyRef(Some(value)), WastRetCore::RefI31) => value.as_i31().is_some(),
+        (Val::AnyRef(Some(value)), WastRetCore::RefStruct) => value.as_struct(store).is_some(),
+        (Val::AnyRef(Some(value)), WastRetCore::RefArray) => value.as_array(store).is_some(),
         (Val::AnyRef(Some(value)), WastRetCore::RefHost(expected)) => {
             external(*expected) == Some(value.to_extern())
         }
         (value, WastRetCore::Either(choices)) => {
-            choices.iter().any(|expected| matches_core(value, expected))
+            choices.iter().any(|expected| matches_core(value, expected, store))
         }
         _ => false,
     }
+}
+
+/// Whether a value is null of the hierarchy that a heap type belongs to.
+fn same_null(value: &Val, heap: &HeapType<'_>) -> bool {
+    matches!(
+        (value, null(heap)),
+        (Val::FuncRef(None), Some(Val::FuncRef(None)))
+            | (Val::ExternRef(None), Some(Val::ExternRef(None)))
+            | (Val::AnyRef(None), Some(Val::AnyRef(None)))
+            | (Val::ExnRef(None), Some(Val::ExnRef(None)))
+    )
 }
 
 fn matches_f32(bits: u32, expected: &NanPattern<F32>) -> bool {
@@ -107,15 +120,4 @@ fn matches_v128(value: u128, expected: &V128Pattern) -> bool {
         V128Pattern::F32x4(lanes) => (0..4).all(|n| matches_f32(lane(n, 32) as u32, &lanes[n])),
         V128Pattern::F64x2(lanes) => (0..2).all(|n| matches_f64(lane(n, 64), &lanes[n])),
     }
-}
-
-/// Whether a value is null of the hierarchy that a heap type belongs to.
-fn same_null(value: &Val, heap: &HeapType<'_>) -> bool {
-    matches!(
-        (value, null(heap)),
-        (Val::FuncRef(None), Some(Val::FuncRef(None)))
-            | (Val::ExternRef(None), Some(Val::ExternRef(None)))
-            | (Val::AnyRef(None), Some(Val::AnyRef(None)))
-            | (Val::ExnRef(None), Some(Val::ExnRef(None)))
-    )
 }

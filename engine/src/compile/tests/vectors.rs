@@ -5,7 +5,7 @@ use cranelift_entity::EntityRef;
 use target_lexicon::{Architecture, Triple};
 
 use super::super::func::{Compiler, Job};
-use super::super::isa::{self, Machine};
+use super::super::isa::{self, Machine, Target};
 use super::super::translate::Environment;
 use super::golden::{assert_has, assert_lacks};
 use crate::config::{Addressing, OptLevel, Settings};
@@ -48,14 +48,10 @@ fn each(
     let isa = builder.finish(isa::flags(&settings).unwrap()).unwrap();
     let binary = to_binary(wat.as_bytes()).unwrap();
     let decoded = decode(&binary, settings.features).unwrap();
-    let env = Environment {
-        module: &decoded.info,
-        layout: decoded.info.layout(),
-        settings: &settings,
-        frontend: isa.frontend_config(),
-        machine: Machine::new(&isa),
-    };
-    let mut compiler = Compiler::new(&env, &*isa);
+    let machine = Machine::new(&isa);
+    let target = Target { isa, cpu_features: Vec::new(), machine };
+    let env = Environment::new(&decoded.info, &settings, &target);
+    let mut compiler = Compiler::new(&env, &*target.isa);
     for (n, body) in decoded.bodies.into_iter().enumerate() {
         done(&mut compiler, Job::Function(DefinedFuncIndex::new(n), Box::new(body)));
     }
