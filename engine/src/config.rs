@@ -93,6 +93,16 @@ pub enum OptLevel {
     Speed,
 }
 
+/// Which CPUs compiled code is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Cpu {
+    /// This machine's, with everything useful that it has.
+    #[default]
+    Native,
+    /// Every one that the engine supports (x86-64-v2): images that machines of several kinds share.
+    Baseline,
+}
+
 /// Where compiled code finds the base of linear memory 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Addressing {
@@ -131,6 +141,8 @@ pub struct Settings {
     pub features: Features,
     /// Optimisation.
     pub opt_level: OptLevel,
+    /// CPUs.
+    pub cpu: Cpu,
     /// Base of memory 0.
     pub addressing: Addressing,
     /// Run Cranelift's verifier on every function: on in all tests.
