@@ -22,8 +22,12 @@ pub mod wasi;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 4] =
-    [("decode", decode::run), ("image", image::run), ("execute", execute::run), ("wasi", wasi::run)];
+pub const TARGETS: [Target; 4] = [
+    ("decode", decode::run),
+    ("image", image::run),
+    ("execute", execute::run),
+    ("wasi", wasi::run),
+];
 
 /// Runs an input of a target.
 ///

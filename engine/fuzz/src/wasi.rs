@@ -70,9 +70,30 @@ const FUNCTIONS: [(&str, &str); 46] = [
 
 /// Paths that a guest may try, from 64 on in its memory, each in a slot of 64 bytes.
 const PATHS: [&str; 24] = [
-    "file", "dir", "dir/inner", "link", "out", "abs", "loop", "deep/er", "..", ".", "/", "",
-    "../outside/secret", "dir/../../outside/secret", "dir/out/secret", "new", "dir/new", "file/",
-    "new/", "./file", "dir//inner", "/etc/passwd", "nul\0byte", "out/../secret",
+    "file",
+    "dir",
+    "dir/inner",
+    "link",
+    "out",
+    "abs",
+    "loop",
+    "deep/er",
+    "..",
+    ".",
+    "/",
+    "",
+    "../outside/secret",
+    "dir/../../outside/secret",
+    "dir/out/secret",
+    "new",
+    "dir/new",
+    "file/",
+    "new/",
+    "./file",
+    "dir//inner",
+    "/etc/passwd",
+    "nul\0byte",
+    "out/../secret",
 ];
 const SLOT: u32 = 64;
 const PATHS_AT: u32 = 64;
@@ -115,10 +136,24 @@ struct Call {
 enum Step {
     Call(Call),
     /// A call of the right shape: a path, flags that are few bits, a result at an aligned place.
-    Open { dir: u8, path: u8, oflags: u8, fdflags: u8, follow: bool, all_rights: bool },
+    Open {
+        dir: u8,
+        path: u8,
+        oflags: u8,
+        fdflags: u8,
+        follow: bool,
+        all_rights: bool,
+    },
     /// Writes two words: a pointer and a length of a list of buffers, or part of a structure.
-    Words { at: u16, first: Argument, second: Argument },
-    Bytes { at: u16, bytes: [u8; 8] },
+    Words {
+        at: u16,
+        first: Argument,
+        second: Argument,
+    },
+    Bytes {
+        at: u16,
+        bytes: [u8; 8],
+    },
 }
 
 /// Runs an input.
@@ -222,7 +257,11 @@ impl Guest {
         let arguments: Vec<Val> = params
             .chars()
             .zip(values)
-            .map(|(ty, &value)| if ty == 'l' { Val::I64(value as i64) } else { Val::I32(value as i32) })
+            .map(
+                |(ty, &value)| {
+                    if ty == 'l' { Val::I64(value as i64) } else { Val::I32(value as i32) }
+                },
+            )
             .collect();
         let Some(func) = self.instance.func(&self.store, name) else {
             panic!("the module lacks {name}");
@@ -385,7 +424,11 @@ mod tests {
         });
         let opened = guest.memory.data(&guest.store)[32];
         assert!(opened > 4, "descriptor {opened}");
-        guest.step(&Step::Words { at: 8, first: Argument::Aligned(4096), second: Argument::Small(7) });
+        guest.step(&Step::Words {
+            at: 8,
+            first: Argument::Aligned(4096),
+            second: Argument::Small(7),
+        });
         guest.call("fd_read", "iiii", &[u64::from(opened), 8, 1, 16]);
         assert_eq!(&guest.memory.data(&guest.store)[4096..4103], b"content");
     }

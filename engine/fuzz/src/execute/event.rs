@@ -87,7 +87,10 @@ impl Trace {
             let exhausted = trace.events.iter().position(Event::exhausted);
             exhausted.map_or(usize::MAX, |n| {
                 let before = &trace.events[..n];
-                before.iter().rposition(|e| !matches!(e, Event::Host(..))).map_or(0, |last| last + 1)
+                before
+                    .iter()
+                    .rposition(|e| !matches!(e, Event::Host(..)))
+                    .map_or(0, |last| last + 1)
             })
         };
         let end = end(self).min(end(other));

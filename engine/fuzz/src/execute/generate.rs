@@ -76,7 +76,10 @@ fn waits(wasm: &[u8]) -> bool {
         let Payload::CodeSectionEntry(body) = payload else { return false };
         let Ok(operators) = body.get_operators_reader() else { return false };
         operators.into_iter().flatten().any(|operator| {
-            matches!(operator, Operator::MemoryAtomicWait32 { .. } | Operator::MemoryAtomicWait64 { .. })
+            matches!(
+                operator,
+                Operator::MemoryAtomicWait32 { .. } | Operator::MemoryAtomicWait64 { .. }
+            )
         })
     })
 }

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use coracle_engine::runtime::TrapKind;
 use wasmi::errors::ErrorKind;
 use wasmi::{
-    Caller, Config, Engine, Error, ExternRef, F32, F64, Instance, Linker, Module, Nullable, Ref, Store,
-    TrapCode, V128, Val,
+    Caller, Config, Engine, Error, ExternRef, F32, F64, Instance, Linker, Module, Nullable, Ref,
+    Store, TrapCode, V128, Val,
 };
 
 use super::event::{Event, Stop, Trace, Value, hash, mix};

@@ -59,7 +59,8 @@ impl Plan {
             for export in reader.into_iter().flatten() {
                 let plan = match export.kind {
                     ExternalKind::Func => {
-                        let Some(EntityType::Func(id)) = types.as_ref().entity_type_from_export(&export)
+                        let Some(EntityType::Func(id)) =
+                            types.as_ref().entity_type_from_export(&export)
                         else {
                             continue;
                         };

@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use coracle_engine::runtime::TrapKind;
 use wasmtime::{
-    Caller, Config, Engine, Error, ExternRef, Instance, Linker, Module, Ref, Store, ThrownException,
-    Trap, V128, Val,
+    Caller, Config, Engine, Error, ExternRef, Instance, Linker, Module, Ref, Store,
+    ThrownException, Trap, V128, Val,
 };
 
 use super::GUEST_STACK;
@@ -65,7 +65,8 @@ fn call_all(plan: &Plan, instance: Instance, store: &mut Store<Events>, trace: &
             trace.push(Event::Called(name.into(), Err(Stop::Other("not exported".into()))));
             continue;
         };
-        let Some(arguments) = arguments.iter().map(|arg| argument(arg, store)).collect::<Option<Vec<Val>>>()
+        let Some(arguments) =
+            arguments.iter().map(|arg| argument(arg, store)).collect::<Option<Vec<Val>>>()
         else {
             trace.push(Event::Called(name.into(), Err(Stop::Exhausted("references".into()))));
             return;
@@ -96,7 +97,8 @@ fn look(plan: &Plan, instance: Instance, store: &mut Store<Events>, trace: &mut 
             Export::Table => instance.get_table(&mut *store, name).map(|table| {
                 let size = table.size(&*store);
                 let nulls = (0..size).fold(size, |nulls, n| {
-                    let null = table.get(&mut *store, n).is_some_and(|element: Ref| element.is_null());
+                    let null =
+                        table.get(&mut *store, n).is_some_and(|element: Ref| element.is_null());
                     mix(nulls, u64::from(null))
                 });
                 Event::Table(name.clone(), size, nulls)
