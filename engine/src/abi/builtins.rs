@@ -35,6 +35,17 @@ macro_rules! for_each_builtin {
             table_init(table: i32, elem: i32, dst: i64, src: i32, len: i32) -> i32;
             /// `elem.drop`: status, always 0.
             elem_drop(elem: i32) -> i32;
+            /// Whether the type with the first canonical number is the second or declares itself,
+            /// directly or not, a subtype of it: 1 or 0.
+            is_subtype(ty: i32, of: i32) -> i32;
+
+            /// `memory.atomic.notify` at `index + offset`: threads woken, or -1 with a pending error.
+            memory_notify(memory: i32, index: i64, offset: i64, count: i32) -> i64;
+            /// `memory.atomic.wait32` at `index + offset`: the operator's result, or -1 with a pending
+            /// error.
+            memory_wait32(memory: i32, index: i64, offset: i64, expected: i32, timeout: i64) -> i64;
+            /// `memory.atomic.wait64`, likewise.
+            memory_wait64(memory: i32, index: i64, offset: i64, expected: i64, timeout: i64) -> i64;
         }
     };
 }

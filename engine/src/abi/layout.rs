@@ -46,9 +46,11 @@ pub mod host_record {
 
 /// A linear memory's definition; instances that import the memory hold a pointer to it.
 pub mod memory_def {
-    /// `*mut u8`: address of byte 0. Never moves for memories of up to 4 GiB.
+    /// `*mut u8`: address of byte 0. Moves only if the indices have 64 bits, the memory is not
+    /// shared and its place not fixed.
     pub const BASE: u32 = 0;
-    /// `usize`: current length in bytes.
+    /// `usize`: current length in bytes; for a shared memory the address where it lies, which other
+    /// threads write.
     pub const LENGTH: u32 = 8;
     /// Size in bytes.
     pub const SIZE: u32 = 16;
@@ -101,8 +103,8 @@ pub mod func_ref {
 /// Counts that fix the layout of a context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
-    /// Distinct signatures of the module.
-    pub signatures: u32,
+    /// Types of the module.
+    pub types: u32,
     /// Imported functions.
     pub imported_funcs: u32,
     /// Imported memories.
@@ -158,7 +160,7 @@ impl Layout {
             defined_globals: array(shape.defined_globals, GLOBAL_SIZE, 16),
             imported_globals: array(shape.imported_globals, 8, 8),
             imported_funcs: array(shape.imported_funcs, func_import::SIZE, 8),
-            type_ids: array(shape.signatures, 4, 8),
+            type_ids: array(shape.types, 4, 8),
             func_refs: array(shape.escaped_funcs, func_ref::SIZE, 8),
             size: next.next_multiple_of(16),
         }
@@ -225,10 +227,10 @@ impl Layout {
         self.imported_funcs + n * func_import::SIZE
     }
 
-    /// `u32` canonical type number of the n-th distinct signature.
+    /// `u32` canonical number of the n-th type.
     #[must_use]
     pub fn type_id(&self, n: u32) -> u32 {
-        debug_assert!(n < self.shape.signatures);
+        debug_assert!(n < self.shape.types);
         self.type_ids + n * 4
     }
 
@@ -247,7 +249,7 @@ mod tests {
     #[test]
     fn arrays_follow_each_other_aligned_and_apart() {
         let layout = Layout::new(Shape {
-            signatures: 3,
+            types: 3,
             imported_funcs: 1,
             imported_memories: 1,
             imported_tables: 1,

@@ -59,6 +59,8 @@ traps! {
     NullReference = 11, "null reference";
     /// A runtime call or host function failed; the store holds the reason.
     Host = 12, "host error";
+    /// A wait in a memory that no other thread can reach.
+    ExpectedSharedMemory = 15, "expected shared memory";
 }
 
 impl fmt::Display for TrapKind {

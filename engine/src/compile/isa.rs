@@ -37,11 +37,36 @@ const OPTIONAL: &[Feature] = &[
     ("has_lzcnt", "lzcnt"),
 ];
 
+/// What translation chooses instructions by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Machine {
+    /// The instructions named after x86 exist.
+    pub(super) x64: bool,
+    /// A multiplication and an addition rounded once is one instruction.
+    pub(super) fma: bool,
+    /// There is an instruction for sums of products of bytes.
+    pub(super) vnni: bool,
+}
+
+impl Machine {
+    fn new(isa: &OwnedTargetIsa) -> Machine {
+        let has =
+            |name| isa.isa_flags().iter().any(|f| f.name == name && f.as_bool() == Some(true));
+        let x64 = isa.name() == "x64";
+        Machine {
+            x64,
+            fma: !x64 || has("has_fma"),
+            vnni: has("has_avx_vnni") || has("has_avx512vnni") && has("has_avx512vl"),
+        }
+    }
+}
+
 /// A configured code generator and what the image must record about it.
 pub(super) struct Target {
     pub(super) isa: OwnedTargetIsa,
     /// CPU features that the code may use, as the standard library names them.
     pub(super) cpu_features: Vec<String>,
+    pub(super) machine: Machine,
 }
 
 /// Configures the code generator for this machine.
@@ -68,7 +93,8 @@ pub(super) fn target(settings: &Settings) -> Result<Target, CompileError> {
             cpu_features.push((*name).to_string());
         }
     }
-    Ok(Target { isa, cpu_features })
+    let machine = Machine::new(&isa);
+    Ok(Target { isa, cpu_features, machine })
 }
 
 fn flags(settings: &Settings) -> Result<settings::Flags, settings::SetError> {

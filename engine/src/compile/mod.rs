@@ -75,6 +75,7 @@ fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8
         module: &info,
         settings,
         frontend: target.isa.frontend_config(),
+        machine: target.machine,
     };
     let jobs = bodies
         .into_iter()

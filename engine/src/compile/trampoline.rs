@@ -9,11 +9,11 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
-use super::signature::{self, POINTER, value_type};
+use super::signature::{self, POINTER, machine_type};
 use super::trap::trap_code;
 use crate::abi::layout::{VALUE_SIZE, host_record, store_record};
 use crate::abi::trap::TrapKind;
-use crate::module::types::{FuncType, ValType};
+use crate::module::types::{MachineType, Signature};
 
 /// The records are always mapped and aligned.
 const TRUSTED: MemFlagsData = MemFlagsData::trusted();
@@ -22,7 +22,7 @@ const SLOT: MemFlagsData = MemFlagsData::new().with_notrap();
 
 /// Host to wasm.
 pub(super) fn entry(
-    ty: &FuncType,
+    ty: &Signature,
     isa: &dyn TargetIsa,
     func: &mut Function,
     context: &mut FunctionBuilderContext,
@@ -59,7 +59,7 @@ pub(super) fn entry(
     let sig = builder.import_signature(signature::wasm_signature(ty));
     let results: Vec<_> = (0..ty.results.len() as u32).map(BlockArg::TryCallRet).collect();
     for &ty in &ty.results {
-        builder.append_block_param(returned, value_type(ty));
+        builder.append_block_param(returned, machine_type(ty));
     }
     let pool = &mut builder.func.dfg.value_lists;
     let normal = BlockCall::new(returned, results, pool);
@@ -83,7 +83,7 @@ pub(super) fn entry(
 
 /// Wasm to host.
 pub(super) fn exit(
-    ty: &FuncType,
+    ty: &Signature,
     isa: &dyn TargetIsa,
     func: &mut Function,
     context: &mut FunctionBuilderContext,
@@ -119,10 +119,15 @@ pub(super) fn exit(
     builder.finalize(isa.frontend_config());
 }
 
-fn load_values(builder: &mut FunctionBuilder<'_>, types: &[ValType], from: Value) -> Vec<Value> {
+fn load_values(
+    builder: &mut FunctionBuilder<'_>,
+    types: &[MachineType],
+    from: Value,
+) -> Vec<Value> {
     let offsets = (0..).step_by(VALUE_SIZE as usize);
-    let load =
-        |(&ty, offset): (&ValType, i32)| builder.ins().load(value_type(ty), SLOT, from, offset);
+    let load = |(&ty, offset): (&MachineType, i32)| {
+        builder.ins().load(machine_type(ty), SLOT, from, offset)
+    };
     types.iter().zip(offsets).map(load).collect()
 }
 

@@ -17,15 +17,21 @@ use index::{
     DataIndex, DefinedFuncIndex, ElemIndex, FuncIndex, GlobalIndex, MemoryIndex, SigIndex,
     TableIndex, TypeIndex,
 };
-use types::{FuncType, GlobalType, MemoryType, TableType, ValType};
+use types::{
+    CompositeType, FuncType, GlobalType, MemoryType, RefType, Signature, SubType, TableType,
+};
 
 /// A validated module without its code.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModuleInfo {
-    /// Distinct signatures, in order of first use in the type section.
-    pub signatures: PrimaryMap<SigIndex, FuncType>,
-    /// The signature of each entry of the type section.
-    pub types: PrimaryMap<TypeIndex, SigIndex>,
+    /// The types of the type section.
+    pub types: PrimaryMap<TypeIndex, SubType>,
+    /// How many consecutive types each recursion group has; together as many as there are types.
+    pub rec_groups: Vec<u32>,
+    /// The distinct signatures of the function types, in order of first use in the type section.
+    pub signatures: PrimaryMap<SigIndex, Signature>,
+    /// The signature of each type that is a function type.
+    pub type_signatures: PrimaryMap<TypeIndex, Option<SigIndex>>,
     /// Imports in order.
     pub imports: Vec<Import>,
     /// Exports in order; names are unique.
@@ -46,7 +52,8 @@ pub struct ModuleInfo {
     pub table_inits: Vec<Option<ConstExpr>>,
     /// Element segments.
     pub elements: PrimaryMap<ElemIndex, ElementSegment>,
-    /// Data segments; their bytes are in the image's data section.
+    /// Data segments; their bytes are in the image's data section. An image leaves out the static
+    /// ones behind the last other one.
     pub data: PrimaryMap<DataIndex, DataSegment>,
     /// The start function.
     pub start: Option<FuncIndex>,
@@ -72,7 +79,9 @@ pub struct ImportCounts {
 /// A function of the index space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Function {
-    /// Its signature.
+    /// Its type.
+    pub ty: TypeIndex,
+    /// How it is called: the signature of its type.
     pub signature: SigIndex,
     /// Its place among the context's function reference records, if it may become a reference:
     /// exported, in an element segment, or named by `ref.func`.
@@ -92,7 +101,7 @@ pub struct Import {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "names of the specification")]
 pub enum ImportType {
-    Func(SigIndex),
+    Func(TypeIndex),
     Table(TableType),
     Memory(MemoryType),
     Global(GlobalType),
@@ -149,7 +158,7 @@ pub struct ElementSegment {
     /// When it is written.
     pub mode: ElementMode,
     /// Type of its elements.
-    pub ty: ValType,
+    pub ty: RefType,
     /// Its elements.
     pub items: ElementItems,
 }
@@ -228,10 +237,49 @@ impl ModuleInfo {
         self.functions.len() - self.imported.functions as usize
     }
 
-    /// The signature of a function.
+    /// The type of a function.
     #[must_use]
     pub fn func_type(&self, func: FuncIndex) -> &FuncType {
-        &self.signatures[self.functions[func].signature]
+        self.func_type_at(self.functions[func].ty)
+    }
+
+    /// An entry of the type section that is a function type.
+    ///
+    /// # Panics
+    /// When it is of another kind. Validation sees to that wherever a function type must stand, and
+    /// the check of an image where the runtime asks.
+    #[must_use]
+    pub fn func_type_at(&self, ty: TypeIndex) -> &FuncType {
+        match &self.types[ty].composite {
+            CompositeType::Func(ty) => ty,
+            _ => unreachable!("{ty} is no function type"),
+        }
+    }
+
+    /// How functions of a type are called.
+    ///
+    /// # Panics
+    /// As [`ModuleInfo::func_type_at`].
+    #[must_use]
+    pub fn signature_at(&self, ty: TypeIndex) -> SigIndex {
+        match self.type_signatures[ty] {
+            Some(signature) => signature,
+            None => unreachable!("{ty} is no function type"),
+        }
+    }
+
+    /// Whether a type of the module declares itself, directly or not, a subtype of another, or is
+    /// the same entry. Types that are equal without being the same entry are not found.
+    #[must_use]
+    pub fn declares_subtype(&self, mut ty: TypeIndex, of: TypeIndex) -> bool {
+        // Each supertype stands before its subtypes, so this ends.
+        while ty != of {
+            match self.types[ty].supertype {
+                Some(supertype) if supertype < ty => ty = supertype,
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// The export with this name.
@@ -245,7 +293,7 @@ impl ModuleInfo {
     pub fn layout(&self) -> Layout {
         let defined = |len: usize, imported: u32| len as u32 - imported;
         Layout::new(Shape {
-            signatures: self.signatures.len() as u32,
+            types: self.types.len() as u32,
             imported_funcs: self.imported.functions,
             imported_memories: self.imported.memories,
             imported_tables: self.imported.tables,

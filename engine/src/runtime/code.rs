@@ -10,13 +10,15 @@ use cranelift_entity::EntityRef;
 
 use super::check;
 use super::engine::Engine;
+use super::registry::TypeId;
 use super::sys::{self, Mapping};
+use super::types::ExternType;
 use crate::abi::layout::Layout;
 use crate::abi::trap::TrapKind;
 use crate::config::Settings;
 use crate::image::{CodeImage, HEADER_SIZE, Header, ImageError, MAX_SIZE, Meta, PAGE, Section};
-use crate::module::ModuleInfo;
-use crate::module::index::{DefinedFuncIndex, FuncIndex, SigIndex};
+use crate::module::index::{DefinedFuncIndex, FuncIndex, SigIndex, TypeIndex};
+use crate::module::{ImportType, ModuleInfo};
 
 /// Why a module cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +65,7 @@ struct Inner {
     header: Header,
     meta: Meta,
     layout: Layout,
-    type_ids: Box<[u32]>,
+    type_ids: Box<[TypeId]>,
 }
 
 /// A function and the position in it that a code address belongs to.
@@ -119,7 +121,7 @@ impl Module {
         let text = text.start as usize..text.end.next_multiple_of(PAGE) as usize;
         map.make_executable(text).map_err(LoadError::Execute)?;
         let layout = meta.module.layout();
-        let type_ids = engine.type_ids(meta.module.signatures.values());
+        let type_ids = engine.type_ids(&meta.module);
         let engine = engine.clone();
         let inner = Inner { engine, file, map, header, meta, layout, type_ids };
         Ok(Module { inner: Arc::new(inner) })
@@ -147,9 +149,25 @@ impl Module {
         &self.inner.layout
     }
 
-    /// The engine's number of each signature.
-    pub(super) fn type_ids(&self) -> &[u32] {
+    /// The engine's numbers of the module's types, in order.
+    pub(super) fn type_ids(&self) -> &[TypeId] {
         &self.inner.type_ids
+    }
+
+    /// The engine's number of a type of the module.
+    pub(super) fn type_id(&self, ty: TypeIndex) -> TypeId {
+        self.inner.type_ids[ty.index()]
+    }
+
+    /// The type of an import as the host sees it.
+    pub(super) fn import_type(&self, ty: &ImportType) -> ExternType {
+        let name = |ty| self.type_id(ty);
+        match *ty {
+            ImportType::Func(ty) => ExternType::Func(self.type_id(ty)),
+            ImportType::Table(ty) => ExternType::Table(ty.map(name)),
+            ImportType::Memory(ty) => ExternType::Memory(ty),
+            ImportType::Global(ty) => ExternType::Global(ty.map(name)),
+        }
     }
 
     /// The image file and the place of its memory section, for mapping initial memory.

@@ -111,8 +111,8 @@ pub(super) struct InstanceInner {
     pub(super) module: Module,
     pub(super) memories: Box<[Memory]>,
     pub(super) tables: Box<[Table]>,
-    /// Element segments that are dropped.
-    dropped_elems: Box<[bool]>,
+    /// Element segments.
+    elems: Box<[Elements]>,
     /// Data segments that are dropped.
     dropped_data: Box<[bool]>,
     /// Contexts of the imported host functions, and what keeps their closures alive.
@@ -120,19 +120,36 @@ pub(super) struct InstanceInner {
     pub(super) closures: Vec<std::rc::Rc<HostFunc>>,
 }
 
+/// The elements of a segment.
+#[derive(Debug)]
+enum Elements {
+    /// Those of the module's list of functions, made references when they are asked for.
+    Functions,
+    /// As tables hold them. None once the segment is dropped.
+    Values(Box<[u64]>),
+}
+
+impl Elements {
+    fn none() -> Elements {
+        Elements::Values(Box::default())
+    }
+}
+
 impl InstanceInner {
     pub(super) fn new(ctx: Context, module: &Module) -> InstanceInner {
         let info = module.info();
-        let dropped_elems = info.elements.values().map(|segment| {
+        let elems = info.elements.values().map(|segment| match (&segment.mode, &segment.items) {
             // Declared segments only name functions; they are dropped from the start.
-            matches!(segment.mode, ElementMode::Declared)
+            (ElementMode::Declared, _) => Elements::none(),
+            (_, ElementItems::Functions(_)) => Elements::Functions,
+            (_, ElementItems::Expressions(_)) => Elements::none(),
         });
         let dropped_data = info.data.values().map(|s| matches!(s.mode, DataMode::Static));
         InstanceInner {
             ctx,
             memories: Box::default(),
             tables: Box::default(),
-            dropped_elems: dropped_elems.collect(),
+            elems: elems.collect(),
             dropped_data: dropped_data.collect(),
             hosts: None,
             closures: Vec::new(),
@@ -177,7 +194,7 @@ impl InstanceInner {
             ExportIndex::Table(table) => Extern::Table(self.table(table)),
             ExportIndex::Memory(memory) => Extern::Memory(self.memory(memory)),
             ExportIndex::Global(global) => {
-                let ty = self.module.info().globals[global];
+                let ty = self.module.info().globals[global].map(|ty| self.module.type_id(ty));
                 Extern::Global(Global { store, cell: self.global(global), ty })
             }
         }
@@ -190,34 +207,55 @@ impl InstanceInner {
 
     /// The bytes of a data segment: none once it is dropped.
     pub(super) fn data(&self, index: DataIndex) -> &[u8] {
+        // Static segments may be missing from the description.
+        let Some(segment) = self.module.info().data.get(index) else { return &[] };
         if self.dropped_data[index.index()] {
             return &[];
         }
-        let segment = &self.module.info().data[index];
         self.module.data(segment.offset..segment.offset + segment.len)
     }
 
     pub(super) fn drop_data(&mut self, index: DataIndex) {
-        self.dropped_data[index.index()] = true;
+        if let Some(dropped) = self.dropped_data.get_mut(index.index()) {
+            *dropped = true;
+        }
     }
 
     pub(super) fn drop_elem(&mut self, index: ElemIndex) {
-        self.dropped_elems[index.index()] = true;
+        self.elems[index.index()] = Elements::none();
     }
 
     /// How many elements a segment has: none once it is dropped.
     pub(super) fn element_count(&self, index: ElemIndex) -> u32 {
+        match &self.elems[index.index()] {
+            Elements::Functions => self.element_funcs(index).len() as u32,
+            Elements::Values(values) => values.len() as u32,
+        }
+    }
+
+    /// The functions of a segment that is given by them.
+    fn element_funcs(&self, index: ElemIndex) -> &[FuncIndex] {
         match &self.module.info().elements[index].items {
-            _ if self.dropped_elems[index.index()] => 0,
-            ElementItems::Functions(funcs) => funcs.len() as u32,
-            ElementItems::Expressions(exprs) => exprs.len() as u32,
+            ElementItems::Functions(funcs) => funcs,
+            ElementItems::Expressions(_) => &[],
+        }
+    }
+
+    /// Evaluates the expressions of segments that are given by such. Each runs once: what it makes
+    /// has an identity.
+    pub(super) fn evaluate_elements(&mut self) {
+        let module = self.module.clone();
+        for (index, segment) in &module.info().elements {
+            if let (ElementItems::Expressions(exprs), false) =
+                (&segment.items, matches!(segment.mode, ElementMode::Declared))
+            {
+                let values = exprs.iter().map(|expr| self.evaluate(expr) as u64).collect();
+                self.elems[index.index()] = Elements::Values(values);
+            }
         }
     }
 
     /// The raw elements `src..src + len` of a segment, or `None` when out of bounds.
-    ///
-    /// They are computed when asked for: constant expressions read immutable globals only, so the
-    /// time makes no difference.
     pub(super) fn elements(
         &self,
         index: ElemIndex,
@@ -228,10 +266,10 @@ impl InstanceInner {
         if range.end > self.element_count(index) as usize {
             return None;
         }
-        let items = &self.module.info().elements[index].items;
-        Some(range.map(move |n| match items {
-            ElementItems::Functions(funcs) => self.raw_func(funcs[n]) as u64,
-            ElementItems::Expressions(exprs) => self.evaluate(&exprs[n]) as u64,
+        let funcs = self.element_funcs(index);
+        Some(range.map(move |n| match &self.elems[index.index()] {
+            Elements::Functions => self.raw_func(funcs[n]) as u64,
+            Elements::Values(values) => values[n],
         }))
     }
 

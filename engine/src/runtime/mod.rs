@@ -22,24 +22,34 @@ mod instance;
 mod instantiate;
 mod linker;
 mod memory;
+mod region;
+mod registry;
+mod shared;
 mod store;
 mod sys;
 mod table;
+mod threads;
 mod trap;
 mod types;
 mod val;
 mod vmcontext;
+mod waiters;
 
 pub use code::{LoadError, Module};
 pub use engine::Engine;
 pub use func::{CallError, Func};
 pub use global::{Global, GlobalError};
-pub use host::{Caller, HostError, HostPanic, HostResult, IntoHostFunc, WasmValue};
+pub use host::{
+    Caller, HostError, HostPanic, HostResult, HostResultError, IntoHostFunc, WasmValue,
+};
 pub use instance::{Extern, Instance};
 pub use instantiate::InstantiateError;
 pub use linker::Linker;
-pub use memory::{Memory, MemoryError};
+pub use memory::{Memory, MemoryError, OutOfBounds};
+pub use registry::TypeId;
+pub use shared::SharedMemory;
 pub use store::{AsStore, Store, StoreConfig, StoreError};
 pub use table::{Table, TableError};
 pub use trap::{Frame, MAX_FRAMES, Trap, TrapKind};
-pub use val::{ExternRef, Val};
+pub use types::{FuncType, GlobalType, HeapType, RefType, SubType, TableType, ValType};
+pub use val::{AnyRef, ExnRef, ExternRef, Val};

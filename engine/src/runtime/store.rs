@@ -14,19 +14,19 @@ use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use cranelift_entity::EntityRef;
-
 use super::code::Module;
 use super::engine::Engine;
 use super::host::HostFunc;
 use super::instance::InstanceInner;
 use super::memory::{LinearMemory, Memory};
+use super::registry::TypeId;
+use super::shared::SharedMemory;
 use super::sys;
 use super::table::{Table, TableInner};
 use super::trap::{self, Pending, RawTrap};
-use super::vmcontext::{FuncRef, GlobalCell, HostRecord, Stable, StoreRecord};
-use crate::module::index::SigIndex;
-use crate::module::types::FuncType;
+use super::types::FuncType;
+use super::vmcontext::{CallersMemory, FuncRef, GlobalCell, HostRecord, Stable, StoreRecord};
+use crate::config::MEMORY64_RESERVATION;
 
 /// Limits of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,8 @@ pub struct StoreConfig {
     /// Most bytes of native stack that guest code may use below the outermost call into it. The
     /// thread's real stack bounds it as well, less 256 KiB that stay with the host. Default 1 MiB.
     pub max_wasm_stack: usize,
-    /// Most bytes of each linear memory. Default 4 GiB, which is also the most there can be.
+    /// Most bytes of each linear memory. Default 64 GiB; with 32-bit indices 4 GiB are the most there
+    /// can be.
     pub max_memory_bytes: u64,
     /// Most elements of each table. Default ten million.
     pub max_table_elements: u64,
@@ -44,7 +45,7 @@ impl Default for StoreConfig {
     fn default() -> StoreConfig {
         StoreConfig {
             max_wasm_stack: 1 << 20,
-            max_memory_bytes: 4 << 30,
+            max_memory_bytes: MEMORY64_RESERVATION,
             max_table_elements: 10_000_000,
         }
     }
@@ -250,6 +251,17 @@ impl StoreInner {
         Memory { store: self.id, index: self.memories.len() as u32 - 1 }
     }
 
+    /// The store's handle of a shared memory.
+    pub(super) fn memory_of_shared(&mut self, shared: &SharedMemory) -> Memory {
+        let is_it = |known: &LinearMemory| known.shared().is_some_and(|known| known.is(shared));
+        if let Some(index) = self.memories.iter().position(is_it) {
+            return Memory { store: self.id, index: index as u32 };
+        }
+        let mut memory = LinearMemory::from_shared(shared.clone());
+        memory.attach_own();
+        self.add_memory(memory)
+    }
+
     /// Whether a fault at `address` hit the inaccessible part of a memory. Runs inside the signal
     /// handler.
     pub(super) fn guards(&self, address: usize) -> bool {
@@ -288,20 +300,12 @@ impl StoreInner {
         (src_memory, src): (Memory, u64),
         len: u64,
     ) -> Option<()> {
-        let (to, from) = (dst_memory.index as usize, src_memory.index as usize);
-        let range = |start: u64| Some(start as usize..start.checked_add(len)? as usize);
-        if to == from {
-            let bytes = self.memories[to].bytes_mut();
-            let (to, from) = (range(dst)?, range(src)?);
-            if to.end > bytes.len() || from.end > bytes.len() {
-                return None;
-            }
-            bytes.copy_within(from, to.start);
-            return Some(());
+        if dst_memory == src_memory {
+            return self.memory_mut(dst_memory).copy_within(dst, src, len);
         }
+        let (to, from) = (dst_memory.index as usize, src_memory.index as usize);
         let [to, from] = self.memories.get_disjoint_mut([to, from]).ok()?;
-        to.bytes_mut().get_mut(range(dst)?)?.copy_from_slice(from.bytes().get(range(src)?)?);
-        Some(())
+        to.copy_from(dst, from, src, len)
     }
 
     pub(super) fn add_table(&mut self, table: TableInner) -> Table {
@@ -317,16 +321,16 @@ impl StoreInner {
     }
 
     /// How to get in and out of functions of a type, if a module of this store has such.
-    pub(super) fn signature(&self, type_id: u32) -> Option<Signature> {
-        self.signatures.get(type_id as usize).copied().flatten()
+    pub(super) fn signature(&self, type_id: TypeId) -> Option<Signature> {
+        self.signatures.get(type_id.number() as usize).copied().flatten()
     }
 
     /// Makes a function of the host that belongs to no import.
     pub(super) fn add_host_func(&mut self, func: Rc<HostFunc>) -> NonNull<FuncRef> {
         let ty = FuncType { params: func.params.to_vec(), results: func.results.to_vec() };
-        let type_id = self.engine.type_id(&ty);
+        let type_id = self.engine.define_func(ty);
         let store = self.record_pointer();
-        let record = func.record(store, ptr::null());
+        let record = func.record(store, CallersMemory::None);
         let code = self.signature(type_id).map_or(ptr::null(), |signature| signature.exit);
         let func_ref = FuncRef { code, ctx: ptr::null_mut(), type_id };
         let entry = HostEntry { record, func: func_ref, _closure: func };
@@ -351,12 +355,13 @@ impl StoreInner {
         if !self.codes.add(module) {
             return;
         }
-        for (n, &type_id) in module.type_ids().iter().enumerate() {
-            let place = type_id as usize;
+        let types = module.info().type_signatures.values().zip(module.type_ids());
+        for (&sig, &type_id) in types {
+            let Some(sig) = sig else { continue };
+            let place = type_id.number() as usize;
             if self.signatures.len() <= place {
                 self.signatures.resize(place + 1, None);
             }
-            let sig = SigIndex::new(n);
             let signature = self.signatures[place].get_or_insert_with(|| Signature {
                 entry: module.entry_trampoline(sig),
                 exit: module.exit_trampoline(sig),

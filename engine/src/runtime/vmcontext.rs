@@ -6,6 +6,8 @@
 use std::alloc::{self, Layout as Block};
 use std::ptr::NonNull;
 
+use super::registry::TypeId;
+use super::shared::SharedMemory;
 use crate::abi::layout::{self, Layout};
 
 /// A value slot of trampolines: little endian, zero-extended.
@@ -46,7 +48,7 @@ pub(super) struct FuncImport {
 pub(super) struct FuncRef {
     pub(super) code: *const u8,
     pub(super) ctx: *mut u8,
-    pub(super) type_id: u32,
+    pub(super) type_id: TypeId,
 }
 
 /// The fixed head of a context.
@@ -96,8 +98,16 @@ pub(super) struct HostRecord {
     pub(super) store: *mut StoreRecord,
     /// The closure, of the type that `call` was made for.
     pub(super) closure: *const (),
-    /// The importing instance's memory, or null.
-    pub(super) memory: *const MemoryDef,
+    /// The importing instance's memory.
+    pub(super) memory: CallersMemory,
+}
+
+/// The memory that a host function sees as its caller's.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum CallersMemory {
+    None,
+    Own(NonNull<MemoryDef>),
+    Shared(NonNull<SharedMemory>),
 }
 
 /// A heap value at a fixed address, to which compiled code and raw pointers may refer.
@@ -216,8 +226,8 @@ impl Context {
         self.field(self.layout.imported_func(n))
     }
 
-    pub(super) fn type_id(&self, n: u32) -> NonNull<u32> {
-        assert!(n < self.layout.shape().signatures);
+    pub(super) fn type_id(&self, n: u32) -> NonNull<TypeId> {
+        assert!(n < self.layout.shape().types);
         self.field(self.layout.type_id(n))
     }
 
@@ -291,7 +301,7 @@ mod tests {
     #[test]
     fn every_field_of_a_context_is_aligned_and_within() {
         let shape = Shape {
-            signatures: 3,
+            types: 3,
             imported_funcs: 3,
             imported_memories: 1,
             imported_tables: 1,

@@ -4,12 +4,15 @@
 
 mod crash;
 mod host;
+mod host_types;
 mod image;
 mod link;
+mod tail_calls;
 mod traps;
+mod types;
 
 use coracle_engine::compile::compile;
-use coracle_engine::config::Settings;
+use coracle_engine::config::{Features, Settings};
 use coracle_engine::runtime::{CallError, Engine, Instance, Linker, Module, Store, Trap, Val};
 
 /// An engine, a store, a linker: what a test needs before its module.
@@ -69,7 +72,14 @@ fn settings() -> Settings {
 }
 
 fn image_of(wat: &str) -> Vec<u8> {
-    compile(&wat::parse_str(wat).unwrap(), &settings()).unwrap()
+    image_with(wat, |_| ())
+}
+
+/// Compiles with other features than the default ones.
+fn image_with(wat: &str, change: impl FnOnce(&mut Features)) -> Vec<u8> {
+    let mut settings = settings();
+    change(&mut settings.features);
+    compile(&wat::parse_str(wat).unwrap(), &settings).unwrap()
 }
 
 /// The names in a backtrace, innermost first.

@@ -19,13 +19,14 @@ fn listing(wat: &str, settings: Settings) -> String {
         layout: decoded.info.layout(),
         settings: &settings,
         frontend: target.isa.frontend_config(),
+        machine: target.machine,
     };
     let index = DefinedFuncIndex::new(decoded.bodies.len() - 1);
     let body = Box::new(decoded.bodies.pop().unwrap());
     Compiler::new(&env, &*target.isa).listing(Job::Function(index, body))
 }
 
-fn generic(wat: &str) -> String {
+pub(super) fn generic(wat: &str) -> String {
     listing(wat, Settings { verifier: true, ..Settings::default() })
 }
 
@@ -40,14 +41,14 @@ fn with_memory(body: &str) -> String {
 }
 
 #[track_caller]
-fn assert_has(listing: &str, lines: &[&str]) {
+pub(super) fn assert_has(listing: &str, lines: &[&str]) {
     for line in lines {
         assert!(listing.lines().any(|found| found.trim() == *line), "no {line:?} in:\n{listing}");
     }
 }
 
 #[track_caller]
-fn assert_lacks(listing: &str, word: &str) {
+pub(super) fn assert_lacks(listing: &str, word: &str) {
     assert!(!listing.contains(word), "{word:?} in:\n{listing}");
 }
 
@@ -120,12 +121,46 @@ fn generic_bases_are_loaded_once() {
 }
 
 #[test]
-fn an_imported_memory_is_reached_through_its_definition() {
-    let code = dedicated(
-        r#"(module (import "m" "m" (memory 1)) (func (param i32) (result i32) (i32.load (local.get 0))))"#,
-    );
-    assert_lacks(&code, "0x10000000");
-    assert!(code.contains("0x30(%rdi)"), "{code}");
+fn an_imported_memory_is_reached_through_its_definition_unless_it_is_at_the_fixed_address() {
+    let wat = r#"(module (import "m" "m" (memory 1)) (import "m" "n" (memory 1))
+        (func (param i32) (result i32) (i32.load MEMORY (local.get 0))))"#;
+    for (compile, memory, def) in [
+        (generic as fn(&str) -> String, "0", "0x30(%rdi)"),
+        (generic, "1", "0x38(%rdi)"),
+        (dedicated, "1", "0x38(%rdi)"),
+    ] {
+        let code = compile(&wat.replace("MEMORY", memory));
+        assert_lacks(&code, "0x10000000");
+        assert!(code.contains(def), "{code}");
+    }
+    let code = dedicated(&wat.replace("MEMORY", "0"));
+    assert_has(&code, &["movl 0x10000000(%rsi), %eax"]);
+}
+
+#[test]
+fn an_index_of_64_bits_is_kept_below_the_length_without_a_branch() {
+    let wat = "(module (memory i64 1) (func (param i64) (result i32)
+        (i32.load offset=8 (local.get 0))))";
+    let code = dedicated(wat);
+    assert_lacks(&code, "trap");
+    assert!(code.contains("cmovae"), "{code}");
+    assert_has(&code, &["movl 0x10000008(%rsi), %eax"]);
+    // 4 bytes at 0x3fffffc end with the guard, one further they do not.
+    let place = |offset: &str| generic(&wat.replace("offset=8", offset));
+    assert_lacks(&place("offset=0x3fffffc"), "trap");
+    assert!(place("offset=0x3fffffd").contains("trap=heap_oob"));
+    // Another thread may let a shared memory grow over what the index was cut to.
+    let shared = generic(&wat.replace("memory i64 1", "memory i64 1 2 shared"));
+    assert!(shared.contains("trap=heap_oob"), "{shared}");
+}
+
+#[test]
+fn what_is_counted_in_bytes_is_compared_with_the_length() {
+    let wat = "(module (memory 1 (pagesize 1)) (func (param i32) (result i32)
+        (i32.load8_u (local.get 0))))";
+    let mut settings = Settings { verifier: true, ..Settings::default() };
+    settings.features.custom_page_sizes = true;
+    assert!(listing(wat, settings).contains("trap=heap_oob"));
 }
 
 #[test]
@@ -169,4 +204,23 @@ fn what_is_fallen_through_costs_no_jump() {
     let code =
         generic("(module (func (param i32) (result i32) (block (block (block))) (local.get 0)))");
     assert_lacks(&code, "jmp");
+}
+
+#[test]
+fn wide_sums_use_the_carry_and_wide_products_one_instruction() {
+    let wide = |body: &str| {
+        let mut settings = Settings { verifier: true, ..Settings::default() };
+        settings.features.wide_arithmetic = true;
+        listing(&format!("(module (func {body}))"), settings)
+    };
+    let four = "(local.get 0) (local.get 1) (local.get 2) (local.get 3)";
+    let sum = wide(&format!("(param i64 i64 i64 i64) (result i64 i64) {four} i64.add128"));
+    assert!(sum.contains("addq") && sum.contains("adcq"), "{sum}");
+    let difference = wide(&format!("(param i64 i64 i64 i64) (result i64 i64) {four} i64.sub128"));
+    assert!(difference.contains("subq") && difference.contains("sbbq"), "{difference}");
+    for op in ["i64.mul_wide_u", "i64.mul_wide_s"] {
+        let two = "(param i64 i64) (result i64 i64) (local.get 0) (local.get 1)";
+        let product = wide(&format!("{two} {op}"));
+        assert_eq!(product.matches("mul").count(), 1, "{product}");
+    }
 }

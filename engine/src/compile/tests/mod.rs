@@ -2,6 +2,7 @@
 
 mod golden;
 mod image;
+mod references;
 mod refused;
 
 use super::compile_on;

@@ -11,7 +11,6 @@ use crate::abi::trap::TrapKind;
 use crate::compile::CompileError;
 use crate::compile::signature::value_type;
 use crate::compile::trap::trap_code;
-use crate::module::decode::val_type;
 use crate::module::limits;
 use crate::module::types::ValType;
 
@@ -79,6 +78,8 @@ impl Translator<'_, '_> {
             Operator::Br { relative_depth } => self.br(*relative_depth),
             Operator::BrIf { relative_depth } => self.br_if(*relative_depth),
             Operator::BrTable { targets } => self.br_table(targets)?,
+            Operator::BrOnNull { relative_depth } => self.br_on_null(*relative_depth),
+            Operator::BrOnNonNull { relative_depth } => self.br_on_non_null(*relative_depth),
             Operator::Return => self.return_(),
             Operator::Unreachable => {
                 self.builder.ins().trap(trap_code(TrapKind::Unreachable));
@@ -105,7 +106,7 @@ impl Translator<'_, '_> {
     fn block_type(&self, ty: BlockType) -> Result<(usize, Results), CompileError> {
         Ok(match ty {
             BlockType::Empty => (0, Results::None),
-            BlockType::Type(ty) => (0, Results::One(val_type(ty)?)),
+            BlockType::Type(ty) => (0, Results::One(self.env.module.val_type(ty)?)),
             BlockType::FuncType(ty) => (self.type_at(ty).params.len(), Results::Type(ty)),
         })
     }
@@ -303,6 +304,34 @@ impl Translator<'_, '_> {
         let args = self.block_args(count);
         let next = self.builder.create_block();
         self.builder.ins().brif(condition, block, &args, next, &[]);
+        self.builder.seal_block(next);
+        self.builder.switch_to_block(next);
+    }
+
+    /// Branches without a reference that is null; goes on with one that is not.
+    fn br_on_null(&mut self, relative: u32) {
+        if self.never_null {
+            return;
+        }
+        let reference = self.pop();
+        let at = self.depth(relative);
+        let (block, count) = self.label(at);
+        let args = self.block_args(count);
+        let next = self.builder.create_block();
+        self.builder.ins().brif(reference, next, &[], block, &args);
+        self.builder.seal_block(next);
+        self.builder.switch_to_block(next);
+        self.push(reference);
+    }
+
+    /// Branches with a reference that is not null; goes on without one that is.
+    fn br_on_non_null(&mut self, relative: u32) {
+        let at = self.depth(relative);
+        let (block, count) = self.label(at);
+        let args = self.block_args(count);
+        let reference = self.pop();
+        let next = self.builder.create_block();
+        self.builder.ins().brif(reference, block, &args, next, &[]);
         self.builder.seal_block(next);
         self.builder.switch_to_block(next);
     }

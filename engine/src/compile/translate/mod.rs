@@ -5,13 +5,17 @@
 //! variables. It relies on the validator having accepted an operator before it sees it. Operators
 //! that cannot be reached are only validated.
 
+mod atomic;
 mod call;
 mod control;
+mod emit_call;
 mod entities;
 mod memory;
 mod numeric;
 mod reference;
+mod simd;
 mod table;
+mod wide;
 
 use cranelift_codegen::ir::{
     AliasRegion, AliasRegionData, Function, GlobalValueData, InstBuilder, MemFlagsData, SourceLoc,
@@ -22,10 +26,10 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use wasmparser::{BinaryReader, FuncValidator, Operator, OperatorsReader, ValidatorResources};
 
 use super::CompileError;
+use super::isa::Machine;
 use super::signature::{POINTER, value_type, wasm_signature};
 use crate::abi::layout::{self, Layout};
 use crate::config::Settings;
-use crate::module::decode::val_type;
 use crate::module::index::FuncIndex;
 use crate::module::{ModuleInfo, limits};
 use control::Frame;
@@ -37,6 +41,7 @@ pub(super) struct Environment<'a> {
     pub(super) layout: Layout,
     pub(super) settings: &'a Settings,
     pub(super) frontend: TargetFrontendConfig,
+    pub(super) machine: Machine,
 }
 
 /// Allocations that are reused from one function to the next.
@@ -76,7 +81,7 @@ fn translate(
     func: &mut Function,
     buffers: &mut Buffers,
 ) -> Result<(), CompileError> {
-    let ty = env.module.func_type(index);
+    let ty = &env.module.signatures[env.module.functions[index].signature];
     func.signature = wasm_signature(ty);
     func.name = UserFuncName::user(0, index.as_u32());
     limit_stack(func);
@@ -90,6 +95,7 @@ fn translate(
     while !operators.eof() {
         let offset = operators.original_position();
         let operator = operators.read()?;
+        translator.never_null = reference::is_never_null(&operator, validator);
         validator.op(offset, &operator)?;
         translator.operator(&operator, offset)?;
         translator.check_complexity(index)?;
@@ -144,6 +150,8 @@ struct Translator<'a, 'f> {
     control: &'f mut Vec<Frame>,
     /// Whether the next operator can be reached.
     reachable: bool,
+    /// Whether the reference that the operator takes is known not to be null.
+    never_null: bool,
     /// The function's context.
     ctx: Value,
     /// Values that branches and calls have passed so far.
@@ -167,6 +175,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             stack: &mut buffers.stack,
             control: &mut buffers.control,
             reachable: true,
+            never_null: false,
             ctx,
             passed: 0,
         }
@@ -184,7 +193,8 @@ impl<'a, 'f> Translator<'a, 'f> {
         self.control.push(Frame::body(results));
     }
 
-    /// Reads the declarations of locals; all begin as zero.
+    /// Reads the declarations of locals. All begin as zero; those without a default value are set
+    /// before they are read, which the validator checks.
     fn declare_locals(
         &mut self,
         reader: &mut BinaryReader<'_>,
@@ -194,7 +204,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             let offset = reader.original_position();
             let (count, ty) = (reader.read()?, reader.read()?);
             validator.define_locals(offset, count, ty)?;
-            let ty = value_type(val_type(ty)?);
+            let ty = value_type(self.env.module.val_type(ty)?);
             if count > 0 {
                 let zero = self.zero(ty);
                 for _ in 0..count {
@@ -210,10 +220,7 @@ impl<'a, 'f> Translator<'a, 'f> {
         match ty {
             types::F32 => self.builder.ins().f32const(0.0),
             types::F64 => self.builder.ins().f64const(0.0),
-            ty if ty.is_vector() => {
-                let zero = self.builder.ins().iconst(types::I8, 0);
-                self.builder.ins().splat(ty, zero)
-            }
+            ty if ty.is_vector() => self.vector_constant(ty, [0; 16]),
             ty => self.builder.ins().iconst(ty, 0),
         }
     }
@@ -231,8 +238,11 @@ impl<'a, 'f> Translator<'a, 'f> {
             || self.control(op)?
             || self.call(op)
             || self.memory(op)
+            || self.atomic(op)
             || self.reference(op)?
-            || self.table(op);
+            || self.table(op)
+            || self.wide_arithmetic(op)
+            || self.simd(op);
         if known {
             return Ok(());
         }
