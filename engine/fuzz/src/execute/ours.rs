@@ -6,8 +6,8 @@ use std::rc::Rc;
 use coracle_engine::compile::compile;
 use coracle_engine::config::Settings;
 use coracle_engine::runtime::{
-    CallError, Caller, Engine, ExternRef, Instance, InstantiateError, Linker, Module, Store,
-    StoreConfig, TrapKind, Val,
+    CallError, Caller, Engine, ExternRef, Instance, InstantiateError, Linker, Memory, Module,
+    Store, StoreConfig, TrapKind, Val,
 };
 
 use super::GUEST_STACK;
@@ -78,9 +78,9 @@ fn look(plan: &Plan, instance: Instance, store: &Store, trace: &mut Trace) {
             Export::Global => instance
                 .global(store, name)
                 .map(|global| Event::Global(name.clone(), value(&global.get(store)))),
-            Export::Memory => instance.memory(store, name).map(|memory| {
-                Event::Memory(name.clone(), memory.size(store), hash(memory.data(store)))
-            }),
+            Export::Memory => {
+                instance.memory(store, name).map(|memory| contents(name, memory, store))
+            }
             Export::Table => instance.table(store, name).map(|table| {
                 let size = table.size(store);
                 let nulls = (0..size).fold(size, |nulls, n| {
@@ -91,6 +91,16 @@ fn look(plan: &Plan, instance: Instance, store: &Store, trace: &mut Trace) {
             }),
         };
         trace.events.extend(event);
+    }
+}
+
+/// The bytes are read, as those of a shared memory cannot be borrowed.
+fn contents(name: &str, memory: Memory, store: &Store) -> Event {
+    let pages = memory.size(store);
+    let mut bytes = vec![0; (pages << memory.ty(store).page_size_log2) as usize];
+    match memory.read(store, 0, &mut bytes) {
+        Ok(()) => Event::Memory(name.into(), pages, hash(&bytes)),
+        Err(error) => panic!("memory {name} of {pages} pages cannot be read: {error}"),
     }
 }
 
@@ -117,10 +127,10 @@ fn argument(argument: &Argument) -> Val {
         Argument::Value(Value::F32(bits)) => Val::F32(f32::from_bits(bits)),
         Argument::Value(Value::F64(bits)) => Val::F64(f64::from_bits(bits)),
         Argument::Value(Value::V128(bits)) => Val::V128(bits),
-        Argument::Value(Value::Extern(n)) => {
-            Val::ExternRef(std::num::NonZeroU32::new(n).map(ExternRef))
-        }
+        Argument::Value(Value::Extern(n)) => Val::ExternRef(ExternRef::new(n)),
         Argument::Null(Null::Func) => Val::FuncRef(None),
+        Argument::Null(Null::Any) => Val::AnyRef(None),
+        Argument::Null(Null::Exn) => Val::ExnRef(None),
         _ => Val::ExternRef(None),
     }
 }
@@ -132,9 +142,13 @@ fn value(value: &Val) -> Value {
         Val::F32(n) => Value::F32(n.to_bits()),
         Val::F64(n) => Value::F64(n.to_bits()),
         Val::V128(bits) => Value::V128(*bits),
-        Val::ExternRef(Some(reference)) => Value::Extern(reference.0.get()),
-        Val::FuncRef(Some(_)) => Value::Reference,
-        _ => Value::Null,
+        Val::ExternRef(Some(reference)) => {
+            reference.number().map_or(Value::Reference, Value::Extern)
+        }
+        Val::FuncRef(Some(_)) | Val::AnyRef(Some(_)) | Val::ExnRef(Some(_)) => Value::Reference,
+        Val::FuncRef(None) | Val::ExternRef(None) | Val::AnyRef(None) | Val::ExnRef(None) => {
+            Value::Null
+        }
     }
 }
 

@@ -207,6 +207,7 @@ fn stop(error: &Error) -> Stop {
         Trap::IntegerDivisionByZero => TrapKind::IntegerDivideByZero,
         Trap::BadConversionToInteger => TrapKind::InvalidConversionToInteger,
         Trap::NullReference => TrapKind::NullReference,
+        Trap::AtomicWaitNonSharedMemory => TrapKind::ExpectedSharedMemory,
         Trap::StackOverflow => return Stop::Exhausted("stack".into()),
         other => return Stop::Other(other.to_string()),
     })
