@@ -32,6 +32,7 @@ use crate::module::index::FuncIndex;
 use crate::module::{ModuleInfo, limits};
 use control::Frame;
 use entities::Entities;
+use exception::TryTable;
 
 /// What all functions of a module share.
 pub(super) struct Environment<'a> {
@@ -148,10 +149,12 @@ struct Translator<'a, 'f> {
     reachable: bool,
     /// The function's context.
     ctx: Value,
-    /// The places of the `try_table`s on the control stack.
-    try_tables: Vec<usize>,
-    /// Values that branches and calls have passed so far, and handlers that calls have.
+    /// The `try_table`s on the control stack.
+    try_tables: Vec<TryTable>,
+    /// Values that branches and calls have passed so far.
     passed: usize,
+    /// Handlers that calls have got so far.
+    handled: usize,
 }
 
 impl<'a, 'f> Translator<'a, 'f> {
@@ -174,6 +177,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             ctx,
             try_tables: Vec::new(),
             passed: 0,
+            handled: 0,
         }
     }
 
@@ -252,10 +256,9 @@ impl<'a, 'f> Translator<'a, 'f> {
     /// Refuses what is valid but only made to be expensive.
     fn check_complexity(&self, index: FuncIndex) -> Result<(), CompileError> {
         let (what, limit) = if self.passed > limits::PASSED_VALUES {
-            (
-                "values that its branches and calls pass, and handlers of its calls",
-                limits::PASSED_VALUES,
-            )
+            ("values that its branches and calls pass", limits::PASSED_VALUES)
+        } else if self.handled > limits::HANDLERS {
+            ("handlers around its calls", limits::HANDLERS)
         } else if self.control.len() > limits::NESTING {
             ("blocks inside each other", limits::NESTING)
         } else {
