@@ -17,10 +17,19 @@ pub const CTX_INSTANCE: u32 = 32;
 /// `*mut u8`: offset 0 of the heap of objects ([`gc`](super::gc)); null if the module has no use for
 /// one.
 pub const CTX_GC_HEAP: u32 = 40;
+/// `*const [u32; SUPERTYPES]`: for each type number of the engine its supertypes from the top down
+/// and then itself; may be replaced whenever a call is made.
+pub const CTX_SUPERTYPES: u32 = 48;
 /// First byte after the header.
-pub const CTX_HEADER_SIZE: u32 = 48;
+pub const CTX_HEADER_SIZE: u32 = 64;
 /// Value of the field at [`CTX_MAGIC`]: "cctx".
 pub const CTX_MAGIC_VALUE: u32 = u32::from_le_bytes(*b"cctx");
+
+/// Types of a row behind [`CTX_SUPERTYPES`]; whether a type is a subtype of one below this depth
+/// takes a runtime call.
+pub const SUPERTYPES: u32 = 8;
+/// What stands in a row behind the type itself: no type's number.
+pub const NO_TYPE: u32 = u32::MAX;
 
 /// The store record: one for each store, shared by its instances; written by entry and exit
 /// trampolines, read by the trap handler.
@@ -74,9 +83,11 @@ pub mod exception {
 
 /// A linear memory's definition; instances that import the memory hold a pointer to it.
 pub mod memory_def {
-    /// `*mut u8`: address of byte 0. Never moves for memories of up to 4 GiB.
+    /// `*mut u8`: address of byte 0. Moves only if the indices have 64 bits, the memory is not
+    /// shared and its place not fixed.
     pub const BASE: u32 = 0;
-    /// `usize`: current length in bytes.
+    /// `usize`: current length in bytes; for a shared memory the address where it lies, which other
+    /// threads write.
     pub const LENGTH: u32 = 8;
     /// Size in bytes.
     pub const SIZE: u32 = 16;
@@ -298,15 +309,15 @@ mod tests {
             tags: 3,
         });
         assert_eq!(layout.defined_memory(0), CTX_HEADER_SIZE);
-        assert_eq!(layout.imported_memory(0), 64);
-        assert_eq!(layout.defined_table(0), 80);
-        assert_eq!(layout.imported_table(0), 112);
-        assert_eq!(layout.defined_global(0), 128);
-        assert_eq!(layout.imported_global(0), 160);
-        assert_eq!(layout.imported_func(0), 168);
-        assert_eq!(layout.type_id(0), 184);
-        assert_eq!(layout.func_ref(0), 200);
-        assert_eq!(layout.tag(0), 248);
-        assert_eq!(layout.size(), 272);
+        assert_eq!(layout.imported_memory(0), 80);
+        assert_eq!(layout.defined_table(0), 96);
+        assert_eq!(layout.imported_table(0), 128);
+        assert_eq!(layout.defined_global(0), 144);
+        assert_eq!(layout.imported_global(0), 176);
+        assert_eq!(layout.imported_func(0), 184);
+        assert_eq!(layout.type_id(0), 200);
+        assert_eq!(layout.func_ref(0), 216);
+        assert_eq!(layout.tag(0), 264);
+        assert_eq!(layout.size(), 288);
     }
 }

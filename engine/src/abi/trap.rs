@@ -59,6 +59,8 @@ traps! {
     NullReference = 11, "null reference";
     /// A runtime call or host function failed; the store holds the reason.
     Host = 12, "host error";
+    /// A wait in a memory that no other thread can reach.
+    ExpectedSharedMemory = 15, "expected shared memory";
     /// No room is left for an object of the garbage-collected heap.
     OutOfMemory = 20, "allocation size too large";
     /// An access outside of an array.

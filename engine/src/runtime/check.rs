@@ -151,19 +151,10 @@ fn const_expr(info: &ModuleInfo, expr: &ConstExpr, readable_globals: usize) -> b
             ConstOp::RefFunc(func) => can_be_referenced(info, func),
             _ => true,
         };
-        let binary = matches!(
-            op,
-            ConstOp::I32Add
-                | ConstOp::I32Sub
-                | ConstOp::I32Mul
-                | ConstOp::I64Add
-                | ConstOp::I64Sub
-                | ConstOp::I64Mul
-        );
-        if !valid || (binary && depth < 2) {
-            return false;
+        match info.const_operands(op) {
+            Some(operands) if valid && operands <= depth => depth = depth - operands + 1,
+            _ => return false,
         }
-        depth = if binary { depth - 1 } else { depth + 1 };
     }
     depth == 1
 }
@@ -210,7 +201,7 @@ fn memory_images(info: &ModuleInfo, available: u64) -> bool {
             .all(|value| value.is_multiple_of(PAGE));
         let Some(ty) = info.memories.get(image.memory) else { return false };
         let defined = image.memory.index() >= info.imported.memories as usize;
-        let size = ty.min.checked_shl(u32::from(ty.page_size_log2)).unwrap_or(0);
+        let size = ty.min.checked_mul(1 << ty.page_size_log2.min(63)).unwrap_or(0);
         let within =
             |start: u64, len: u64, size: u64| start.checked_add(len).is_some_and(|end| end <= size);
         aligned

@@ -43,6 +43,26 @@ impl Engine {
         self.types.get(id)
     }
 
+    /// A function type that any module may define: `(type (func …))`, hence final, without supertype
+    /// and a recursion group of its own.
+    ///
+    /// ```
+    /// use coracle_engine::runtime::{Engine, Func, FuncType, HeapType, RefType, Store, Val, ValType};
+    /// let engine = Engine::new();
+    /// let mut store = Store::new(&engine)?;
+    /// let unary = FuncType { params: vec![ValType::I32], results: vec![] };
+    /// let heap = HeapType::ConcreteFunc(engine.define_func(unary.clone()));
+    /// let func = Func::new(&mut store, unary, |_, _, _| Ok(()));
+    /// let ty = Val::FuncRef(Some(func)).ty(&store);
+    /// assert_eq!(ty, ValType::Ref(RefType { nullable: false, heap }));
+    /// assert!(engine.is_subtype(ty, ValType::FUNCREF));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn define_func(&self, ty: FuncType) -> TypeId {
+        self.types.register_func(ty)
+    }
+
     pub(super) fn types(&self) -> &TypeRegistry {
         &self.types
     }
@@ -50,11 +70,6 @@ impl Engine {
     /// The numbers of a module's types, in order. Its description must have been checked.
     pub(super) fn type_ids(&self, info: &ModuleInfo) -> Box<[TypeId]> {
         self.types.register(info)
-    }
-
-    /// The number of a host function's type.
-    pub(super) fn type_id(&self, ty: FuncType) -> TypeId {
-        self.types.register_func(ty)
     }
 
     /// The function type behind the number of a function's type.

@@ -30,7 +30,7 @@ impl Tag {
     pub fn new(store: &mut impl AsStore, params: impl Into<Vec<ValType>>) -> Tag {
         let inner = get_mut(store);
         let ty = FuncType { params: params.into(), results: Vec::new() };
-        let type_id = inner.engine.type_id(ty);
+        let type_id = inner.engine.define_func(ty);
         let index = inner.add_tag(type_id, None);
         Tag { store: inner.id, index }
     }

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::call;
 use super::exception::Exception;
-use super::host::{self, HostError, IntoHostFunc};
+use super::host::{self, Caller, HostError, IntoHostFunc};
 use super::registry::TypeId;
 use super::store::{AsStore, StoreId, StoreInner, get, get_mut, pointer};
 use super::trap::{self, Pending, Trap};
@@ -57,6 +57,38 @@ impl Func {
     pub fn wrap<Args, R>(store: &mut impl AsStore, func: impl IntoHostFunc<Args, R>) -> Func {
         let inner = get_mut(store);
         let record = inner.add_host_func(host::host_func(func));
+        Func { store: inner.id, record }
+    }
+
+    /// Makes a function of the host of any type.
+    ///
+    /// It gets its arguments, and its results as zeros and nulls to be set. What the types ask for
+    /// is checked: results that do not fit end the guest's call with [`HostResultError`].
+    ///
+    /// ```
+    /// use coracle_engine::runtime::{Engine, Func, FuncType, Store, Val, ValType};
+    /// let mut store = Store::new(&Engine::new())?;
+    /// let ty = FuncType { params: vec![ValType::I64; 2], results: vec![ValType::I64] };
+    /// let max = Func::new(&mut store, ty, |_, args, results| {
+    ///     if let [Val::I64(a), Val::I64(b)] = *args {
+    ///         results[0] = Val::I64(a.max(b));
+    ///     }
+    ///     Ok(())
+    /// });
+    /// let mut results = Vec::new();
+    /// max.call(&mut store, &[Val::I64(3), Val::I64(5)], &mut results)?;
+    /// assert!(matches!(results[..], [Val::I64(5)]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`HostResultError`]: super::HostResultError
+    pub fn new(
+        store: &mut impl AsStore,
+        ty: FuncType,
+        func: impl Fn(Caller<'_>, &[Val], &mut [Val]) -> Result<(), HostError> + 'static,
+    ) -> Func {
+        let inner = get_mut(store);
+        let record = inner.add_host_func(host::dynamic_func(ty, func));
         Func { store: inner.id, record }
     }
 

@@ -14,6 +14,7 @@ use super::global::Global;
 use super::host::HostFunc;
 use super::memory::Memory;
 use super::store::{AsStore, StoreId, StoreInner, get};
+use super::supertypes::Row;
 use super::table::Table;
 use super::vmcontext::{Context, FuncRef, GlobalCell, HostRecord, Stable, TagRecord};
 use crate::module::index::{
@@ -226,9 +227,14 @@ impl InstanceInner {
         }
     }
 
-    /// Marks the objects that the globals defined here refer to.
-    pub(super) fn mark_globals(&self, marker: &mut Marker<'_>) {
+    /// Marks the objects that globals and segments defined here refer to.
+    pub(super) fn mark(&self, marker: &mut Marker<'_>) {
         let info = self.module.info();
+        for (segment, elements) in info.elements.values().zip(&self.elems) {
+            if let (Elements::Values(values), false) = (elements, segment.ty.heap.is_func()) {
+                values.iter().for_each(|&value| marker.reference(value as u32));
+            }
+        }
         let defined = info.globals.values().skip(info.imported.globals as usize);
         for (n, ty) in defined.enumerate() {
             if let ValType::Ref(ty) = ty.content
@@ -242,6 +248,13 @@ impl InstanceInner {
         }
     }
 
+    /// Tells compiled code where the table of supertypes lies.
+    pub(super) fn set_supertypes(&mut self, table: *const Row) {
+        // SAFETY: the header is the context's own; compiled code, which reads it anew after each
+        // call, waits meanwhile.
+        unsafe { (*self.ctx.header().as_ptr()).supertypes = table };
+    }
+
     pub(super) fn set_stack_limit(&mut self, limit: usize) {
         // SAFETY: the header is the context's own and no compiled code runs.
         unsafe { (*self.ctx.header().as_ptr()).stack_limit = limit };
@@ -249,15 +262,18 @@ impl InstanceInner {
 
     /// The bytes of a data segment: none once it is dropped.
     pub(super) fn data(&self, index: DataIndex) -> &[u8] {
+        // Static segments may be missing from the description.
+        let Some(segment) = self.module.info().data.get(index) else { return &[] };
         if self.dropped_data[index.index()] {
             return &[];
         }
-        let segment = &self.module.info().data[index];
         self.module.data(segment.offset..segment.offset + segment.len)
     }
 
     pub(super) fn drop_data(&mut self, index: DataIndex) {
-        self.dropped_data[index.index()] = true;
+        if let Some(dropped) = self.dropped_data.get_mut(index.index()) {
+            *dropped = true;
+        }
     }
 
     pub(super) fn drop_elem(&mut self, index: ElemIndex) {
@@ -280,18 +296,9 @@ impl InstanceInner {
         }
     }
 
-    /// Evaluates the expressions of segments that are given by such. Each runs once: what it makes
-    /// has an identity.
-    pub(super) fn evaluate_elements(&mut self) {
-        let module = self.module.clone();
-        for (index, segment) in &module.info().elements {
-            if let (ElementItems::Expressions(exprs), false) =
-                (&segment.items, matches!(segment.mode, ElementMode::Declared))
-            {
-                let values = exprs.iter().map(|expr| self.evaluate(expr) as u64).collect();
-                self.elems[index.index()] = Elements::Values(values);
-            }
-        }
+    /// Keeps the values of a segment that is given by expressions.
+    pub(super) fn set_elements(&mut self, index: ElemIndex, values: Box<[u64]>) {
+        self.elems[index.index()] = Elements::Values(values);
     }
 
     /// The raw elements `src..src + len` of a segment, or `None` when out of bounds.
@@ -316,25 +323,34 @@ impl InstanceInner {
         self.func_ref(func).as_ptr().expose_provenance() as u128
     }
 
-    /// The value of a constant expression as compiled code holds it.
+    /// The value of a constant expression that makes no objects, as compiled code holds it.
     pub(super) fn evaluate(&self, expr: &ConstExpr) -> u128 {
         // The usual form needs no stack.
         if let [op] = expr.ops[..] {
             return self.operand(op);
         }
-        let mut stack = SmallVec::<[u128; 4]>::new();
+        let mut stack = SmallVec::new();
         for &op in &expr.ops {
-            let value = match binary(op) {
-                Some(apply) => {
-                    // `check::module` saw that there are two.
-                    let (right, left) = (stack.pop(), stack.pop());
-                    apply(left.unwrap_or_default(), right.unwrap_or_default())
-                }
-                None => self.operand(op),
-            };
+            let value = self.apply(op, &mut stack);
             stack.push(value);
         }
         stack.pop().unwrap_or_default()
+    }
+
+    /// Takes an operator's operands from the stack and gives its result. `check::module` saw that
+    /// there are as many.
+    pub(super) fn apply(&self, op: ConstOp, stack: &mut SmallVec<[u128; 4]>) -> u128 {
+        if let ConstOp::RefI31 = op {
+            let value = stack.pop().unwrap_or_default() as u32;
+            return u128::from(value << 1 | 1);
+        }
+        match binary(op) {
+            Some(apply) => {
+                let (right, left) = (stack.pop(), stack.pop());
+                apply(left.unwrap_or_default(), right.unwrap_or_default())
+            }
+            None => self.operand(op),
+        }
     }
 
     fn operand(&self, op: ConstOp) -> u128 {
@@ -350,7 +366,7 @@ impl InstanceInner {
                 u128::from_le_bytes(self.global(global).as_ref().0)
             },
             ConstOp::RefFunc(func) => self.raw_func(func),
-            // Binary operators are dealt with by `evaluate`.
+            // Operators with operands are dealt with by `apply`, those that make objects by the store.
             _ => 0,
         }
     }

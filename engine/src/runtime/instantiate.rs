@@ -7,24 +7,26 @@ use std::rc::Rc;
 
 use cranelift_entity::EntityRef;
 
-use super::builtins::{TABLE, slice_mut};
+use super::builtins::TABLE;
 use super::call;
 use super::code::Module;
 use super::func::CallError;
 use super::host::HostFunc;
 use super::instance::{Extern, Instance, InstanceInner};
-use super::memory::{LinearMemory, Memory, MemoryError, Placement};
+use super::memory::{LinearMemory, Memory, MemoryError};
+use super::region::Placement;
 use super::registry::TypeId;
 use super::store::StoreInner;
+use super::supertypes;
 use super::table::{TableError, TableInner};
 use super::trap::{Trap, TrapKind};
 use super::vmcontext::{
-    Context, FuncImport, FuncRef, GlobalCell, Header, HostRecord, MemoryDef, Stable,
+    CallersMemory, Context, FuncImport, FuncRef, GlobalCell, Header, HostRecord, Stable,
 };
 use crate::abi::layout::CTX_MAGIC_VALUE;
 use crate::config::{Addressing, DEDICATED_BASE};
 use crate::module::index::{DataIndex, ElemIndex, FuncIndex, MemoryIndex};
-use crate::module::{DataMode, ElementMode, ExportIndex};
+use crate::module::{ConstExpr, DataMode, ElementItems, ElementMode, ExportIndex};
 
 /// Why a module cannot be instantiated.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +48,9 @@ pub enum InstantiateError {
         "module was compiled for dedicated addressing, but imports a memory that lies elsewhere"
     )]
     NotDedicated,
-    #[error("cannot reserve address space for objects and exceptions: {0}")]
+    #[error(
+        "cannot reserve address space for the heap of objects: {0}; check the limit on address space (ulimit -v)"
+    )]
     Heap(#[source] std::io::Error),
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -82,10 +86,12 @@ pub(super) unsafe fn instantiate(
     // SAFETY: the caller's promise; the borrow ends before compiled code is entered.
     let (instance, start) = unsafe {
         let store = &mut *store.as_ptr();
-        let instance = allocate(store, module, imports)?;
+        let pinned = store.gc_pinned();
+        let instance = prepare(store, module, imports);
+        // From here on the instance's globals, tables and segments keep its objects alive.
+        store.gc_unpin(pinned);
+        let instance = instance?;
         let inner = NonNull::from(store.instances[instance.index as usize].get_mut());
-        // The instance is a separate allocation, so it can be borrowed beside the store.
-        write_segments(store, &mut *inner.as_ptr())?;
         (instance, module.info().start.map(|func| start_function(store, inner.as_ref(), func)))
     };
     if let Some(Start { entry, ctx, code }) = start {
@@ -97,6 +103,20 @@ pub(super) unsafe fn instantiate(
     Ok(instance)
 }
 
+/// Everything up to the start function. Objects that it makes are pinned.
+fn prepare(
+    store: &mut StoreInner,
+    module: &Module,
+    imports: Vec<Resolved>,
+) -> Result<Instance, InstantiateError> {
+    let instance = allocate(store, module, imports)?;
+    let inner = store.instances[instance.index as usize].pointer().as_ptr();
+    // SAFETY: the instance is a separate allocation that no other reference refers to, and it is
+    // not reached through the store meanwhile: nothing collects garbage.
+    write_segments(store, unsafe { &mut *inner })?;
+    Ok(instance)
+}
+
 /// Makes the instance and everything that it defines, and adds it to the store.
 fn allocate(
     store: &mut StoreInner,
@@ -105,11 +125,9 @@ fn allocate(
 ) -> Result<Instance, InstantiateError> {
     let memories = new_memories(store, module)?;
     let tables = new_tables(store, module)?;
-    let gc_heap = match module.info().tags.is_empty() {
-        true => std::ptr::null_mut(),
-        false => store.gc_base().map_err(InstantiateError::Heap)?,
-    };
-    // Nothing below fails: what was made so far is not left behind in the store.
+    let (gc_heap, supertypes) = objects(store, module).map_err(InstantiateError::Heap)?;
+    // Nothing below fails unless initial values have no room in the heap of objects: what was made
+    // so far is not left behind in the store.
     store.add_code(module);
     let ctx = Context::new(
         *module.layout(),
@@ -120,6 +138,7 @@ fn allocate(
             builtins: TABLE.as_ptr(),
             instance: std::ptr::null_mut(),
             gc_heap,
+            supertypes,
         },
     );
     let mut instance = InstanceInner::new(ctx, module);
@@ -127,9 +146,10 @@ fn allocate(
     link_hosts(store, &mut instance, hosts);
     make_tags(store, &instance);
     fill_types_and_func_refs(&instance, &types);
-    initialise_globals(&instance);
-    initialise_tables(store, &instance);
-    instance.evaluate_elements();
+    let trap = InstantiateError::trap;
+    initialise_globals(store, &instance).map_err(trap)?;
+    initialise_tables(store, &instance).map_err(trap)?;
+    evaluate_elements(store, &mut instance).map_err(trap)?;
     let index = store.instances.len() as u32;
     let instance = Stable::new(Box::new(instance));
     let address = instance.pointer().as_ptr().cast();
@@ -290,12 +310,12 @@ fn link_hosts(
 }
 
 /// What host functions see as the caller's memory: the one exported as `memory`, else memory 0.
-fn callers_memory(store: &StoreInner, instance: &InstanceInner) -> *const MemoryDef {
+fn callers_memory(store: &StoreInner, instance: &InstanceInner) -> CallersMemory {
     let exported = match instance.module.info().export("memory") {
         Some(ExportIndex::Memory(memory)) => Some(instance.memory(memory)),
         _ => instance.memories.first().copied(),
     };
-    exported.map_or(std::ptr::null(), |memory: Memory| store.memory(memory).def().as_ptr())
+    exported.map_or(CallersMemory::None, |memory: Memory| store.memory(memory).for_callers())
 }
 
 fn fill_types_and_func_refs(instance: &InstanceInner, imported: &[TypeId]) {
@@ -327,24 +347,55 @@ fn code_and_context(instance: &InstanceInner, func: FuncIndex) -> (*const u8, *m
     }
 }
 
-fn initialise_globals(instance: &InstanceInner) {
+/// What a context holds for code that uses objects: the heap's base and the table of supertypes.
+fn objects(
+    store: &mut StoreInner,
+    module: &Module,
+) -> std::io::Result<(*mut u8, *const supertypes::Row)> {
+    if !module.info().uses_objects && module.info().tags.is_empty() {
+        // Its types may still be those of functions that other instances cast.
+        store.cover_types();
+        return Ok((std::ptr::null_mut(), std::ptr::null()));
+    }
+    Ok((store.gc_base()?, store.supertypes()))
+}
+
+fn initialise_globals(store: &mut StoreInner, instance: &InstanceInner) -> Result<(), TrapKind> {
     for (n, init) in instance.module.info().global_inits.iter().enumerate() {
-        let value = GlobalCell(instance.evaluate(init).to_le_bytes());
+        let value = GlobalCell(store.evaluate(instance, init)?.to_le_bytes());
         // SAFETY: the field belongs to a context that no code uses yet.
         unsafe { instance.ctx.defined_global(n as u32).write(value) };
     }
+    Ok(())
 }
 
-fn initialise_tables(store: &mut StoreInner, instance: &InstanceInner) {
+fn initialise_tables(store: &mut StoreInner, instance: &InstanceInner) -> Result<(), TrapKind> {
     let info = instance.module.info();
     let defined = &instance.tables[info.imported.tables as usize..];
     for (&table, init) in defined.iter().zip(&info.table_inits) {
         if let Some(init) = init {
+            let value = store.evaluate(instance, init)? as u64;
             let table = store.table_mut(table);
             // The whole table is in bounds of itself.
-            let _ = table.fill(0, instance.evaluate(init) as u64, table.size());
+            let _ = table.fill(0, value, table.size());
         }
     }
+    Ok(())
+}
+
+/// Evaluates the expressions of element segments that are given by such. Each runs once: what it
+/// makes has an identity.
+fn evaluate_elements(store: &mut StoreInner, instance: &mut InstanceInner) -> Result<(), TrapKind> {
+    let module = instance.module.clone();
+    for (index, segment) in &module.info().elements {
+        if let (ElementItems::Expressions(exprs), false) =
+            (&segment.items, matches!(segment.mode, ElementMode::Declared))
+        {
+            let values = exprs.iter().map(|expr| Ok(store.evaluate(instance, expr)? as u64));
+            instance.set_elements(index, values.collect::<Result<_, TrapKind>>()?);
+        }
+    }
+    Ok(())
 }
 
 /// Writes active element segments, then active data segments, and drops them. What was written
@@ -356,7 +407,8 @@ fn write_segments(
     let module = instance.module.clone();
     for (index, segment) in &module.info().elements {
         if let ElementMode::Active { table, offset } = &segment.mode {
-            let dst = u64::from(instance.evaluate(offset) as u32);
+            let wide = module.info().tables[*table].table64;
+            let dst = start_of_segment(instance, offset, wide);
             let table = instance.table(*table);
             write_elements(store, instance, table, dst, index)
                 .ok_or(InstantiateError::trap(TrapKind::TableOutOfBounds))?;
@@ -365,13 +417,20 @@ fn write_segments(
     }
     for (index, segment) in &module.info().data {
         if let DataMode::Active { memory, offset } = &segment.mode {
-            let dst = u64::from(instance.evaluate(offset) as u32);
+            let wide = module.info().memories[*memory].memory64;
+            let dst = start_of_segment(instance, offset, wide);
             write_data(store, instance, *memory, dst, index)
                 .ok_or(InstantiateError::trap(TrapKind::MemoryOutOfBounds))?;
             instance.drop_data(index);
         }
     }
     Ok(())
+}
+
+/// The place of a segment in a table or memory with 32- or 64-bit indices.
+fn start_of_segment(instance: &InstanceInner, offset: &ConstExpr, wide: bool) -> u64 {
+    let value = instance.evaluate(offset);
+    if wide { value as u64 } else { u64::from(value as u32) }
 }
 
 fn write_elements(
@@ -392,10 +451,7 @@ fn write_data(
     dst: u64,
     index: DataIndex,
 ) -> Option<()> {
-    let source = instance.data(index);
-    let bytes = store.memory_mut(instance.memory(memory)).bytes_mut();
-    slice_mut(bytes, dst, source.len() as u64)?.copy_from_slice(source);
-    Some(())
+    store.memory_mut(instance.memory(memory)).write(dst, instance.data(index))
 }
 
 struct Start {
@@ -424,8 +480,7 @@ pub(super) fn check_addressing(
         Resolved::Extern(Extern::Memory(memory)) => Some(*memory),
         _ => None,
     });
-    let elsewhere = first.is_some_and(|memory| {
-        store.memory(memory).bytes().as_ptr().addr() as u64 != DEDICATED_BASE
-    });
+    let elsewhere =
+        first.is_some_and(|memory| store.memory(memory).base().addr() as u64 != DEDICATED_BASE);
     if elsewhere { Err(InstantiateError::NotDedicated) } else { Ok(()) }
 }

@@ -5,11 +5,12 @@ use std::rc::Rc;
 
 use super::code::Module;
 use super::engine::Engine;
-use super::host::{self, HostFunc, IntoHostFunc};
+use super::host::{self, Caller, HostError, HostFunc, IntoHostFunc};
 use super::instance::{Extern, Instance};
 use super::instantiate::{InstantiateError, Resolved, check_addressing, instantiate};
 use super::store::{AsStore, StoreId, StoreInner, get, pointer};
 use super::types::{ExternType, FuncType};
+use super::val::Val;
 use crate::module::{Import, ImportType};
 
 type Name = Cow<'static, str>;
@@ -68,6 +69,19 @@ impl Linker {
         func: impl IntoHostFunc<Args, R>,
     ) -> &mut Linker {
         let func = host::host_func(func);
+        self.definitions.push(Definition::Host(module.into(), name.into(), func));
+        self
+    }
+
+    /// Defines a host function of any type; see [`Func::new`](super::Func::new).
+    pub fn func_new(
+        &mut self,
+        module: impl Into<Name>,
+        name: impl Into<Name>,
+        ty: FuncType,
+        func: impl Fn(Caller<'_>, &[Val], &mut [Val]) -> Result<(), HostError> + 'static,
+    ) -> &mut Linker {
+        let func = host::dynamic_func(ty, func);
         self.definitions.push(Definition::Host(module.into(), name.into(), func));
         self
     }
@@ -201,7 +215,7 @@ fn host_mismatch(module: &Module, func: &HostFunc, wanted: &ImportType) -> Optio
     if let ImportType::Func(ty) = *wanted {
         let wanted = module.type_id(ty);
         let ty = module.engine().func_type(wanted);
-        let same = ty.params == func.params && ty.results == func.results;
+        let same = ty.params[..] == func.params[..] && ty.results[..] == func.results[..];
         if same && module.engine().types().is_plain(wanted) {
             return None;
         }

@@ -13,8 +13,6 @@ use super::vmcontext::{FuncRef, Stable, TableDef};
 pub enum TableError {
     #[error("table of {elements} elements is over the limit of {limit}")]
     Limit { elements: u64, limit: u64 },
-    #[error("table with 64-bit indices is not supported")]
-    Unsupported,
     #[error("value does not have the table's element type")]
     ElementType,
     #[error("index {index} is outside of the table of {size} elements")]
@@ -42,10 +40,7 @@ pub(super) struct TableInner {
 impl TableInner {
     /// A table of the type's minimum size, all null. `limit` is the most elements it may have.
     pub(super) fn new(ty: TableType, limit: u64) -> Result<TableInner, TableError> {
-        if ty.table64 {
-            return Err(TableError::Unsupported);
-        }
-        let limit = limit.min(u64::from(u32::MAX));
+        let limit = if ty.table64 { limit } else { limit.min(u64::from(u32::MAX)) };
         if ty.min > limit {
             return Err(TableError::Limit { elements: ty.min, limit });
         }

@@ -16,6 +16,10 @@ pub type HeapType = types::HeapType<TypeId>;
 pub type FuncType = types::FuncType<TypeId>;
 /// A defined type; see [`types::SubType`].
 pub type SubType = types::SubType<TypeId>;
+/// What is stored in a field or element; see [`types::StorageType`].
+pub type StorageType = types::StorageType<TypeId>;
+/// Type of a field or element; see [`types::FieldType`].
+pub type FieldType = types::FieldType<TypeId>;
 /// A table's type; see [`types::TableType`].
 pub type TableType = types::TableType<TypeId>;
 /// A global's type; see [`types::GlobalType`].

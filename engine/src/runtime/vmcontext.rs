@@ -8,6 +8,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::registry::TypeId;
+use super::shared::SharedMemory;
+use super::supertypes::Row;
 use crate::abi::layout::{self, Layout};
 
 /// A value slot of trampolines: little endian, zero-extended.
@@ -61,6 +63,7 @@ pub(super) struct Header {
     pub(super) builtins: *const *const u8,
     pub(super) instance: *mut u8,
     pub(super) gc_heap: *mut u8,
+    pub(super) supertypes: *const Row,
 }
 
 /// Where the innermost entry into compiled code came from.
@@ -117,8 +120,16 @@ pub(super) struct HostRecord {
     pub(super) store: *mut StoreRecord,
     /// The closure, of the type that `call` was made for.
     pub(super) closure: *const (),
-    /// The importing instance's memory, or null.
-    pub(super) memory: *const MemoryDef,
+    /// The importing instance's memory.
+    pub(super) memory: CallersMemory,
+}
+
+/// The memory that a host function sees as its caller's.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum CallersMemory {
+    None,
+    Own(NonNull<MemoryDef>),
+    Shared(NonNull<SharedMemory>),
 }
 
 /// A heap value at a fixed address, to which compiled code and raw pointers may refer.
@@ -268,8 +279,8 @@ mod tests {
     use super::*;
     use crate::abi::layout::{
         CTX_BUILTINS, CTX_GC_HEAP, CTX_HEADER_SIZE, CTX_INSTANCE, CTX_MAGIC, CTX_STACK_LIMIT,
-        CTX_STORE, GLOBAL_SIZE, Shape, func_import, func_ref, host_record, memory_def,
-        store_record, table_def,
+        CTX_STORE, CTX_SUPERTYPES, GLOBAL_SIZE, Shape, func_import, func_ref, host_record,
+        memory_def, store_record, table_def,
     };
     use std::mem::offset_of;
 
@@ -285,6 +296,7 @@ mod tests {
         same(offset_of!(Header, builtins), CTX_BUILTINS);
         same(offset_of!(Header, instance), CTX_INSTANCE);
         same(offset_of!(Header, gc_heap), CTX_GC_HEAP);
+        same(offset_of!(Header, supertypes), CTX_SUPERTYPES);
         assert!(size_of::<Header>() <= CTX_HEADER_SIZE as usize);
 
         same(offset_of!(StoreRecord, activation), 0);
@@ -339,6 +351,7 @@ mod tests {
             builtins: std::ptr::null(),
             instance: std::ptr::null_mut(),
             gc_heap: std::ptr::null_mut(),
+            supertypes: std::ptr::null(),
         };
         let context = Context::new(Layout::new(shape), header);
         // `field` asserts the bounds and the alignment.
@@ -368,6 +381,7 @@ mod tests {
             builtins: std::ptr::null(),
             instance: std::ptr::null_mut(),
             gc_heap: std::ptr::null_mut(),
+            supertypes: std::ptr::null(),
         };
         Context::new(Layout::new(Shape::default()), header).func_ref(0);
     }

@@ -616,11 +616,17 @@ fn exceptions_that_fill_the_heap_are_a_trap() {
                     (local.set $last)
                     drop
                     (br $again)))
+            (func $scrub (export "scrub") (param i32) (result i32)
+                (if (result i32) (local.get 0)
+                    (then (i32.add (local.get 0)
+                        (call $scrub (i32.sub (local.get 0) (i32.const 1)))))
+                    (else (i32.const 0))))
             (func (export "f") (call $throw (ref.null exn))))"#,
     );
     let trap = world.trap(instance, "chain", &[]);
     assert_eq!((trap.kind(), names(&trap)), (TrapKind::OutOfMemory, vec!["throw", "chain"]));
-    // All of it is free again.
+    // All of it is free again, once nothing on the stack looks like the end of the chain.
+    world.call(instance, "scrub", &[Val::I32(1000)]).unwrap();
     world.exception(instance, "f", &[]);
 }
 

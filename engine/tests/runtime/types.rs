@@ -15,7 +15,10 @@ const PAIR: &str = "(type $up (sub (func (result i32)))) (type $low (sub $up (fu
 
 impl World {
     /// Instantiates a module that declares subtypes.
-    fn typed(&mut self, wat: &str) -> Result<coracle_engine::runtime::Instance, InstantiateError> {
+    pub(crate) fn typed(
+        &mut self,
+        wat: &str,
+    ) -> Result<coracle_engine::runtime::Instance, InstantiateError> {
         let wat = format!("(module {PAIR} {wat})");
         let image = image_with(&wat, |features| features.gc = true);
         let module = Module::from_bytes(&self.engine, &image).unwrap();
@@ -23,7 +26,7 @@ impl World {
     }
 }
 
-fn reference(nullable: bool, heap: HeapType) -> ValType {
+pub(crate) fn reference(nullable: bool, heap: HeapType) -> ValType {
     ValType::Ref(RefType { nullable, heap })
 }
 

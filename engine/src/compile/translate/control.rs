@@ -311,6 +311,13 @@ impl Translator<'_, '_> {
         self.reachable = false;
     }
 
+    /// Where a branch to a relative depth leads, and the values on the stack that it passes.
+    pub(super) fn branch_target(&mut self, relative: u32) -> (Block, Vec<BlockArg>) {
+        let at = self.depth(relative);
+        let (block, count) = self.label(at);
+        (block, self.block_args(count))
+    }
+
     fn br_if(&mut self, relative: u32) {
         let condition = self.pop();
         let at = self.depth(relative);
@@ -324,6 +331,9 @@ impl Translator<'_, '_> {
 
     /// Branches without a reference that is null; goes on with one that is not.
     fn br_on_null(&mut self, relative: u32) {
+        if self.never_null {
+            return;
+        }
         let reference = self.pop();
         let at = self.depth(relative);
         let (block, count) = self.label(at);

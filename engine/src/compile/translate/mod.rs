@@ -5,30 +5,38 @@
 //! variables. It relies on the validator having accepted an operator before it sees it. Operators
 //! that cannot be reached are only validated.
 
+mod atomic;
 mod call;
 mod control;
 mod emit_call;
 mod entities;
 mod exception;
+mod gc;
 mod memory;
 mod numeric;
 mod reference;
+mod simd;
 mod table;
 mod wide;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cranelift_codegen::ir::{
     AliasRegion, AliasRegionData, Function, GlobalValueData, InstBuilder, MemFlagsData, SourceLoc,
     Type, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::TargetFrontendConfig;
+use cranelift_entity::PrimaryMap;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use wasmparser::{BinaryReader, FuncValidator, Operator, OperatorsReader, ValidatorResources};
 
 use super::CompileError;
+use super::isa::{Machine, Target};
 use super::signature::{POINTER, value_type, wasm_signature};
 use crate::abi::layout::{self, Layout};
 use crate::config::Settings;
-use crate::module::index::FuncIndex;
+use crate::module::index::{FuncIndex, TypeIndex};
+use crate::module::types::{ObjectLayout, SubType};
 use crate::module::{ModuleInfo, limits};
 use control::Frame;
 use entities::Entities;
@@ -40,6 +48,34 @@ pub(super) struct Environment<'a> {
     pub(super) layout: Layout,
     pub(super) settings: &'a Settings,
     pub(super) frontend: TargetFrontendConfig,
+    pub(super) machine: Machine,
+    /// How objects of each type lie in the heap.
+    objects: PrimaryMap<TypeIndex, Option<ObjectLayout>>,
+    /// Whether code that was translated so far uses the heap of objects.
+    uses_objects: AtomicBool,
+}
+
+impl<'a> Environment<'a> {
+    pub(super) fn new(
+        module: &'a ModuleInfo,
+        settings: &'a Settings,
+        target: &Target,
+    ) -> Environment<'a> {
+        Environment {
+            module,
+            layout: module.layout(),
+            settings,
+            frontend: target.isa.frontend_config(),
+            machine: target.machine,
+            objects: module.types.values().map(SubType::object_layout).collect(),
+            uses_objects: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the code uses the heap of objects, once all of it is translated.
+    pub(super) fn uses_objects(&self) -> bool {
+        self.uses_objects.load(Ordering::Relaxed)
+    }
 }
 
 /// Allocations that are reused from one function to the next.
@@ -93,6 +129,8 @@ fn translate(
     while !operators.eof() {
         let offset = operators.original_position();
         let operator = operators.read()?;
+        translator.operand = cast_operand(&operator, validator);
+        translator.never_null = reference::is_never_null(&operator, validator);
         validator.op(offset, &operator)?;
         translator.operator(&operator, offset)?;
         translator.check_complexity(index)?;
@@ -100,6 +138,20 @@ fn translate(
     operators.finish()?;
     translator.builder.finalize(env.frontend);
     Ok(())
+}
+
+/// The type of the reference that an operator casts or tests, before the validator pops it.
+fn cast_operand(
+    op: &Operator<'_>,
+    validator: &FuncValidator<ValidatorResources>,
+) -> Option<wasmparser::ValType> {
+    match op {
+        Operator::RefTestNonNull { .. }
+        | Operator::RefTestNullable { .. }
+        | Operator::RefCastNonNull { .. }
+        | Operator::RefCastNullable { .. } => validator.get_operand_type(0).flatten(),
+        _ => None,
+    }
 }
 
 /// Every prologue compares the stack pointer with the limit in the context.
@@ -122,6 +174,12 @@ struct Regions {
     table: AliasRegion,
     /// Contexts and what they point to, globals among it.
     ctx: AliasRegion,
+    /// Fields and elements of objects.
+    objects: AliasRegion,
+    /// Headers and lengths of objects.
+    headers: AliasRegion,
+    /// Where the next objects are allocated.
+    cursors: AliasRegion,
 }
 
 impl Regions {
@@ -131,7 +189,14 @@ impl Regions {
                 .alias_regions
                 .insert(AliasRegionData { user_id, description: description.into() })
         };
-        Regions { heap: region(0, "heap"), table: region(1, "table"), ctx: region(2, "ctx") }
+        Regions {
+            heap: region(0, "heap"),
+            table: region(1, "table"),
+            ctx: region(2, "ctx"),
+            objects: region(3, "objects"),
+            headers: region(4, "headers"),
+            cursors: region(5, "cursors"),
+        }
     }
 }
 
@@ -147,6 +212,8 @@ struct Translator<'a, 'f> {
     control: &'f mut Vec<Frame>,
     /// Whether the next operator can be reached.
     reachable: bool,
+    /// Whether the reference that the operator takes is known not to be null.
+    never_null: bool,
     /// The function's context.
     ctx: Value,
     /// The `try_table`s on the control stack.
@@ -155,6 +222,8 @@ struct Translator<'a, 'f> {
     passed: usize,
     /// Handlers that calls have got so far.
     handled: usize,
+    /// The type of what the operator casts or tests.
+    operand: Option<wasmparser::ValType>,
 }
 
 impl<'a, 'f> Translator<'a, 'f> {
@@ -174,10 +243,12 @@ impl<'a, 'f> Translator<'a, 'f> {
             stack: &mut buffers.stack,
             control: &mut buffers.control,
             reachable: true,
+            never_null: false,
             ctx,
             try_tables: Vec::new(),
             passed: 0,
             handled: 0,
+            operand: None,
         }
     }
 
@@ -220,10 +291,7 @@ impl<'a, 'f> Translator<'a, 'f> {
         match ty {
             types::F32 => self.builder.ins().f32const(0.0),
             types::F64 => self.builder.ins().f64const(0.0),
-            ty if ty.is_vector() => {
-                let zero = self.builder.ins().iconst(types::I8, 0);
-                self.builder.ins().splat(ty, zero)
-            }
+            ty if ty.is_vector() => self.vector_constant(ty, [0; 16]),
             ty => self.builder.ins().iconst(ty, 0),
         }
     }
@@ -242,9 +310,12 @@ impl<'a, 'f> Translator<'a, 'f> {
             || self.exception(op)?
             || self.call(op)
             || self.memory(op)
+            || self.atomic(op)
             || self.reference(op)?
             || self.table(op)
-            || self.wide_arithmetic(op);
+            || self.wide_arithmetic(op)
+            || self.simd(op)
+            || self.gc(op)?;
         if known {
             return Ok(());
         }

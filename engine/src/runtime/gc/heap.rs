@@ -211,11 +211,10 @@ impl Heap {
 
     /// Before marking: takes back what cursors have not given out.
     pub(super) fn retire_cursors(&mut self) {
-        for class in 0..SIZE_CLASSES.len() {
+        for (class, size) in SIZE_CLASSES.into_iter().enumerate() {
             let (next, limit) = self.space.cursor(class);
             if next < limit {
                 let (block, start) = block_of(limit - 1);
-                let size = SIZE_CLASSES[class];
                 if let State::Small(cells) = &mut self.blocks[block as usize].state {
                     cells.set_live((next - start) / size..(limit - start) / size, false);
                 }

@@ -2,6 +2,8 @@
 //!
 //! * `space` is the reserved address space, `block` what is known of its parts;
 //! * `heap` allocates and frees, `mark` finds what is reachable;
+//! * `object` and `constant` make objects for the runtime, `builtins` for compiled code;
+//! * `host` is what embedders see, `roots` the references that they hold;
 //! * this file says where the search begins and when.
 //!
 //! Objects never move. Precise roots are globals, tables, evaluated segments and what the host
@@ -9,18 +11,26 @@
 //! looks like a reference.
 
 mod block;
+pub(super) mod builtins;
+mod constant;
 mod heap;
+mod host;
 mod mark;
+mod object;
+mod roots;
 mod space;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::io;
 use std::num::NonZeroU32;
 use std::ops::Range;
 
 use heap::Heap;
+pub use host::{ArrayRef, ObjectError, StructRef};
 pub(super) use mark::Marker;
+pub(super) use roots::{Reference, Roots, release};
 
 use super::store::StoreInner;
 use super::sys;
@@ -31,6 +41,8 @@ use crate::abi::gc::{ObjectKind, header};
 #[derive(Debug, Default)]
 pub(super) struct Gc {
     heap: Option<Heap>,
+    /// References that the host holds. Reading a value makes one, which a shared borrow may do.
+    pub(super) roots: RefCell<Roots>,
     /// Objects that are being made part of an instance.
     pinned: Vec<NonZeroU32>,
 }
@@ -129,6 +141,9 @@ impl StoreInner {
         let Some(mut heap) = self.gc.heap.take() else { return };
         let mut marker = Marker::new(&mut heap);
         for object in &self.gc.pinned {
+            marker.reference(object.get());
+        }
+        for object in self.gc.roots.borrow().objects() {
             marker.reference(object.get());
         }
         self.mark_roots(&mut marker);

@@ -1,6 +1,7 @@
 //! Everything that depends on the operating system or the processor's registers.
 
 mod linux;
+pub(super) mod racing;
 mod registers;
 mod x86_64;
 
