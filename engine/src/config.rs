@@ -18,6 +18,12 @@ macro_rules! features {
         }
 
         impl Features {
+            /// Every proposal of the list, those included that are off by default.
+            #[must_use]
+            pub fn all() -> Features {
+                Features { $($name: true,)* }
+            }
+
             /// The validator's flags for this list: nothing comes from the validator's own defaults.
             #[must_use]
             pub fn to_wasmparser(self) -> wasmparser::WasmFeatures {
@@ -147,4 +153,6 @@ pub struct Settings {
     pub addressing: Addressing,
     /// Run Cranelift's verifier on every function: on in all tests.
     pub verifier: bool,
+    /// Check the register allocation of every function; slow. On in fuzzing.
+    pub regalloc_checker: bool,
 }

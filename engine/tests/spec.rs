@@ -155,15 +155,10 @@ struct Sum {
     files: usize,
     passed: BTreeMap<Outcome, usize>,
     later: usize,
-    not_run: BTreeMap<String, usize>,
 }
 
 impl Sum {
     fn add(&mut self, report: &Report) {
-        if let Some(reason) = &report.not_run {
-            *self.not_run.entry(reason.clone()).or_default() += 1;
-            return;
-        }
         self.files += 1;
         self.later += report.counts.get(&Outcome::Later).unwrap_or(&0);
         for (&outcome, count) in report.counts.iter().filter(|(o, _)| **o != Outcome::Later) {
@@ -195,8 +190,8 @@ fn print(files: &[TestFile], reports: &[(Job, Report)], excluded: &BTreeMap<&str
         };
         let passed: usize = sum.passed.values().sum();
         println!(
-            "{source} {group:<30} {:<15} {:>3} files {passed:>5} passed {:>3} later {:?} {:?}",
-            CONFIGURATIONS[*configuration].name, sum.files, sum.later, sum.passed, sum.not_run
+            "{source} {group:<30} {:<15} {:>3} files {passed:>5} passed {:>3} later {:?}",
+            CONFIGURATIONS[*configuration].name, sum.files, sum.later, sum.passed
         );
     }
     println!("files of later proposals, not run: {excluded:?}");

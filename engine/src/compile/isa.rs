@@ -114,10 +114,11 @@ pub(super) fn flags(settings: &Settings) -> Result<settings::Flags, settings::Se
         OptLevel::None => "none",
         OptLevel::Speed => "speed",
     };
-    let verifier = if settings.verifier { "true" } else { "false" };
+    let word = |on: bool| if on { "true" } else { "false" };
     for (name, value) in [
         ("opt_level", opt_level),
-        ("enable_verifier", verifier),
+        ("enable_verifier", word(settings.verifier)),
+        ("regalloc_checker", word(settings.regalloc_checker)),
         ("is_pic", "true"),
         // Backtraces and trap handling walk frame pointers; nothing reads unwind tables.
         ("preserve_frame_pointers", "true"),

@@ -40,7 +40,8 @@ pub const TABLES: u32 = 1_000;
 /// the store.
 pub const TAGS: u32 = 100_000;
 
-/// Linear memories. Each reserves 6 GiB of address space, of which a process has 128 TiB.
+/// Linear memories. Each reserves 8 GiB of address space, with 64-bit indices up to 64 GiB, of which
+/// a process has 128 TiB.
 pub const MEMORIES: u32 = 100;
 
 /// Elements in all element segments together. They are kept decoded in the image's metadata.

@@ -56,30 +56,42 @@ pub struct Caller<'a> {
 impl Caller<'_> {
     /// The bytes of the memory of the instance that imported the function: what it exports as
     /// `memory`, else its memory 0. `None` if it has no memory, or one that is shared between
-    /// threads: see [`Caller::shared_memory`].
+    /// threads: see [`Caller::memory_view`].
     pub fn memory(&mut self) -> Option<&mut [u8]> {
-        // SAFETY: the record and the definition that it points to live as long as the store. The
-        // bytes are committed, and the guest waits as long as `self` is borrowed: only calls
-        // through `self` let it run.
-        unsafe {
-            let CallersMemory::Own(def) = self.record.as_ref().memory else { return None };
-            let def = def.as_ref();
-            Some(std::slice::from_raw_parts_mut(def.base, def.length))
+        match self.memory_view() {
+            MemoryView::Own(bytes) => Some(bytes),
+            MemoryView::None | MemoryView::Shared(_) => None,
         }
     }
 
-    /// The same memory as [`Caller::memory`] if it is shared between threads, which may write to it
-    /// at any moment.
-    #[must_use]
-    pub fn shared_memory(&self) -> Option<&SharedMemory> {
-        // SAFETY: the record and what it points to live as long as the store.
+    /// The memory of the instance that imported the function, of either kind: what it exports as
+    /// `memory`, else its memory 0.
+    pub fn memory_view(&mut self) -> MemoryView<'_> {
+        // SAFETY: the record and what it points to live as long as the store. The bytes are
+        // committed, and the guest waits as long as `self` is borrowed: only calls through `self`
+        // let it run.
         unsafe {
             match self.record.as_ref().memory {
-                CallersMemory::Shared(shared) => Some(shared.as_ref()),
-                _ => None,
+                CallersMemory::None => MemoryView::None,
+                CallersMemory::Own(def) => {
+                    let def = def.as_ref();
+                    MemoryView::Own(std::slice::from_raw_parts_mut(def.base, def.length))
+                }
+                CallersMemory::Shared(shared) => MemoryView::Shared(shared.as_ref()),
             }
         }
     }
+}
+
+/// A guest's memory as a host function may use it.
+#[derive(Debug)]
+pub enum MemoryView<'a> {
+    /// There is none.
+    None,
+    /// The bytes of a memory that nobody else uses during the call.
+    Own(&'a mut [u8]),
+    /// A memory that other threads may read and write at any moment.
+    Shared(&'a SharedMemory),
 }
 
 impl AsStore for Caller<'_> {}

@@ -13,7 +13,7 @@ use crate::World;
 /// Set in the process that is to crash.
 const CHILD: &str = "CORACLE_TEST_CRASH";
 
-fn is_child() -> bool {
+pub(crate) fn is_child() -> bool {
     let child = std::env::var_os(CHILD).is_some();
     if child {
         // SAFETY: alarm only asks for a signal, whose default action ends a child that hangs.
@@ -24,8 +24,13 @@ fn is_child() -> bool {
 
 /// Runs the test `name` of this file in a process of its own.
 fn run(name: &str) -> ExitStatus {
+    run_test(&format!("crash::{name}"))
+}
+
+/// Runs a test in a process of its own.
+pub(crate) fn run_test(path: &str) -> ExitStatus {
     Command::new(std::env::current_exe().unwrap())
-        .args([&format!("crash::{name}"), "--exact", "--test-threads=1"])
+        .args([path, "--exact", "--test-threads=1"])
         .env(CHILD, "1")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
