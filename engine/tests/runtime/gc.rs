@@ -203,9 +203,10 @@ fn objects_survive_in_objects() {
     );
 }
 
-/// The array is only known by addresses derived from it while garbage is made.
+/// Between collections the code is free to keep the array's address, or an element's, in place of
+/// the reference.
 #[test]
-fn an_array_survives_while_only_addresses_within_it_are_left() {
+fn an_array_survives_while_a_loop_works_on_its_elements() {
     survives(
         r#"(func $sum (param $a (ref $longs)) (result i64)
                 (local $n i32) (local $sum i64)
