@@ -18,6 +18,12 @@ macro_rules! features {
         }
 
         impl Features {
+            /// Every proposal of the list, those included that are off by default.
+            #[must_use]
+            pub fn all() -> Features {
+                Features { $($name: true,)* }
+            }
+
             /// The validator's flags for this list: nothing comes from the validator's own defaults.
             #[must_use]
             pub fn to_wasmparser(self) -> wasmparser::WasmFeatures {
@@ -60,6 +66,8 @@ features! {
 
     /// `return_call` and its kin.
     tail_call = true, TAIL_CALL, "tail-call";
+    /// Tags, `throw`, `try_table`, `exnref`.
+    exceptions = true, EXCEPTIONS, "exceptions";
     /// 128-bit sums, differences and products as pairs of i64. Off unless asked for: the proposal
     /// is not finished, and may still change what its instructions are.
     wide_arithmetic = false, WIDE_ARITHMETIC, "wide-arithmetic";
@@ -89,6 +97,16 @@ pub enum OptLevel {
     /// Full optimisation for speed.
     #[default]
     Speed,
+}
+
+/// Which CPUs compiled code is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Cpu {
+    /// This machine's, with everything useful that it has.
+    #[default]
+    Native,
+    /// Every one that the engine supports (x86-64-v2): images that machines of several kinds share.
+    Baseline,
 }
 
 /// Where compiled code finds the base of linear memory 0.
@@ -129,8 +147,12 @@ pub struct Settings {
     pub features: Features,
     /// Optimisation.
     pub opt_level: OptLevel,
+    /// CPUs.
+    pub cpu: Cpu,
     /// Base of memory 0.
     pub addressing: Addressing,
     /// Run Cranelift's verifier on every function: on in all tests.
     pub verifier: bool,
+    /// Check the register allocation of every function; slow. On in fuzzing.
+    pub regalloc_checker: bool,
 }

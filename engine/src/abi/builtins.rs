@@ -64,6 +64,12 @@ macro_rules! for_each_builtin {
             memory_wait32(memory: i32, index: i64, offset: i64, expected: i32, timeout: i64) -> i64;
             /// `memory.atomic.wait64`, likewise.
             memory_wait64(memory: i32, index: i64, offset: i64, expected: i64, timeout: i64) -> i64;
+
+            /// Makes an exception with a tag of the instance; its values are not written yet: the
+            /// reference, or 0 with a pending error.
+            exception_new(tag: i32) -> i32;
+            /// Throws an exception, which must not be null. Does not return.
+            throw(exception: i32) -> i32;
         }
     };
 }

@@ -42,18 +42,43 @@ pub mod store_record {
     pub const ENTRY_HANDLER: u32 = 16;
     /// `usize`: frame pointer of the exit trampoline that last called the host.
     pub const LAST_EXIT_FP: u32 = 24;
+    /// The runtime's own: the activation around the innermost one.
+    pub const OUTER: u32 = 32;
+    /// `*const u8`: what an exit trampoline calls in System V, with the store record, when the
+    /// host raised an exception. It does not return: see [`abi`](super::super#exceptions).
+    pub const RAISE: u32 = 40;
     /// Size of the part that compiled code knows.
-    pub const SIZE: u32 = 32;
+    pub const SIZE: u32 = 48;
 }
 
 /// The host record: what a host function's `ctx` points to.
 pub mod host_record {
-    /// `extern "C" fn(record, values: *mut [u8; 16]) -> u32`: 0, or not 0 with a pending error.
+    /// `extern "C" fn(record, values: *mut [u8; 16]) -> u32`: one of
+    /// [`host_status`](super::host_status).
     pub const CALL: u32 = 0;
     /// `*mut` store record.
     pub const STORE: u32 = 8;
     /// Size of the part that compiled code knows.
     pub const SIZE: u32 = 16;
+}
+
+/// What the host function behind a [`host_record`] returns.
+pub mod host_status {
+    /// The results stand in the slots.
+    pub const RETURNED: u32 = 0;
+    /// The store holds a pending error: the caller traps.
+    pub const FAILED: u32 = 1;
+    /// The store holds a pending exception: the caller raises it.
+    pub const RAISED: u32 = 2;
+}
+
+/// An exception: an object in the store's heap behind its general header. Compiled code writes the
+/// values once and reads them when it is caught.
+pub mod exception {
+    /// `*const` tag record: which tag it was thrown with.
+    pub const TAG: u32 = 8;
+    /// The values, a slot of [`VALUE_SIZE`](super::VALUE_SIZE) bytes each.
+    pub const VALUES: u32 = 16;
 }
 
 /// A linear memory's definition; instances that import the memory hold a pointer to it.
@@ -133,6 +158,8 @@ pub struct Shape {
     pub defined_globals: u32,
     /// Functions that may become references (escaped), in any way.
     pub escaped_funcs: u32,
+    /// Tags.
+    pub tags: u32,
 }
 
 /// Offsets of a context's arrays for one [`Shape`]. All indices count within their own array.
@@ -148,6 +175,7 @@ pub struct Layout {
     imported_funcs: u32,
     type_ids: u32,
     func_refs: u32,
+    tags: u32,
     size: u32,
 }
 
@@ -174,6 +202,7 @@ impl Layout {
             imported_funcs: array(shape.imported_funcs, func_import::SIZE, 8),
             type_ids: array(shape.types, 4, 8),
             func_refs: array(shape.escaped_funcs, func_ref::SIZE, 8),
+            tags: array(shape.tags, 8, 8),
             size: next.next_multiple_of(16),
         }
     }
@@ -252,6 +281,13 @@ impl Layout {
         debug_assert!(n < self.shape.escaped_funcs);
         self.func_refs + n * func_ref::SIZE
     }
+
+    /// Pointer to the record of the n-th tag.
+    #[must_use]
+    pub fn tag(&self, n: u32) -> u32 {
+        debug_assert!(n < self.shape.tags);
+        self.tags + n * 8
+    }
 }
 
 #[cfg(test)]
@@ -270,6 +306,7 @@ mod tests {
             defined_tables: 2,
             defined_globals: 2,
             escaped_funcs: 2,
+            tags: 3,
         });
         assert_eq!(layout.defined_memory(0), CTX_HEADER_SIZE);
         assert_eq!(layout.imported_memory(0), 80);
@@ -280,6 +317,7 @@ mod tests {
         assert_eq!(layout.imported_func(0), 184);
         assert_eq!(layout.type_id(0), 200);
         assert_eq!(layout.func_ref(0), 216);
-        assert_eq!(layout.size(), 272);
+        assert_eq!(layout.tag(0), 264);
+        assert_eq!(layout.size(), 288);
     }
 }

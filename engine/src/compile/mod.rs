@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod catch;
 mod data;
 mod error;
 mod func;

@@ -161,6 +161,7 @@ impl<'a> Decoder<'a> {
             Payload::TableSection(reader) => self.tables(reader),
             Payload::MemorySection(reader) => self.memories(reader),
             Payload::GlobalSection(reader) => self.globals(reader),
+            Payload::TagSection(reader) => self.tags(reader),
             Payload::ExportSection(reader) => self.exports(reader),
             Payload::StartSection { func, .. } => {
                 self.out.info.start = Some(sections::index(func));
@@ -198,6 +199,7 @@ fn check_count(payload: &Payload<'_>) -> Result<(), DecodeError> {
         Payload::TableSection(reader) => ("tables", reader.count(), limits::TABLES),
         Payload::MemorySection(reader) => ("memories", reader.count(), limits::MEMORIES),
         Payload::GlobalSection(reader) => ("globals", reader.count(), limits::GLOBALS),
+        Payload::TagSection(reader) => ("tags", reader.count(), limits::TAGS),
         _ => return Ok(()),
     };
     limit_count(what, count as usize, limit as usize)

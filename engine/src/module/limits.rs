@@ -36,7 +36,12 @@ pub const GLOBALS: u32 = 100_000;
 /// Tables. Each costs address space of its own.
 pub const TABLES: u32 = 1_000;
 
-/// Linear memories. Each reserves 6 GiB of address space, of which a process has 128 TiB.
+/// Tags. Programs have one or two for each language they are written in; each costs a record in
+/// the store.
+pub const TAGS: u32 = 100_000;
+
+/// Linear memories. Each reserves 8 GiB of address space, with 64-bit indices up to 64 GiB, of which
+/// a process has 128 TiB.
 pub const MEMORIES: u32 = 100;
 
 /// Elements in all element segments together. They are kept decoded in the image's metadata.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::abi::layout::{Layout, Shape};
 use index::{
     DataIndex, DefinedFuncIndex, ElemIndex, FuncIndex, GlobalIndex, MemoryIndex, SigIndex,
-    TableIndex, TypeIndex,
+    TableIndex, TagIndex, TypeIndex,
 };
 use types::{
     CompositeType, FuncType, GlobalType, MemoryType, RefType, Signature, SubType, TableType,
@@ -44,6 +44,8 @@ pub struct ModuleInfo {
     pub memories: PrimaryMap<MemoryIndex, MemoryType>,
     /// Globals, imported ones first.
     pub globals: PrimaryMap<GlobalIndex, GlobalType>,
+    /// The function type of each tag, without results; imported ones first.
+    pub tags: PrimaryMap<TagIndex, TypeIndex>,
     /// How many of each index space are imports.
     pub imported: ImportCounts,
     /// Initial values of the defined globals, in order.
@@ -76,6 +78,7 @@ pub struct ImportCounts {
     pub tables: u32,
     pub memories: u32,
     pub globals: u32,
+    pub tags: u32,
 }
 
 /// A function of the index space.
@@ -107,6 +110,7 @@ pub enum ImportType {
     Table(TableType),
     Memory(MemoryType),
     Global(GlobalType),
+    Tag(TypeIndex),
 }
 
 /// An export.
@@ -125,6 +129,7 @@ pub enum ExportIndex {
     Table(TableIndex),
     Memory(MemoryIndex),
     Global(GlobalIndex),
+    Tag(TagIndex),
 }
 
 /// A constant expression as a little stack program; validated, so it leaves exactly one value.
@@ -313,6 +318,18 @@ impl ModuleInfo {
         true
     }
 
+    /// The type of a tag.
+    #[must_use]
+    pub fn tag_type(&self, tag: TagIndex) -> &FuncType {
+        self.func_type_at(self.tags[tag])
+    }
+
+    /// Whether a tag is an import.
+    #[must_use]
+    pub fn is_imported_tag(&self, tag: TagIndex) -> bool {
+        tag.as_u32() < self.imported.tags
+    }
+
     /// How many operands an operator of a constant expression takes; `None` if it makes an object
     /// of a type that is not of its kind.
     #[must_use]
@@ -374,6 +391,7 @@ impl ModuleInfo {
             defined_tables: defined(self.tables.len(), self.imported.tables),
             defined_globals: defined(self.globals.len(), self.imported.globals),
             escaped_funcs: self.escaped_funcs,
+            tags: self.tags.len() as u32,
         })
     }
 }

@@ -3,16 +3,18 @@
 //! Each bounds check comes before any write. None panics on what a guest passes; a panic for any
 //! other reason aborts the process at the `extern "C"` boundary.
 
+use super::exception::RawException;
 use super::gc::builtins::*;
 use super::instance::InstanceInner;
 use super::registry::TypeId;
 use super::store::StoreInner;
+use super::sys::throw;
 use super::threads;
 use super::trap::Pending;
 use super::vmcontext::Header;
 use crate::abi::builtins::Builtin;
 use crate::abi::trap::TrapKind;
-use crate::module::index::{DataIndex, ElemIndex, MemoryIndex, TableIndex};
+use crate::module::index::{DataIndex, ElemIndex, MemoryIndex, TableIndex, TagIndex};
 
 /// The first parameter of every runtime call.
 pub(super) type Ctx = *mut Header;
@@ -261,6 +263,20 @@ fn result(store: &mut StoreInner, outcome: Result<u32, TrapKind>) -> u64 {
         store.pending = Some(Pending::Trap(kind));
         u64::MAX
     })
+}
+
+unsafe extern "C" fn exception_new(ctx: Ctx, tag: u32) -> u32 {
+    // SAFETY: see above.
+    let (instance, store) = unsafe { parts(ctx) };
+    let tag = instance.tag(TagIndex::from_u32(tag));
+    // SAFETY: the tag is one of this store's.
+    match unsafe { RawException::allocate(store, tag) } {
+        Some(exception) => exception.bits(),
+        None => {
+            store.pending = Some(Pending::Trap(TrapKind::OutOfMemory));
+            0
+        }
+    }
 }
 
 /// The range of `len` from `start`; one that no slice has when its end overflows.

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::builtins::usize_range;
 use super::code::Module;
+use super::exception::Tag;
 use super::func::Func;
 use super::gc::Marker;
 use super::global::Global;
@@ -15,8 +16,10 @@ use super::memory::Memory;
 use super::store::{AsStore, StoreId, StoreInner, get};
 use super::supertypes::Row;
 use super::table::Table;
-use super::vmcontext::{Context, FuncRef, GlobalCell, HostRecord, Stable};
-use crate::module::index::{DataIndex, ElemIndex, FuncIndex, GlobalIndex, MemoryIndex, TableIndex};
+use super::vmcontext::{Context, FuncRef, GlobalCell, HostRecord, Stable, TagRecord};
+use crate::module::index::{
+    DataIndex, ElemIndex, FuncIndex, GlobalIndex, MemoryIndex, TableIndex, TagIndex,
+};
 use crate::module::types::ValType;
 use crate::module::{ConstExpr, ConstOp, DataMode, ElementItems, ElementMode, ExportIndex};
 
@@ -28,6 +31,7 @@ pub enum Extern {
     Table(Table),
     Memory(Memory),
     Global(Global),
+    Tag(Tag),
 }
 
 macro_rules! extern_from {
@@ -38,7 +42,7 @@ macro_rules! extern_from {
     )*};
 }
 
-extern_from!(Func Table Memory Global);
+extern_from!(Func Table Memory Global Tag);
 
 /// An instance of a module in a store. A copyable handle; using it with another store panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +100,15 @@ impl Instance {
     pub fn global(self, store: &impl AsStore, name: &str) -> Option<Global> {
         match self.export(store, name)? {
             Extern::Global(global) => Some(global),
+            _ => None,
+        }
+    }
+
+    /// The tag exported under a name.
+    #[must_use]
+    pub fn tag(self, store: &impl AsStore, name: &str) -> Option<Tag> {
+        match self.export(store, name)? {
+            Extern::Tag(tag) => Some(tag),
             _ => None,
         }
     }
@@ -181,6 +194,12 @@ impl InstanceInner {
         }
     }
 
+    /// The record of a tag.
+    pub(super) fn tag(&self, index: TagIndex) -> *const TagRecord {
+        // SAFETY: instantiation wrote the pointers of all tags.
+        unsafe { self.ctx.tag(index.as_u32()).read() }
+    }
+
     /// The function reference record of a function that has one.
     fn func_ref(&self, func: FuncIndex) -> NonNull<FuncRef> {
         match self.module.info().functions[func].func_ref {
@@ -199,6 +218,11 @@ impl InstanceInner {
             ExportIndex::Global(global) => {
                 let ty = self.module.info().globals[global].map(|ty| self.module.type_id(ty));
                 Extern::Global(Global { store, cell: self.global(global), ty })
+            }
+            ExportIndex::Tag(tag) => {
+                // SAFETY: tag records live as long as the store, hence as long as the instance.
+                let record = unsafe { &*self.tag(tag) };
+                Extern::Tag(Tag { store, index: record.index })
             }
         }
     }

@@ -144,6 +144,7 @@ fn allocate(
     let mut instance = InstanceInner::new(ctx, module);
     let ImportedFuncs { types, hosts } = link(store, &mut instance, imports, memories, tables);
     link_hosts(store, &mut instance, hosts);
+    make_tags(store, &instance);
     fill_types_and_func_refs(&instance, &types);
     let trap = InstantiateError::trap;
     initialise_globals(store, &instance).map_err(trap)?;
@@ -213,7 +214,7 @@ fn link(
     let mut tables = Vec::with_capacity(info.tables.len());
     let mut types = Vec::with_capacity(info.imported.functions as usize);
     let mut hosts = Vec::new();
-    let mut globals = 0;
+    let (mut globals, mut tags) = (0, 0);
     for import in imports {
         // SAFETY: the fields belong to a context that no code uses yet; definitions, cells and
         // records of the store live as long as it does, hence as long as the instance.
@@ -244,6 +245,10 @@ fn link(
                     ctx.imported_global(globals).write(global.cell.as_ptr());
                     globals += 1;
                 }
+                Resolved::Extern(Extern::Tag(tag)) => {
+                    ctx.tag(tags).write(tag.record(store));
+                    tags += 1;
+                }
             }
         }
     }
@@ -260,6 +265,19 @@ fn link(
     instance.memories = memories.into();
     instance.tables = tables.into();
     ImportedFuncs { types, hosts }
+}
+
+/// Makes the tags that the module defines.
+fn make_tags(store: &mut StoreInner, instance: &InstanceInner) {
+    let info = instance.module.info();
+    for (index, &ty) in info.tags.iter().skip(info.imported.tags as usize) {
+        let export = info.exports.iter().find(|export| export.index == ExportIndex::Tag(index));
+        let name = export.map(|export| export.name.as_str().into());
+        let tag = store.add_tag(instance.module.type_id(ty), name);
+        // SAFETY: the field belongs to a context that no code uses yet; tags live as long as the
+        // store.
+        unsafe { instance.ctx.tag(index.as_u32()).write(store.tag(tag)) };
+    }
 }
 
 /// Makes the records of imported host functions and writes their imports.
@@ -334,7 +352,7 @@ fn objects(
     store: &mut StoreInner,
     module: &Module,
 ) -> std::io::Result<(*mut u8, *const supertypes::Row)> {
-    if !module.info().uses_objects {
+    if !module.info().uses_objects && module.info().tags.is_empty() {
         // Its types may still be those of functions that other instances cast.
         store.cover_types();
         return Ok((std::ptr::null_mut(), std::ptr::null()));

@@ -12,10 +12,12 @@ use std::io;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::code::Module;
 use super::engine::Engine;
+use super::exception::{Held, RawException};
 use super::gc::{Gc, Marker};
 use super::host::HostFunc;
 use super::instance::InstanceInner;
@@ -25,9 +27,12 @@ use super::shared::SharedMemory;
 use super::supertypes::{Row, Supertypes};
 use super::sys;
 use super::table::{Table, TableInner};
+use super::throw::Resume;
 use super::trap::{self, Pending, RawTrap};
 use super::types::FuncType;
-use super::vmcontext::{CallersMemory, FuncRef, GlobalCell, HostRecord, Stable, StoreRecord};
+use super::vmcontext::{
+    Activation, CallersMemory, FuncRef, GlobalCell, HostRecord, Stable, StoreRecord, TagRecord,
+};
 use crate::abi::gc;
 use crate::config::MEMORY64_RESERVATION;
 
@@ -114,6 +119,9 @@ pub(super) struct StoreInner {
     tables: Vec<TableInner>,
     globals: Vec<Stable<GlobalCell>>,
     host_funcs: Vec<Stable<HostEntry>>,
+    tags: Vec<Stable<TagRecord>>,
+    /// Exceptions that the host holds.
+    held: Held,
     pub(super) gc: Gc,
     /// Used from the first instance on whose code may ask for it.
     supertypes: Option<Supertypes>,
@@ -123,6 +131,8 @@ pub(super) struct StoreInner {
     pub(super) pending: Option<Pending>,
     /// What the fault handler saw last.
     pub(super) trap: RawTrap,
+    /// Where a throw goes on.
+    pub(super) resume: Resume,
 }
 
 /// How to get in and out of functions of a type; addresses in the text of a module of this store.
@@ -163,7 +173,10 @@ impl Store {
         sys::ensure_signal_stack().map_err(StoreError::SignalStack)?;
         let stack = sys::stack_bounds().map_err(StoreError::Stack)?;
         let inner = StoreInner {
-            record: StoreRecord::NONE,
+            record: StoreRecord {
+                activation: Activation::NONE,
+                raise: sys::raise as *const () as *const u8,
+            },
             this: ptr::null_mut(),
             id: StoreId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             engine: engine.clone(),
@@ -176,11 +189,14 @@ impl Store {
             tables: Vec::new(),
             globals: Vec::new(),
             host_funcs: Vec::new(),
+            tags: Vec::new(),
+            held: Held::default(),
             gc: Gc::default(),
             supertypes: None,
             signatures: Vec::new(),
             pending: None,
             trap: RawTrap::default(),
+            resume: Resume::default(),
         };
         let inner = NonNull::from(Box::leak(Box::new(inner)));
         // SAFETY: just leaked; nothing else refers to it.
@@ -336,6 +352,22 @@ impl StoreInner {
         pointer
     }
 
+    /// Adds a tag and gives its place.
+    pub(super) fn add_tag(&mut self, type_id: TypeId, name: Option<Arc<str>>) -> u32 {
+        let index = self.tags.len() as u32;
+        self.tags.push(Stable::new(Box::new(TagRecord { index, type_id, name })));
+        index
+    }
+
+    pub(super) fn tag(&self, index: u32) -> &TagRecord {
+        self.tags[index as usize].get()
+    }
+
+    /// Keeps an exception from being collected as long as the host has the result.
+    pub(super) fn hold(&mut self, exception: RawException) -> Arc<RawException> {
+        self.held.add(exception)
+    }
+
     /// Lets compiled code find the supertypes of all types that there are; before this is called
     /// for the first time, no code needs them.
     pub(super) fn supertypes(&mut self) -> *const Row {
@@ -355,7 +387,7 @@ impl StoreInner {
         }
     }
 
-    /// Marks the objects that globals and tables refer to.
+    /// Marks the objects that globals and tables refer to, and what the host holds.
     pub(super) fn mark_roots(&self, marker: &mut Marker<'_>) {
         for instance in &self.instances {
             instance.get().mark(marker);
@@ -368,6 +400,9 @@ impl StoreInner {
         }
         for table in &self.tables {
             table.handles().iter().for_each(|&handle| marker.reference(handle));
+        }
+        for exception in self.held.iter() {
+            marker.reference(exception.bits());
         }
     }
 

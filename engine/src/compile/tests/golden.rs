@@ -12,7 +12,7 @@ use crate::module::decode::{decode, to_binary};
 use crate::module::index::DefinedFuncIndex;
 
 /// The code of the module's last function.
-fn listing(wat: &str, settings: Settings) -> String {
+pub(super) fn listing(wat: &str, settings: Settings) -> String {
     let target = isa::target(&settings).unwrap();
     let binary = to_binary(wat.as_bytes()).unwrap();
     let mut decoded = decode(&binary, settings.features).unwrap();

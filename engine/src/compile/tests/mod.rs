@@ -4,6 +4,7 @@ mod golden;
 mod image;
 mod references;
 mod refused;
+mod vectors;
 
 use super::compile_on;
 use crate::config::Settings;

@@ -4,9 +4,10 @@
 //! just fallen through.
 
 use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, JumpTableData, Value};
-use wasmparser::{BlockType, BrTable, Operator};
+use wasmparser::{BlockType, BrTable, Operator, TryTable};
 
 use super::Translator;
+use super::exception::Handler;
 use crate::abi::trap::TrapKind;
 use crate::compile::CompileError;
 use crate::compile::signature::value_type;
@@ -40,6 +41,8 @@ enum Kind {
         params: Vec<Value>,
     },
     Else,
+    /// A `try_table`: its clauses in order.
+    Try(Box<[Handler]>),
     /// A frame that cannot be reached; it only balances its `end`.
     Dead,
 }
@@ -59,6 +62,19 @@ impl Frame {
     pub(super) fn body(results: usize) -> Frame {
         let results = Results::Function(results);
         Frame { kind: Kind::Body, height: 0, results, exit: None }
+    }
+
+    /// The frame of a `try_table`.
+    fn try_table(handlers: Box<[Handler]>, height: usize, results: Results) -> Frame {
+        Frame { kind: Kind::Try(handlers), height, results, exit: None }
+    }
+
+    /// The clauses, if it is a `try_table`.
+    pub(super) fn handlers(&mut self) -> &mut [Handler] {
+        match &mut self.kind {
+            Kind::Try(handlers) => handlers,
+            _ => &mut [],
+        }
     }
 
     fn dead() -> Frame {
@@ -93,7 +109,10 @@ impl Translator<'_, '_> {
     /// What cannot be reached only opens and closes frames.
     pub(super) fn unreachable_operator(&mut self, op: &Operator<'_>) {
         match op {
-            Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => {
+            Operator::Block { .. }
+            | Operator::Loop { .. }
+            | Operator::If { .. }
+            | Operator::TryTable { .. } => {
                 self.control.push(Frame::dead());
             }
             Operator::Else => self.else_(),
@@ -144,6 +163,14 @@ impl Translator<'_, '_> {
         Ok(())
     }
 
+    pub(super) fn try_table(&mut self, try_table: &TryTable) -> Result<(), CompileError> {
+        let (params, results) = self.block_type(try_table.ty)?;
+        let height = self.stack.len() - params;
+        let handlers = self.new_handlers(&try_table.catches);
+        self.control.push(Frame::try_table(handlers, height, results));
+        Ok(())
+    }
+
     fn if_(&mut self, ty: BlockType) -> Result<(), CompileError> {
         let (params, results) = self.block_type(ty)?;
         let condition = self.pop();
@@ -185,6 +212,7 @@ impl Translator<'_, '_> {
             }
             Kind::Loop { header, .. } => self.builder.seal_block(*header),
             Kind::If { .. } => self.end_if(at),
+            Kind::Try(_) => self.end_try(at),
             Kind::Body | Kind::Block | Kind::Else => {}
         }
         self.close(at);
@@ -236,7 +264,7 @@ impl Translator<'_, '_> {
     }
 
     /// The block that a branch to the frame leads to and the number of values it takes.
-    fn label(&mut self, at: usize) -> (Block, usize) {
+    pub(super) fn label(&mut self, at: usize) -> (Block, usize) {
         if let Kind::Loop { header, params } = self.control[at].kind {
             return (header, params);
         }
@@ -271,7 +299,7 @@ impl Translator<'_, '_> {
     }
 
     /// Where a relative depth leads on the control stack.
-    fn depth(&self, relative: u32) -> usize {
+    pub(super) fn depth(&self, relative: u32) -> usize {
         self.control.len() - 1 - relative as usize
     }
 

@@ -10,6 +10,7 @@ mod call;
 mod control;
 mod emit_call;
 mod entities;
+mod exception;
 mod gc;
 mod memory;
 mod numeric;
@@ -214,7 +215,9 @@ struct Translator<'a, 'f> {
     never_null: bool,
     /// The function's context.
     ctx: Value,
-    /// Values that branches and calls have passed so far.
+    /// The places of the `try_table`s on the control stack.
+    try_tables: Vec<usize>,
+    /// Values that branches and calls have passed so far, and handlers that calls have.
     passed: usize,
     /// The type of what the operator casts or tests.
     operand: Option<wasmparser::ValType>,
@@ -239,6 +242,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             reachable: true,
             never_null: false,
             ctx,
+            try_tables: Vec::new(),
             passed: 0,
             operand: None,
         }
@@ -299,6 +303,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             || self.local(op)
             || self.memory_access(op)
             || self.control(op)?
+            || self.exception(op)?
             || self.call(op)
             || self.memory(op)
             || self.atomic(op)
@@ -318,7 +323,10 @@ impl<'a, 'f> Translator<'a, 'f> {
     /// Refuses what is valid but only made to be expensive.
     fn check_complexity(&self, index: FuncIndex) -> Result<(), CompileError> {
         let (what, limit) = if self.passed > limits::PASSED_VALUES {
-            ("values that its branches and calls pass", limits::PASSED_VALUES)
+            (
+                "values that its branches and calls pass, and handlers of its calls",
+                limits::PASSED_VALUES,
+            )
         } else if self.control.len() > limits::NESTING {
             ("blocks inside each other", limits::NESTING)
         } else {

@@ -155,7 +155,7 @@ impl StoreInner {
     /// Marks what lies on the stack between here and the outermost entry into compiled code:
     /// frames of compiled code, and of the host between them.
     fn mark_stack(&self, marker: &mut Marker<'_>) {
-        let Some(end) = outermost_entry(&self.record) else { return };
+        let Some(end) = outermost_entry(&self.record.activation) else { return };
         sys::with_registers(|stack_pointer, registers| {
             for &register in registers {
                 marker.ambiguous(register as u32);

@@ -456,6 +456,23 @@ fn fall_through(
             handler(signal);
         }
     }
+    if !by_kernel {
+        send_again_if_default(signal);
+    }
+}
+
+/// A handler that gives up puts the default action back and returns, so that the fault comes again
+/// (the standard library's does). What a process sent does not come again by itself.
+fn send_again_if_default(signal: libc::c_int) {
+    let mut action = empty_action();
+    // SAFETY: sigaction and raise are async-signal-safe; the first only reads the current action.
+    // The signal is blocked until the handler returns; then the raised one ends the process.
+    unsafe {
+        let known = libc::sigaction(signal, ptr::null(), &mut action) == 0;
+        if known && action.sa_sigaction == libc::SIG_DFL {
+            libc::raise(signal);
+        }
+    }
 }
 
 #[cfg(test)]

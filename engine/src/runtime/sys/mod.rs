@@ -3,6 +3,8 @@
 mod linux;
 pub(super) mod racing;
 mod registers;
+mod x86_64;
 
 pub(super) use linux::*;
 pub(super) use registers::*;
+pub(super) use x86_64::*;
