@@ -117,6 +117,7 @@ impl Configuration {
             addressing: self.addressing,
             cpu: self.cpu,
             verifier: true,
+            ..Settings::default()
         }
     }
 }

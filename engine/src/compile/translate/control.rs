@@ -7,7 +7,6 @@ use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, JumpTableData, Value};
 use wasmparser::{BlockType, BrTable, Operator, TryTable};
 
 use super::Translator;
-use super::exception::Handler;
 use crate::abi::trap::TrapKind;
 use crate::compile::CompileError;
 use crate::compile::signature::value_type;
@@ -41,8 +40,8 @@ enum Kind {
         params: Vec<Value>,
     },
     Else,
-    /// A `try_table`: its clauses in order.
-    Try(Box<[Handler]>),
+    /// A `try_table`: the innermost of [`Translator::try_tables`].
+    Try,
     /// A frame that cannot be reached; it only balances its `end`.
     Dead,
 }
@@ -62,19 +61,6 @@ impl Frame {
     pub(super) fn body(results: usize) -> Frame {
         let results = Results::Function(results);
         Frame { kind: Kind::Body, height: 0, results, exit: None }
-    }
-
-    /// The frame of a `try_table`.
-    fn try_table(handlers: Box<[Handler]>, height: usize, results: Results) -> Frame {
-        Frame { kind: Kind::Try(handlers), height, results, exit: None }
-    }
-
-    /// The clauses, if it is a `try_table`.
-    pub(super) fn handlers(&mut self) -> &mut [Handler] {
-        match &mut self.kind {
-            Kind::Try(handlers) => handlers,
-            _ => &mut [],
-        }
     }
 
     fn dead() -> Frame {
@@ -166,8 +152,8 @@ impl Translator<'_, '_> {
     pub(super) fn try_table(&mut self, try_table: &TryTable) -> Result<(), CompileError> {
         let (params, results) = self.block_type(try_table.ty)?;
         let height = self.stack.len() - params;
-        let handlers = self.new_handlers(&try_table.catches);
-        self.control.push(Frame::try_table(handlers, height, results));
+        self.open_handlers(&try_table.catches);
+        self.control.push(Frame { kind: Kind::Try, height, results, exit: None });
         Ok(())
     }
 
@@ -212,7 +198,7 @@ impl Translator<'_, '_> {
             }
             Kind::Loop { header, .. } => self.builder.seal_block(*header),
             Kind::If { .. } => self.end_if(at),
-            Kind::Try(_) => self.end_try(at),
+            Kind::Try => self.close_handlers(),
             Kind::Body | Kind::Block | Kind::Else => {}
         }
         self.close(at);

@@ -10,7 +10,7 @@ use cranelift_codegen::ir::{
 };
 
 use super::Translator;
-use super::exception::Table;
+use super::exception::{Pad, Table};
 
 /// What becomes of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +103,3 @@ impl Translator<'_, '_> {
         self.stack.extend_from_slice(self.builder.block_params(next));
     }
 }
-
-/// A clause, by the place of its `try_table` on the control stack and its own place in it.
-pub(super) type Pad = (usize, usize);

@@ -40,6 +40,7 @@ use crate::module::types::{ObjectLayout, SubType};
 use crate::module::{ModuleInfo, limits};
 use control::Frame;
 use entities::Entities;
+use exception::TryTable;
 
 /// What all functions of a module share.
 pub(super) struct Environment<'a> {
@@ -215,12 +216,14 @@ struct Translator<'a, 'f> {
     never_null: bool,
     /// The function's context.
     ctx: Value,
-    /// The places of the `try_table`s on the control stack.
-    try_tables: Vec<usize>,
-    /// Values that branches and calls have passed so far, and handlers that calls have.
+    /// The `try_table`s on the control stack.
+    try_tables: Vec<TryTable>,
+    /// Values that branches and calls have passed so far.
     passed: usize,
     /// The type of what the operator casts or tests.
     operand: Option<wasmparser::ValType>,
+    /// Handlers that calls have got so far.
+    handled: usize,
 }
 
 impl<'a, 'f> Translator<'a, 'f> {
@@ -245,6 +248,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             try_tables: Vec::new(),
             passed: 0,
             operand: None,
+            handled: 0,
         }
     }
 
@@ -323,10 +327,9 @@ impl<'a, 'f> Translator<'a, 'f> {
     /// Refuses what is valid but only made to be expensive.
     fn check_complexity(&self, index: FuncIndex) -> Result<(), CompileError> {
         let (what, limit) = if self.passed > limits::PASSED_VALUES {
-            (
-                "values that its branches and calls pass, and handlers of its calls",
-                limits::PASSED_VALUES,
-            )
+            ("values that its branches and calls pass", limits::PASSED_VALUES)
+        } else if self.handled > limits::HANDLERS {
+            ("handlers around its calls", limits::HANDLERS)
         } else if self.control.len() > limits::NESTING {
             ("blocks inside each other", limits::NESTING)
         } else {
