@@ -203,9 +203,41 @@ fn objects_survive_in_objects() {
     );
 }
 
-/// The array is only known by addresses derived from it while garbage is made.
 #[test]
-fn an_array_survives_while_only_addresses_within_it_are_left() {
+fn objects_survive_in_the_payload_of_exceptions() {
+    survives(
+        r#"(tag $t (param i32 (ref $box) externref))
+            (global $kept (mut exnref) (ref.null exn))
+            (func $throw (param $n i32)
+                (throw $t (i32.const 1) (call $box (local.get $n))
+                    (extern.convert_any (call $box (i32.const 300)))))
+            (func $catch (param $n i32) (result exnref)
+                (block $caught (result exnref)
+                    (try_table (catch_all_ref $caught) (call $throw (local.get $n)))
+                    (unreachable)))
+            (func $sum (param $e exnref) (result i32)
+                (local $x externref) (local $b (ref null $box)) (local $n i32)
+                (block $caught (result i32 (ref $box) externref)
+                    (try_table (catch $t $caught) (throw_ref (local.get $e)))
+                    (unreachable))
+                (call $litter)
+                (local.set $x) (local.set $b) (local.set $n)
+                (i32.add (local.get $n) (i32.add (call $unbox (local.get $b))
+                    (call $unbox (ref.cast (ref $box) (any.convert_extern (local.get $x)))))))
+            (func (export "run") (result i32)
+                (local $e exnref)
+                (global.set $kept (call $catch (i32.const 20)))
+                (local.set $e (call $catch (i32.const 4000)))
+                (call $litter)
+                (i32.add (call $sum (global.get $kept)) (call $sum (local.get $e))))"#,
+        321 + 4301,
+    );
+}
+
+/// Between collections the code is free to keep the array's address, or an element's, in place of
+/// the reference.
+#[test]
+fn an_array_survives_while_a_loop_works_on_its_elements() {
     survives(
         r#"(func $sum (param $a (ref $longs)) (result i64)
                 (local $n i32) (local $sum i64)
