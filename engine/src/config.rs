@@ -36,6 +36,13 @@ macro_rules! features {
                 flags
             }
 
+            /// Names and validator's flags of what is off, in the list's order.
+            pub(crate) fn off(self) -> impl Iterator<Item = (&'static str, wasmparser::WasmFeatures)> {
+                [$((!self.$name).then_some(($label, wasmparser::WasmFeatures::$wasmparser))),*]
+                    .into_iter()
+                    .flatten()
+            }
+
             /// Names and states, in the list's order.
             pub fn iter(self) -> impl Iterator<Item = (&'static str, bool)> {
                 [$(($label, self.$name)),*].into_iter()

@@ -55,15 +55,20 @@ use translate::Environment;
 /// what the code needs; when the code generator fails.
 pub fn compile(wasm: &[u8], settings: &Settings) -> Result<Vec<u8>, CompileError> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    compile_on(wasm, settings, threads)
+    let binary = decode::to_binary(wasm)?;
+    compile_on(&binary, settings, threads).map_err(|error| match error {
+        CompileError::Decode(error) => {
+            decode::name_missing(error, &binary, settings.features).into()
+        }
+        other => other,
+    })
 }
 
-fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8>, CompileError> {
+fn compile_on(binary: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8>, CompileError> {
     let begin = Instant::now();
     let target = isa::target(settings)?;
-    let binary = decode::to_binary(wasm)?;
     let decode::Decoded { mut info, bodies, data, names } =
-        decode::decode(&binary, settings.features)?;
+        decode::decode(binary, settings.features)?;
 
     let mut image = ImageBuilder::new();
     data::lay_out(&mut info, &data, &mut image);
@@ -92,7 +97,7 @@ fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8
     let blob = image.finish(&meta)?;
     tracing::debug!(
         functions,
-        wasm_bytes = wasm.len(),
+        wasm_bytes = binary.len(),
         image_bytes = blob.len(),
         threads,
         milliseconds = begin.elapsed().as_millis() as u64,

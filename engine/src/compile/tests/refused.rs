@@ -7,7 +7,7 @@ use crate::module::decode::DecodeError;
 use crate::module::limits;
 
 fn error(wat: &str, threads: usize) -> CompileError {
-    compile_on(wat.as_bytes(), &Settings::default(), threads).unwrap_err()
+    compile_on(&wat::parse_str(wat).unwrap(), &Settings::default(), threads).unwrap_err()
 }
 
 #[test]

@@ -58,7 +58,7 @@ mod tests {
             "module needs the feature `simd`, which is off: why (at byte offset 0x7)"
         );
         let both = "(module (memory 1 1 shared) (func (param v128)))";
-        assert!(refusal(both, off).contains("`simd`, `threads`"), "{}", refusal(both, off));
+        assert!(refusal(both, off).contains("`threads`, `simd`"), "{}", refusal(both, off));
         let invalid = "(module (func (result i32)))";
         assert_eq!(refusal(invalid, off), "invalid module at byte offset 0x7: why");
     }
