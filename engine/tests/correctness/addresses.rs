@@ -127,9 +127,25 @@ struct Shape {
     wide: bool,
     /// Memories of the module before it.
     before: usize,
+    /// It ends in the middle of a page of the machine, as pages of one byte allow.
+    odd: bool,
 }
 
 impl Shape {
+    /// Bytes.
+    fn length(self) -> u64 {
+        if self.odd { LENGTH - 5 } else { LENGTH }
+    }
+
+    /// Its type in the text format.
+    fn ty(self) -> String {
+        let index = self.index();
+        match self.odd {
+            true => format!("{index} {} (pagesize 1)", self.length()),
+            false => format!("{index} {PAGES}"),
+        }
+    }
+
     fn index(self) -> &'static str {
         if self.wide { "i64" } else { "i32" }
     }
@@ -170,7 +186,7 @@ impl Shape {
         for _ in 0..self.before {
             out += "(memory 1)";
         }
-        writeln!(out, "(memory $m (export \"memory\") {index} {PAGES})").unwrap();
+        writeln!(out, "(memory $m (export \"memory\") {})", self.ty()).unwrap();
         for &Load(name, immediate, _, ty, _) in LOADS {
             let more =
                 if name.ends_with("_lane") { constant("v128", VECTOR) } else { String::new() };
@@ -203,9 +219,15 @@ fn pattern(address: u64) -> u8 {
 }
 
 /// Where an access lies, or why it traps.
-fn model(name: &str, index: u64, offset: u64, size: u64) -> Result<u64, Vec<TrapKind>> {
+fn model(
+    shape: Shape,
+    name: &str,
+    index: u64,
+    offset: u64,
+    size: u64,
+) -> Result<u64, Vec<TrapKind>> {
     let start = u128::from(index) + u128::from(offset);
-    let outside = start + u128::from(size) > u128::from(LENGTH);
+    let outside = start + u128::from(size) > u128::from(shape.length());
     let unaligned = name.contains("atomic") && !start.is_multiple_of(u128::from(size));
     match (outside, unaligned) {
         (false, false) => Ok(start as u64),
@@ -252,7 +274,7 @@ fn check_load(guest: &mut Guest, shape: Shape, offsets: &[u64], load: &Load) -> 
         let func = guest.func(&format!("{name} {offset}"));
         for index in shape.indices() {
             let what = || format!("{shape:?} {name} at {index:#x} + {offset:#x}");
-            let expected = model(name, index, offset, size);
+            let expected = model(shape, name, index, offset, size);
             let found = guest.call_func(func, &[value(shape.index(), u128::from(index))]);
             let Some(found) = agree(found, &expected, &what) else { continue };
             let start = expected.unwrap();
@@ -272,7 +294,7 @@ fn check_store(guest: &mut Guest, shape: Shape, offsets: &[u64], store: &Store) 
         let func = guest.func(&format!("{name} {offset}"));
         for index in shape.indices() {
             let what = || format!("{shape:?} {name} at {index:#x} + {offset:#x}");
-            let expected = model(name, index, offset, size);
+            let expected = model(shape, name, index, offset, size);
             let args = [value(shape.index(), u128::from(index)), value(ty, VECTOR)];
             let stored = agree(guest.call_func(func, &args), &expected, &what).is_some();
             let memory = guest.memory();
@@ -285,7 +307,7 @@ fn check_store(guest: &mut Guest, shape: Shape, offsets: &[u64], store: &Store) 
                 inside += 1;
             }
             // Nothing else was touched: at the ends, where a wrong width or address would show.
-            for n in (0..32).chain(LENGTH - 64..LENGTH) {
+            for n in (0..32).chain(shape.length() - 64..shape.length()) {
                 assert_eq!(memory[n as usize], pattern(n), "{}: byte {n:#x}", what());
             }
         }
@@ -293,10 +315,13 @@ fn check_store(guest: &mut Guest, shape: Shape, offsets: &[u64], store: &Store) 
     inside
 }
 
-const NARROW: Shape = Shape { wide: false, before: 0 };
-const WIDE: Shape = Shape { wide: true, before: 0 };
+const NARROW: Shape = Shape { wide: false, before: 0, odd: false };
+const WIDE: Shape = Shape { wide: true, before: 0, odd: false };
 /// Not at the fixed address, whatever the mode.
-const SECOND: Shape = Shape { wide: false, before: 1 };
+const SECOND: Shape = Shape { wide: false, before: 1, odd: false };
+/// Every access is compared with the length.
+const ODD: Shape = Shape { wide: false, before: 0, odd: true };
+const WIDE_ODD: Shape = Shape { wide: true, before: 1, odd: true };
 
 #[test]
 fn generic_optimised() {
@@ -342,18 +367,27 @@ fn a_second_memory() {
     }
 }
 
+#[test]
+fn memories_that_end_within_a_page() {
+    for shape in [ODD, WIDE_ODD] {
+        for configuration in &CONFIGURATIONS[..4] {
+            check(*configuration, shape);
+        }
+    }
+}
+
 /// An index known when compiling is folded with the offset; the sum must not wrap.
 #[test]
 fn constant_indices_do_not_wrap() {
     let indices = [0u64, 8, 0x7fff_fff0, 0x8000_0000, 0xffff_fff8, 0xffff_ffff];
     let offsets = [0u64, 8, 0x6fff_ffff, 0x7000_0000, 0x7fff_ffff, 0xffff_fff8];
     let wide = [LENGTH - 4, 0x1_0000_0000, i64::MAX as u64, u64::MAX - 3, u64::MAX];
-    for shape in [NARROW, WIDE, SECOND] {
+    for shape in [NARROW, WIDE, SECOND, ODD, WIDE_ODD] {
         let more = if shape.wide { &wide[..] } else { &[] };
         let all = |values: &[u64]| [values, more].concat();
         let (indices, offsets) = (all(&indices), all(&offsets));
         let mut wat = format!("(module {}", "(memory 1)".repeat(shape.before));
-        writeln!(wat, "(memory $m {} {PAGES})", shape.index()).unwrap();
+        writeln!(wat, "(memory $m {})", shape.ty()).unwrap();
         for &index in &indices {
             let index_value = constant(shape.index(), u128::from(index));
             for &offset in &offsets {
@@ -372,7 +406,7 @@ fn constant_indices_do_not_wrap() {
                     for (name, size) in [("i32.load", 4), ("v128.load", 16)] {
                         let what = || format!("{name} {index:#x} + {offset:#x}, {configuration:?}");
                         let found = guest.call(&format!("{name} {index} {offset}"), &[]);
-                        agree(found, &model(name, index, offset, size), &what);
+                        agree(found, &model(shape, name, index, offset, size), &what);
                     }
                 }
             }

@@ -18,7 +18,7 @@ use std::fmt::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use coracle_engine::compile::compile;
-use coracle_engine::config::{Addressing, Cpu, OptLevel, Settings};
+use coracle_engine::config::{Addressing, Cpu, Features, OptLevel, Settings};
 use coracle_engine::runtime::{
     CallError, Engine, Func, Instance, Linker, Module, Store, TrapKind, Val,
 };
@@ -49,7 +49,8 @@ const CONFIGURATIONS: [Configuration; 6] = [
 impl Configuration {
     fn settings(self) -> Settings {
         let Configuration { opt_level, addressing, cpu } = self;
-        Settings { verifier: true, opt_level, addressing, cpu, ..Settings::default() }
+        let features = Features { custom_page_sizes: true, ..Features::default() };
+        Settings { verifier: true, opt_level, addressing, cpu, features, ..Settings::default() }
     }
 }
 

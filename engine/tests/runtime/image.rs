@@ -82,6 +82,7 @@ fn descriptions_that_leave_their_bounds_are_refused() {
         );
     };
     damaged("imported functions", &|meta| meta.module.imported.functions = 2);
+    damaged("imported tags", &|meta| meta.module.imported.tags = 1);
     damaged("imported memories", &|meta| meta.module.imported.memories = 9);
     let memory = |meta: &mut Meta, change: &dyn Fn(&mut MemoryType)| {
         meta.module.memories.values_mut().for_each(change);

@@ -223,6 +223,25 @@ fn wide_sums_use_the_carry_and_wide_products_one_instruction() {
     }
 }
 
+#[test]
+fn a_throw_that_the_function_itself_catches_is_a_branch() {
+    let code = generic(
+        "(module (tag $other) (tag $t (param i32)) (func (param i32) (result i32)
+            (block $none
+                (return (block $caught (result i32)
+                    (try_table (catch $other $none) (catch $t $caught)
+                        (try_table (catch $other $none) (throw $t (local.get 0))))
+                    unreachable)))
+            (i32.const 0)))",
+    );
+    assert_lacks(&code, "call");
+    let referred = generic(
+        "(module (tag $t) (func (result exnref)
+            (block $caught (result exnref) (try_table (catch_all_ref $caught) (throw $t)) unreachable)))",
+    );
+    assert_eq!(referred.matches("call").count(), 1, "only the object is made: {referred}");
+}
+
 /// A module with some types of objects and one function.
 fn with_objects(func: &str) -> String {
     format!(
@@ -282,23 +301,4 @@ fn a_cast_to_a_final_type_compares_once_and_to_others_looks_at_one_supertype() {
         assert_eq!(code.matches(&table).count(), supertypes, "{code}");
         assert_lacks(&code, "call");
     }
-}
-
-#[test]
-fn a_throw_that_the_function_itself_catches_is_a_branch() {
-    let code = generic(
-        "(module (tag $other) (tag $t (param i32)) (func (param i32) (result i32)
-            (block $none
-                (return (block $caught (result i32)
-                    (try_table (catch $other $none) (catch $t $caught)
-                        (try_table (catch $other $none) (throw $t (local.get 0))))
-                    unreachable)))
-            (i32.const 0)))",
-    );
-    assert_lacks(&code, "call");
-    let referred = generic(
-        "(module (tag $t) (func (result exnref)
-            (block $caught (result exnref) (try_table (catch_all_ref $caught) (throw $t)) unreachable)))",
-    );
-    assert_eq!(referred.matches("call").count(), 1, "only the object is made: {referred}");
 }

@@ -220,10 +220,10 @@ struct Translator<'a, 'f> {
     try_tables: Vec<TryTable>,
     /// Values that branches and calls have passed so far.
     passed: usize,
-    /// The type of what the operator casts or tests.
-    operand: Option<wasmparser::ValType>,
     /// Handlers that calls have got so far.
     handled: usize,
+    /// The type of what the operator casts or tests.
+    operand: Option<wasmparser::ValType>,
 }
 
 impl<'a, 'f> Translator<'a, 'f> {
@@ -247,8 +247,8 @@ impl<'a, 'f> Translator<'a, 'f> {
             ctx,
             try_tables: Vec::new(),
             passed: 0,
-            operand: None,
             handled: 0,
+            operand: None,
         }
     }
 
