@@ -30,7 +30,7 @@ const CASES: &[Case] = &[
     ("1 M values on the stack", values_on_the_stack),
     ("50,000 locals, 1,000 functions", || many(1_000, &[(50_000, I32)], |_| {})),
     ("50,000 locals in runs of one, 100 functions", || {
-        let locals: Vec<_> = (0..50_000).map(|n| (1, if n % 2 == 0 { I32 } else { ValType::I64 }));
+        let locals = (0..50_000).map(|n| (1, if n % 2 == 0 { I32 } else { ValType::I64 }));
         many(100, &locals.collect::<Vec<_>>(), |_| {})
     }),
     ("1,000 locals live across 1,000 loops", || locals_across_loops(1_000, 1_000)),
@@ -194,7 +194,12 @@ fn additions(body: &mut Function, bytes: usize) {
 }
 
 fn loads_and_stores() -> Vec<u8> {
-    let at = wasm_encoder::MemArg { offset: 0, align: 2, memory_index: 0 };
+    let at = wasm_encoder::MemArg {
+        offset: 0,
+        align: 2,
+        target: wasm_encoder::MemArgTarget::Memory(0),
+        ordering: None,
+    };
     let step = [
         Instruction::LocalGet(0),
         Instruction::LocalGet(0),
@@ -206,7 +211,12 @@ fn loads_and_stores() -> Vec<u8> {
 }
 
 fn values_on_the_stack() -> Vec<u8> {
-    let at = wasm_encoder::MemArg { offset: 0, align: 2, memory_index: 0 };
+    let at = wasm_encoder::MemArg {
+        offset: 0,
+        align: 2,
+        target: wasm_encoder::MemArgTarget::Memory(0),
+        ordering: None,
+    };
     one(&[], |body| {
         for n in 0..1_000_000u64 {
             body.instruction(&Instruction::LocalGet(0));
@@ -237,7 +247,8 @@ fn locals_across_loops(locals: u32, loops: usize) -> Vec<u8> {
             body.instruction(&Instruction::I32Store(wasm_encoder::MemArg {
                 offset: 0,
                 align: 2,
-                memory_index: 0,
+                target: wasm_encoder::MemArgTarget::Memory(0),
+                ordering: None,
             }));
         }
     })

@@ -99,9 +99,9 @@ fn types_also_in_recursion_groups() {
     let module = |count: u64| {
         let mut section = TypeSection::new();
         let half = |n: u64| {
-            (0..n).map(|_| wasm_encoder::SubType {
+            (0..n as u32).map(|_| wasm_encoder::SubType {
                 is_final: true,
-                supertype_idx: None,
+                supertype_idxs: Vec::new(),
                 composite_type: wasm_encoder::CompositeType {
                     inner: wasm_encoder::CompositeInnerType::Func(wasm_encoder::FuncType::new(
                         [],
