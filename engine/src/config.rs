@@ -18,6 +18,12 @@ macro_rules! features {
         }
 
         impl Features {
+            /// Every proposal of the list, those included that are off by default.
+            #[must_use]
+            pub fn all() -> Features {
+                Features { $($name: true,)* }
+            }
+
             /// The validator's flags for this list: nothing comes from the validator's own defaults.
             #[must_use]
             pub fn to_wasmparser(self) -> wasmparser::WasmFeatures {
@@ -28,6 +34,13 @@ macro_rules! features {
                     .union(wasmparser::WasmFeatures::GC_TYPES);
                 $(if self.$name { flags |= wasmparser::WasmFeatures::$wasmparser; })*
                 flags
+            }
+
+            /// Names and validator's flags of what is off, in the list's order.
+            pub(crate) fn off(self) -> impl Iterator<Item = (&'static str, wasmparser::WasmFeatures)> {
+                [$((!self.$name).then_some(($label, wasmparser::WasmFeatures::$wasmparser))),*]
+                    .into_iter()
+                    .flatten()
             }
 
             /// Names and states, in the list's order.
@@ -56,10 +69,12 @@ features! {
     /// References to functions of known type, `call_ref`, tables with initial values.
     function_references = true, FUNCTION_REFERENCES, "function-references";
     /// Structures, arrays, `i31`, casts; recursion groups and declared subtypes.
-    gc = false, GC, "gc";
+    gc = true, GC, "gc";
 
     /// `return_call` and its kin.
     tail_call = true, TAIL_CALL, "tail-call";
+    /// Tags, `throw`, `try_table`, `exnref`.
+    exceptions = true, EXCEPTIONS, "exceptions";
     /// 128-bit sums, differences and products as pairs of i64. Off unless asked for: the proposal
     /// is not finished, and may still change what its instructions are.
     wide_arithmetic = false, WIDE_ARITHMETIC, "wide-arithmetic";
@@ -89,6 +104,16 @@ pub enum OptLevel {
     /// Full optimisation for speed.
     #[default]
     Speed,
+}
+
+/// Which CPUs compiled code is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Cpu {
+    /// This machine's, with everything useful that it has.
+    #[default]
+    Native,
+    /// Every one that the engine supports (x86-64-v2): images that machines of several kinds share.
+    Baseline,
 }
 
 /// Where compiled code finds the base of linear memory 0.
@@ -129,12 +154,16 @@ pub struct Settings {
     pub features: Features,
     /// Optimisation.
     pub opt_level: OptLevel,
+    /// CPUs.
+    pub cpu: Cpu,
     /// Base of memory 0.
     pub addressing: Addressing,
     /// Replace calls by the callee's body where it pays.
     pub inlining: bool,
     /// Run Cranelift's verifier on every function: on in all tests.
     pub verifier: bool,
+    /// Check the register allocation of every function; slow. On in fuzzing.
+    pub regalloc_checker: bool,
 }
 
 impl Default for Settings {
@@ -144,7 +173,9 @@ impl Default for Settings {
             opt_level: OptLevel::default(),
             addressing: Addressing::default(),
             inlining: true,
+            cpu: Cpu::default(),
             verifier: false,
+            regalloc_checker: false,
         }
     }
 }

@@ -1,10 +1,5 @@
 //! One function at a time: translation, code generation, and what is kept of it.
 
-use super::position::{Inlined, InlinedPosition, Kept, NO_POSITION};
-use super::translate::{self, Buffers, Environment};
-use super::trap::trap_kind;
-use super::{CompileError, trampoline};
-use crate::module::index::{DefinedFuncIndex, SigIndex};
 use cranelift_codegen::binemit::{Addend, Reloc};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{ExternalName, Function};
@@ -13,6 +8,13 @@ use cranelift_codegen::{
     CodegenError, CompiledCode, Context, FinalizedMachReloc, FinalizedRelocTarget,
 };
 use cranelift_frontend::FunctionBuilderContext;
+
+use super::catch::{self, CatchSite};
+use super::position::{Inlined, InlinedPosition, Kept, NO_POSITION};
+use super::translate::{self, Buffers, Environment};
+use super::trap::trap_kind;
+use super::{CompileError, trampoline};
+use crate::module::index::{DefinedFuncIndex, SigIndex};
 
 /// A piece of the text to make.
 pub(super) enum Job {
@@ -36,6 +38,8 @@ pub(super) struct Code {
     pub(super) positions: Box<[(u32, u32)]>,
     /// What positions in bodies in place of calls refer to.
     pub(super) inlined: Box<[InlinedPosition]>,
+    /// Calls inside a `try_table`.
+    pub(super) catches: Box<[CatchSite]>,
 }
 
 /// A place that holds the distance to another function.
@@ -73,10 +77,11 @@ impl<'a> Compiler<'a> {
     /// # Errors
     /// When a function is over a limit or the code generator refuses it.
     pub(super) fn run(&mut self, job: Job) -> Result<Code, CompileError> {
-        if matches!(job, Job::Function(func) if !self.env.plan.is_live(func)) {
+        if matches!(job, Job::Function(func) if !self.env.analysis.plan.is_live(func)) {
             return Ok(Code::default());
         }
         self.context.clear();
+        let is_function = matches!(job, Job::Function(..));
         let name = self.translate(job)?;
         let fail = |reason: String| CompileError::Codegen { func: name.clone(), reason };
         self.context
@@ -84,7 +89,13 @@ impl<'a> Compiler<'a> {
             .map_err(|error| fail(reason(&error.inner)))?;
         let compiled = self.context.compiled_code();
         let compiled = compiled.ok_or_else(|| fail("no code".to_string()))?;
-        collect(compiled, &self.context.func, &self.buffers.inlined, self.isa, &name)
+        let (func, inlined) = (&self.context.func, &self.buffers.inlined);
+        let mut code = collect(compiled, func, inlined, self.isa, &name)?;
+        // The handler of an entry trampoline is known to the store record.
+        if is_function {
+            code.catches = catch::sites(compiled).map_err(|reason| fail(reason.to_string()))?;
+        }
+        Ok(code)
     }
 
     /// The code of a job as text, one instruction a line.
@@ -154,6 +165,7 @@ fn collect(
         traps: traps.into(),
         positions,
         inlined: kept.finish(),
+        catches: Box::default(),
     })
 }
 

@@ -18,6 +18,8 @@
 
 #![forbid(unsafe_code)]
 
+mod analysis;
+mod catch;
 mod data;
 mod error;
 mod func;
@@ -40,15 +42,12 @@ mod tests;
 use std::thread;
 use std::time::Instant;
 
-use cranelift_entity::{EntityRef, PrimaryMap};
-
 use crate::config::Settings;
 use crate::image::{ImageBuilder, Meta};
 use crate::module::decode;
-use crate::module::index::DefinedFuncIndex;
+use analysis::Analysis;
 pub use error::CompileError;
 use func::{Compiler, Job};
-use inline::Plan;
 use link::Linker;
 use translate::Environment;
 
@@ -62,15 +61,20 @@ use translate::Environment;
 /// what the code needs; when the code generator fails.
 pub fn compile(wasm: &[u8], settings: &Settings) -> Result<Vec<u8>, CompileError> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    compile_on(wasm, settings, threads)
+    let binary = decode::to_binary(wasm)?;
+    compile_on(&binary, settings, threads).map_err(|error| match error {
+        CompileError::Decode(error) => {
+            decode::name_missing(error, &binary, settings.features).into()
+        }
+        other => other,
+    })
 }
 
-fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8>, CompileError> {
+fn compile_on(binary: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8>, CompileError> {
     let begin = Instant::now();
     let target = isa::target(settings)?;
-    let binary = decode::to_binary(wasm)?;
     let decode::Decoded { mut info, bodies, data, names } =
-        decode::decode(&binary, settings.features)?;
+        decode::decode(binary, settings.features)?;
 
     let mut image = ImageBuilder::new();
     data::lay_out(&mut info, &data, &mut image);
@@ -78,27 +82,11 @@ fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8
     drop((data, names));
 
     let functions = bodies.len();
-    let code: PrimaryMap<_, _> = bodies.iter().map(|(_, body)| body.clone()).collect();
-    let surveys = survey::all(bodies, threads)?;
-    let plan = match settings.inlining {
-        true => Plan::new(&info, &surveys),
-        false => Plan::without_inlining(functions),
-    };
-    let tables = tables::facts(&info, &surveys);
-    let never_null: Vec<_> = surveys.into_iter().flat_map(|survey| survey.never_null).collect();
-    let env = Environment {
-        bodies: &code,
-        plan: &plan,
-        never_null: &never_null,
-        tables: &tables,
-        layout: info.layout(),
-        module: &info,
-        settings,
-        frontend: target.isa.frontend_config(),
-        machine: target.machine,
-    };
-    let jobs = (0..functions)
-        .map(|n| Job::Function(DefinedFuncIndex::new(n)))
+    let analysis = Analysis::new(&info, bodies, settings, threads)?;
+    let env = Environment::new(&info, &analysis, settings, &target);
+    let jobs = analysis
+        .functions()
+        .map(Job::Function)
         .chain(info.signatures.keys().map(Job::Entry))
         .chain(info.signatures.keys().map(Job::Exit));
     let mut linker = Linker::new(&*target.isa, functions, image);
@@ -108,6 +96,7 @@ fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8
     };
     parallel::run(jobs, threads, worker, |code| linker.append(&code))?;
     let image = linker.finish();
+    info.uses_objects = env.uses_objects();
 
     let meta = Meta {
         target: target.isa.triple().to_string(),
@@ -118,7 +107,7 @@ fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8
     let blob = image.finish(&meta)?;
     tracing::debug!(
         functions,
-        wasm_bytes = wasm.len(),
+        wasm_bytes = binary.len(),
         image_bytes = blob.len(),
         threads,
         milliseconds = begin.elapsed().as_millis() as u64,

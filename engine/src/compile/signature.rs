@@ -55,6 +55,13 @@ pub(super) fn entry_signature() -> Signature {
     signature
 }
 
+/// The convention of what exit trampolines call to raise an exception: `(store)`.
+pub(super) fn raise_signature() -> Signature {
+    let mut signature = Signature::new(CallConv::SystemV);
+    signature.params.push(AbiParam::new(POINTER));
+    signature
+}
+
 /// The convention in which exit trampolines call the host: `(record, values) -> u32`.
 pub(super) fn host_signature() -> Signature {
     let mut signature = Signature::new(CallConv::SystemV);

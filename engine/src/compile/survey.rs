@@ -6,7 +6,7 @@
 use wasmparser::{FrameKind, FuncToValidate, FuncValidatorAllocations, FunctionBody, Operator};
 use wasmparser::{OperatorsReader, ValidatorResources};
 
-use super::translate::is_never_null;
+use super::translate::Hint;
 use super::{CompileError, parallel};
 use crate::module::index::FuncIndex;
 
@@ -27,8 +27,8 @@ pub(super) struct Survey {
     pub(super) tail_calls: bool,
     /// Direct calls that can be reached, in order.
     pub(super) calls: Vec<CallSite>,
-    /// Positions of operators whose reference is [never null](is_never_null), ascending.
-    pub(super) never_null: Vec<u32>,
+    /// What is known of the operands of operators, by the positions of these, ascending.
+    pub(super) hints: Vec<(u32, Hint)>,
     /// Tables that grow.
     pub(super) grown_tables: Vec<u32>,
     /// Tables whose elements are written.
@@ -89,8 +89,9 @@ fn look(
             Operator::End if frame.is_some_and(|frame| frame.kind == FrameKind::Loop) => loops -= 1,
             _ => {}
         }
-        if is_never_null(&operator, &validator) {
-            survey.never_null.push(offset as u32);
+        let hint = Hint::new(&operator, &validator);
+        if hint != Hint::default() {
+            survey.hints.push((offset as u32, hint));
         }
         validator.op(offset, &operator)?;
         if reachable {

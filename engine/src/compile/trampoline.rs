@@ -2,6 +2,7 @@
 //!
 //! What they do is part of the treaty: see [`abi`](crate::abi).
 
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     BlockArg, BlockCall, ExceptionTableData, ExceptionTableItem, Function, InstBuilder,
     MemFlagsData, StackSlotData, StackSlotKind, UserFuncName, Value, types,
@@ -11,7 +12,7 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
 use super::signature::{self, POINTER, machine_type};
 use super::trap::trap_code;
-use crate::abi::layout::{VALUE_SIZE, host_record, store_record};
+use crate::abi::layout::{VALUE_SIZE, host_record, host_status, store_record};
 use crate::abi::trap::TrapKind;
 use crate::module::types::{MachineType, Signature};
 
@@ -112,8 +113,22 @@ pub(super) fn exit(
     let host = builder.ins().load(POINTER, TRUSTED, record, host_record::CALL as i32);
     let call = builder.ins().call_indirect(sig, host, &[record, values]);
     let status = builder.inst_results(call)[0];
-    builder.ins().trapnz(status, trap_code(TrapKind::Host));
+    let returned = builder.create_block();
+    let failed = builder.create_block();
+    builder.set_cold_block(failed);
+    builder.ins().brif(status, failed, &[], returned, &[]);
+    builder.seal_all_blocks();
 
+    builder.switch_to_block(failed);
+    let raised = builder.ins().icmp_imm_u(IntCC::Equal, status, i64::from(host_status::RAISED));
+    builder.ins().trapz(raised, trap_code(TrapKind::Host));
+    let sig = builder.import_signature(signature::raise_signature());
+    let raise = builder.ins().load(POINTER, TRUSTED, store, store_record::RAISE as i32);
+    builder.ins().call_indirect(sig, raise, &[store]);
+    // It does not return.
+    builder.ins().trap(trap_code(TrapKind::Host));
+
+    builder.switch_to_block(returned);
     let results = load_values(&mut builder, &ty.results, values);
     builder.ins().return_(&results);
     builder.finalize(isa.frontend_config());

@@ -4,6 +4,7 @@
 //! pass that translates it, so that its bytes are read once.
 
 mod const_expr;
+mod missing;
 mod names;
 mod sections;
 mod text;
@@ -18,6 +19,7 @@ use wasmparser::{ValidatorResources, WasmFeatures};
 use super::types::TypeKind;
 use super::{ModuleInfo, limits};
 use crate::config::Features;
+pub(crate) use missing::name_missing;
 pub use names::Names;
 pub use text::to_binary;
 
@@ -38,6 +40,10 @@ pub enum DecodeError {
     Text { line: usize, column: usize, message: String },
     #[error("invalid module at byte offset {offset:#x}: {message}")]
     Invalid { offset: u64, message: String },
+    #[error(
+        "module needs the feature `{features}`, which is off: {message} (at byte offset {offset:#x})"
+    )]
+    FeatureOff { features: String, offset: u64, message: String },
     #[error("module has {count} {what}, over the limit of {limit}")]
     Limit { what: &'static str, count: u64, limit: u64 },
 }
@@ -161,6 +167,7 @@ impl<'a> Decoder<'a> {
             Payload::TableSection(reader) => self.tables(reader),
             Payload::MemorySection(reader) => self.memories(reader),
             Payload::GlobalSection(reader) => self.globals(reader),
+            Payload::TagSection(reader) => self.tags(reader),
             Payload::ExportSection(reader) => self.exports(reader),
             Payload::StartSection { func, .. } => {
                 self.out.info.start = Some(sections::index(func));
@@ -198,6 +205,7 @@ fn check_count(payload: &Payload<'_>) -> Result<(), DecodeError> {
         Payload::TableSection(reader) => ("tables", reader.count(), limits::TABLES),
         Payload::MemorySection(reader) => ("memories", reader.count(), limits::MEMORIES),
         Payload::GlobalSection(reader) => ("globals", reader.count(), limits::GLOBALS),
+        Payload::TagSection(reader) => ("tags", reader.count(), limits::TAGS),
         _ => return Ok(()),
     };
     limit_count(what, count as usize, limit as usize)

@@ -36,7 +36,12 @@ pub const GLOBALS: u32 = 100_000;
 /// Tables. Each costs address space of its own.
 pub const TABLES: u32 = 1_000;
 
-/// Linear memories. Each reserves 6 GiB of address space, of which a process has 128 TiB.
+/// Tags. Programs have one or two for each language they are written in; each costs a record in
+/// the store.
+pub const TAGS: u32 = 100_000;
+
+/// Linear memories. Each reserves 8 GiB of address space, with 64-bit indices up to 64 GiB, of which
+/// a process has 128 TiB.
 pub const MEMORIES: u32 = 100;
 
 /// Elements in all element segments together. They are kept decoded in the image's metadata.
@@ -51,6 +56,11 @@ pub const CONST_OPERATORS_TOTAL: usize = 4_000_000;
 /// Values that the branches, loops and calls of one function may pass, all together. A branch of
 /// two bytes can pass a thousand values; programs pass one or two.
 pub const PASSED_VALUES: usize = 4_000_000;
+
+/// Handlers that the calls of one function have, all together: a call inside a `try_table` has one
+/// for each clause around it. The code generator's time grows with the square of it. Programs have
+/// one to three at a call.
+pub const HANDLERS: usize = 100_000;
 
 /// Blocks, loops and conditions inside each other. The code generator's time grows with the square
 /// of it; the largest switches of programs nest some thousand.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::abi::layout::{Layout, Shape};
 use index::{
     DataIndex, DefinedFuncIndex, ElemIndex, FuncIndex, GlobalIndex, MemoryIndex, SigIndex,
-    TableIndex, TypeIndex,
+    TableIndex, TagIndex, TypeIndex,
 };
 use types::{
     CompositeType, FuncType, GlobalType, MemoryType, RefType, Signature, SubType, TableType,
@@ -44,6 +44,8 @@ pub struct ModuleInfo {
     pub memories: PrimaryMap<MemoryIndex, MemoryType>,
     /// Globals, imported ones first.
     pub globals: PrimaryMap<GlobalIndex, GlobalType>,
+    /// The function type of each tag, without results; imported ones first.
+    pub tags: PrimaryMap<TagIndex, TypeIndex>,
     /// How many of each index space are imports.
     pub imported: ImportCounts,
     /// Initial values of the defined globals, in order.
@@ -62,6 +64,8 @@ pub struct ModuleInfo {
     /// Initial contents of defined memories that could be laid out when compiling. Active segments
     /// covered by it have the mode [`DataMode::Static`].
     pub memory_images: Vec<MemoryImage>,
+    /// Whether its code uses the heap of objects: its contexts need the heap's address.
+    pub uses_objects: bool,
     /// The module's name from its name section.
     pub name: Option<String>,
 }
@@ -74,6 +78,7 @@ pub struct ImportCounts {
     pub tables: u32,
     pub memories: u32,
     pub globals: u32,
+    pub tags: u32,
 }
 
 /// A function of the index space.
@@ -105,6 +110,7 @@ pub enum ImportType {
     Table(TableType),
     Memory(MemoryType),
     Global(GlobalType),
+    Tag(TypeIndex),
 }
 
 /// An export.
@@ -123,6 +129,7 @@ pub enum ExportIndex {
     Table(TableIndex),
     Memory(MemoryIndex),
     Global(GlobalIndex),
+    Tag(TagIndex),
 }
 
 /// A constant expression as a little stack program; validated, so it leaves exactly one value.
@@ -150,6 +157,35 @@ pub enum ConstOp {
     I64Add,
     I64Sub,
     I64Mul,
+    RefI31,
+    StructNew(TypeIndex),
+    StructNewDefault(TypeIndex),
+    ArrayNew(TypeIndex),
+    ArrayNewDefault(TypeIndex),
+    ArrayNewFixed(TypeIndex, u32),
+}
+
+impl ConstOp {
+    /// Whether it makes an object.
+    #[must_use]
+    pub fn allocates(self) -> bool {
+        matches!(
+            self,
+            ConstOp::StructNew(_)
+                | ConstOp::StructNewDefault(_)
+                | ConstOp::ArrayNew(_)
+                | ConstOp::ArrayNewDefault(_)
+                | ConstOp::ArrayNewFixed(..)
+        )
+    }
+}
+
+impl ConstExpr {
+    /// Whether it makes objects, so that each evaluation gives another value.
+    #[must_use]
+    pub fn allocates(&self) -> bool {
+        self.ops.iter().any(|op| op.allocates())
+    }
 }
 
 /// An element segment.
@@ -282,6 +318,59 @@ impl ModuleInfo {
         true
     }
 
+    /// The type of a tag.
+    #[must_use]
+    pub fn tag_type(&self, tag: TagIndex) -> &FuncType {
+        self.func_type_at(self.tags[tag])
+    }
+
+    /// Whether a tag is an import.
+    #[must_use]
+    pub fn is_imported_tag(&self, tag: TagIndex) -> bool {
+        tag.as_u32() < self.imported.tags
+    }
+
+    /// How many operands an operator of a constant expression takes; `None` if it makes an object
+    /// of a type that is not of its kind.
+    #[must_use]
+    pub fn const_operands(&self, op: ConstOp) -> Option<usize> {
+        let as_struct = |ty| self.types.get(ty).and_then(SubType::as_struct);
+        let as_array = |ty| self.types.get(ty).and_then(SubType::as_array);
+        Some(match op {
+            ConstOp::I32Const(_)
+            | ConstOp::I64Const(_)
+            | ConstOp::F32Const(_)
+            | ConstOp::F64Const(_)
+            | ConstOp::V128Const(_)
+            | ConstOp::GlobalGet(_)
+            | ConstOp::RefNull
+            | ConstOp::RefFunc(_) => 0,
+            ConstOp::RefI31 => 1,
+            ConstOp::I32Add
+            | ConstOp::I32Sub
+            | ConstOp::I32Mul
+            | ConstOp::I64Add
+            | ConstOp::I64Sub
+            | ConstOp::I64Mul => 2,
+            ConstOp::StructNew(ty) => as_struct(ty)?.fields.len(),
+            ConstOp::StructNewDefault(ty) => as_struct(ty).map(|_| 0)?,
+            ConstOp::ArrayNew(ty) => as_array(ty).map(|_| 2)?,
+            ConstOp::ArrayNewDefault(ty) => as_array(ty).map(|_| 1)?,
+            ConstOp::ArrayNewFixed(ty, length) => as_array(ty).map(|_| length as usize)?,
+        })
+    }
+
+    /// How many types stand above a type, each declared the supertype of the next.
+    #[must_use]
+    pub fn type_depth(&self, mut ty: TypeIndex) -> usize {
+        let mut depth = 0;
+        // Each supertype stands before its subtypes, so this ends.
+        while let Some(supertype) = self.types[ty].supertype.filter(|&above| above < ty) {
+            (ty, depth) = (supertype, depth + 1);
+        }
+        depth
+    }
+
     /// The export with this name.
     #[must_use]
     pub fn export(&self, name: &str) -> Option<ExportIndex> {
@@ -302,6 +391,7 @@ impl ModuleInfo {
             defined_tables: defined(self.tables.len(), self.imported.tables),
             defined_globals: defined(self.globals.len(), self.imported.globals),
             escaped_funcs: self.escaped_funcs,
+            tags: self.tags.len() as u32,
         })
     }
 }

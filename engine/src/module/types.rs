@@ -8,7 +8,10 @@
 //! uses the same types with numbers that it gives out for all modules together, so that equal types
 //! of different modules are equal.
 
+mod objects;
 mod words;
+
+pub use objects::{ArrayLayout, ObjectLayout, StructLayout};
 
 use serde::{Deserialize, Serialize};
 
@@ -217,6 +220,15 @@ impl<C> ValType<C> {
             ValType::F64 => MachineType::F64,
             ValType::V128 => MachineType::V128,
             ValType::Ref(ty) => ty.heap.machine(),
+        }
+    }
+
+    /// The defined type that it is a reference to, if it is one.
+    #[must_use]
+    pub fn as_defined(self) -> Option<C> {
+        match self {
+            ValType::Ref(ty) => ty.heap.as_concrete().map(|(_, ty)| ty),
+            _ => None,
         }
     }
 

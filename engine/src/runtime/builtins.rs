@@ -5,18 +5,21 @@
 
 use std::ptr;
 
+use super::exception::RawException;
+use super::gc::builtins::*;
 use super::instance::InstanceInner;
 use super::registry::TypeId;
 use super::store::StoreInner;
+use super::sys::throw;
 use super::threads;
 use super::trap::Pending;
 use super::vmcontext::Header;
 use crate::abi::builtins::Builtin;
 use crate::abi::trap::TrapKind;
-use crate::module::index::{DataIndex, ElemIndex, MemoryIndex, TableIndex};
+use crate::module::index::{DataIndex, ElemIndex, MemoryIndex, TableIndex, TagIndex};
 
 /// The first parameter of every runtime call.
-type Ctx = *mut Header;
+pub(super) type Ctx = *mut Header;
 
 /// A pointer table that can stand in a constant.
 pub(super) struct PointerTable([*const u8; Builtin::ALL.len()]);
@@ -64,6 +67,18 @@ unsafe fn parts<'a>(ctx: Ctx) -> (&'a mut InstanceInner, &'a mut StoreInner) {
     unsafe {
         let header = &*ctx;
         (&mut *header.instance.cast(), &mut *header.store.cast())
+    }
+}
+
+/// The same for runtime calls that may collect garbage, which reads all instances.
+///
+/// # Safety
+/// As for [`parts`], except that shared references to the instance may be alive.
+pub(super) unsafe fn shared_parts<'a>(ctx: Ctx) -> (&'a InstanceInner, &'a mut StoreInner) {
+    // SAFETY: the caller's promise. Instance and store are separate allocations.
+    unsafe {
+        let header = &*ctx;
+        (&*header.instance.cast(), &mut *header.store.cast())
     }
 }
 
@@ -250,6 +265,20 @@ fn result(store: &mut StoreInner, outcome: Result<u32, TrapKind>) -> u64 {
         store.pending = Some(Pending::Trap(kind));
         u64::MAX
     })
+}
+
+unsafe extern "C" fn exception_new(ctx: Ctx, tag: u32) -> u32 {
+    // SAFETY: see above.
+    let (instance, store) = unsafe { parts(ctx) };
+    let tag = instance.tag(TagIndex::from_u32(tag));
+    // SAFETY: the tag is one of this store's.
+    match unsafe { RawException::allocate(store, tag) } {
+        Some(exception) => exception.bits(),
+        None => {
+            store.pending = Some(Pending::Trap(TrapKind::OutOfMemory));
+            0
+        }
+    }
 }
 
 /// The range of `len` from `start`; one that no slice has when its end overflows.

@@ -9,6 +9,7 @@ use cranelift_entity::EntityRef;
 
 use crate::image::{CodeImage, ImageError, Meta, PAGE, Section};
 use crate::module::index::{FuncIndex, GlobalIndex};
+use crate::module::types::MemoryType;
 use crate::module::{
     ConstExpr, ConstOp, DataMode, ElementItems, ElementMode, ExportIndex, ImportType, ModuleInfo,
 };
@@ -52,6 +53,7 @@ pub(super) fn module(info: &ModuleInfo, image: &CodeImage<'_>) -> Result<(), Ima
     ensure(sizes(info), "sizes of the index spaces")?;
     ensure(types::types(info), "types")?;
     ensure(entities(info), "types of tables and globals")?;
+    ensure(info.memories.values().all(memory), "types of memories")?;
     ensure(imports(info), "imports")?;
     ensure(exports(info), "exports")?;
     ensure(functions(info), "functions")?;
@@ -73,6 +75,7 @@ fn sizes(info: &ModuleInfo) -> bool {
         (info.tables.len(), info.imported.tables),
         (info.memories.len(), info.imported.memories),
         (info.globals.len(), info.imported.globals),
+        (info.tags.len(), info.imported.tags),
         (info.types.len(), 0),
         (info.signatures.len(), 0),
         (info.escaped_funcs as usize, 0),
@@ -85,16 +88,23 @@ fn sizes(info: &ModuleInfo) -> bool {
 fn entities(info: &ModuleInfo) -> bool {
     info.tables.values().all(|ty| types::reference(info, ty.element))
         && info.globals.values().all(|ty| types::value(info, ty.content))
+        && info.tags.values().all(|&ty| types::is_func(info, ty))
+}
+
+/// Whether a memory's type is one that modules can have: sizes are shifted by its page size.
+fn memory(ty: &MemoryType) -> bool {
+    matches!(ty.page_size_log2, 0 | 16) && (!ty.shared || ty.max.is_some())
 }
 
 fn imports(info: &ModuleInfo) -> bool {
-    let mut counts = [0u32; 4];
+    let mut counts = [0u32; 5];
     for import in &info.imports {
         let (kind, valid) = match import.ty {
             ImportType::Func(ty) => (0, types::is_func(info, ty)),
             ImportType::Table(ty) => (1, types::reference(info, ty.element)),
-            ImportType::Memory(_) => (2, true),
+            ImportType::Memory(ty) => (2, memory(&ty)),
             ImportType::Global(ty) => (3, types::value(info, ty.content)),
+            ImportType::Tag(ty) => (4, types::is_func(info, ty)),
         };
         if !valid {
             return false;
@@ -102,7 +112,7 @@ fn imports(info: &ModuleInfo) -> bool {
         counts[kind] += 1;
     }
     let n = info.imported;
-    counts == [n.functions, n.tables, n.memories, n.globals]
+    counts == [n.functions, n.tables, n.memories, n.globals, n.tags]
 }
 
 fn exports(info: &ModuleInfo) -> bool {
@@ -111,6 +121,7 @@ fn exports(info: &ModuleInfo) -> bool {
         ExportIndex::Table(table) => info.tables.is_valid(table),
         ExportIndex::Memory(memory) => info.memories.is_valid(memory),
         ExportIndex::Global(global) => info.globals.is_valid(global),
+        ExportIndex::Tag(tag) => info.tags.is_valid(tag),
     })
 }
 
@@ -147,19 +158,10 @@ fn const_expr(info: &ModuleInfo, expr: &ConstExpr, readable_globals: usize) -> b
             ConstOp::RefFunc(func) => can_be_referenced(info, func),
             _ => true,
         };
-        let binary = matches!(
-            op,
-            ConstOp::I32Add
-                | ConstOp::I32Sub
-                | ConstOp::I32Mul
-                | ConstOp::I64Add
-                | ConstOp::I64Sub
-                | ConstOp::I64Mul
-        );
-        if !valid || (binary && depth < 2) {
-            return false;
+        match info.const_operands(op) {
+            Some(operands) if valid && operands <= depth => depth = depth - operands + 1,
+            _ => return false,
         }
-        depth = if binary { depth - 1 } else { depth + 1 };
     }
     depth == 1
 }
@@ -206,7 +208,7 @@ fn memory_images(info: &ModuleInfo, available: u64) -> bool {
             .all(|value| value.is_multiple_of(PAGE));
         let Some(ty) = info.memories.get(image.memory) else { return false };
         let defined = image.memory.index() >= info.imported.memories as usize;
-        let size = ty.min.checked_mul(1 << ty.page_size_log2.min(63)).unwrap_or(0);
+        let size = ty.min.checked_mul(1 << ty.page_size_log2).unwrap_or(0);
         let within =
             |start: u64, len: u64, size: u64| start.checked_add(len).is_some_and(|end| end <= size);
         aligned

@@ -17,8 +17,8 @@ use crate::abi::layout::Layout;
 use crate::abi::trap::TrapKind;
 use crate::config::Settings;
 use crate::image::{
-    CodeImage, HEADER_SIZE, Header, INLINED, ImageError, InlinedPosition, MAX_SIZE, Meta, PAGE,
-    Section,
+    ANY_TAG, CodeImage, HEADER_SIZE, Header, INLINED, ImageError, InlinedPosition, MAX_SIZE, Meta,
+    OWN_CONTEXT, PAGE, Section,
 };
 use crate::module::index::{DefinedFuncIndex, FuncIndex, SigIndex, TypeIndex};
 use crate::module::{ImportType, ModuleInfo};
@@ -170,6 +170,7 @@ impl Module {
             ImportType::Table(ty) => ExternType::Table(ty.map(name)),
             ImportType::Memory(ty) => ExternType::Memory(ty),
             ImportType::Global(ty) => ExternType::Global(ty.map(name)),
+            ImportType::Tag(ty) => ExternType::Tag(self.type_id(ty)),
         }
     }
 
@@ -286,6 +287,19 @@ impl Module {
             .map(DefinedFuncIndex::new)
     }
 
+    /// What catches exceptions around a call that returns to an address.
+    pub(super) fn catch_site(&self, return_address: usize) -> Option<CatchSite<'_>> {
+        let text = self.text();
+        let offset = u32::try_from(return_address.checked_sub(text.start)?).ok()?;
+        let sites = Words(self.section(Section::CatchSites));
+        let n = sites.last_not_above(offset).filter(|&n| sites.get(n) == offset)?;
+        let frames = Words(self.section(Section::CatchFrames));
+        let first = if n == 0 { 0 } else { frames.get(2 * n - 1) as usize };
+        let clauses = first * CLAUSE_LEN..frames.get(2 * n + 1) as usize * CLAUSE_LEN;
+        let clauses = self.section(Section::Catches).get(clauses)?;
+        Some(CatchSite { frame: frames.get(2 * n), text, clauses })
+    }
+
     /// The function's name from the module's name section.
     pub(super) fn function_name(&self, func: FuncIndex) -> Option<&str> {
         let ends = Words(self.section(Section::NameEnds));
@@ -293,6 +307,45 @@ impl Module {
         let start = if n == 0 { 0 } else { ends.get(n - 1) };
         let bytes = self.section(Section::Names).get(start as usize..ends.get(n) as usize)?;
         std::str::from_utf8(bytes).ok().filter(|name| !name.is_empty())
+    }
+}
+
+/// Bytes of a clause in the image.
+const CLAUSE_LEN: usize = 12;
+
+/// A call inside a `try_table`.
+pub(super) struct CatchSite<'a> {
+    /// The frame pointer less the stack pointer, in bytes.
+    pub(super) frame: u32,
+    text: Range<usize>,
+    clauses: &'a [u8],
+}
+
+/// A clause of a `try_table` around a call.
+pub(super) struct CatchClause {
+    /// The tag of the module that it catches; `None` catches everything.
+    pub(super) tag: Option<u32>,
+    /// Where the frame keeps its context, from the stack pointer up. `None`: the throwing runtime
+    /// call was given it.
+    pub(super) context: Option<u32>,
+    /// The address of its landing pad.
+    pub(super) landing_pad: usize,
+}
+
+impl CatchSite<'_> {
+    /// The clauses in the order in which they are tried.
+    pub(super) fn clauses(&self) -> impl Iterator<Item = CatchClause> {
+        self.clauses.chunks_exact(CLAUSE_LEN).filter_map(|clause| {
+            let clause = Words(clause);
+            let (tag, context) = (clause.get(0), clause.get(1));
+            let landing_pad = self.text.start + clause.get(2) as usize;
+            // Anything else is a damaged image.
+            self.text.contains(&landing_pad).then_some(CatchClause {
+                tag: (tag != ANY_TAG).then_some(tag),
+                context: (context != OWN_CONTEXT).then_some(context),
+                landing_pad,
+            })
+        })
     }
 }
 

@@ -5,10 +5,11 @@ use std::ptr::{self, NonNull};
 use smallvec::SmallVec;
 
 use super::call;
+use super::exception::Exception;
 use super::host::{self, Caller, HostError, IntoHostFunc};
 use super::registry::TypeId;
 use super::store::{AsStore, StoreId, StoreInner, get, get_mut, pointer};
-use super::trap::{Pending, Trap};
+use super::trap::{self, Pending, Trap};
 use super::types::{FuncType, ValType};
 use super::val::Val;
 use super::vmcontext::{FuncRef, Slot};
@@ -21,6 +22,9 @@ pub enum CallError {
     Trap(#[from] Trap),
     #[error("{0}")]
     Host(HostError),
+    /// An exception that nothing in the guest caught.
+    #[error(transparent)]
+    Exception(#[from] Exception),
     #[error("arguments do not have the function's parameter types: {params}")]
     Arguments { params: String },
 }
@@ -184,8 +188,9 @@ fn words(types: &[ValType]) -> String {
 
 fn direct_error(store: &mut StoreInner) -> CallError {
     match store.pending.take() {
-        Some(Pending::Host(error)) => CallError::Host(error),
+        Some(Pending::Host(error)) => trap::host_error(error),
         Some(Pending::Trap(kind)) => CallError::Trap(Trap::without_frames(kind)),
-        None => unreachable!("a failed host function left no error"),
+        Some(Pending::Raised(exception)) => CallError::Exception(exception),
+        Some(Pending::Thrown(_)) | None => unreachable!("a failed host function left no error"),
     }
 }

@@ -17,13 +17,19 @@ use std::rc::Rc;
 
 use super::shared::SharedMemory;
 use super::store::sealed::{Sealed, StorePointer};
-use super::store::{AsStore, StoreInner, get_mut};
+use super::store::{AsStore, StoreInner, get, get_mut};
+use super::throw;
 use super::trap::Pending;
 use super::types::ValType;
 use super::vmcontext::{CallersMemory, HostCall, HostRecord, Slot, StoreRecord};
+use crate::abi::layout::host_status;
 
 /// What a host function fails with; it ends the guest's call as
 /// [`CallError::Host`](super::CallError::Host) and can be downcast there.
+///
+/// Two kinds of errors are more: a [`CallError`](super::CallError), from a nested call, ends the
+/// outer one as itself, and an [`Exception`](super::Exception), alone or inside of a `CallError`,
+/// is raised in the guest, which may catch it.
 pub type HostError = Box<dyn Error + Send + Sync>;
 
 /// A host function panicked. The panic ends the guest's call like any other error.
@@ -50,30 +56,42 @@ pub struct Caller<'a> {
 impl Caller<'_> {
     /// The bytes of the memory of the instance that imported the function: what it exports as
     /// `memory`, else its memory 0. `None` if it has no memory, or one that is shared between
-    /// threads: see [`Caller::shared_memory`].
+    /// threads: see [`Caller::memory_view`].
     pub fn memory(&mut self) -> Option<&mut [u8]> {
-        // SAFETY: the record and the definition that it points to live as long as the store. The
-        // bytes are committed, and the guest waits as long as `self` is borrowed: only calls
-        // through `self` let it run.
-        unsafe {
-            let CallersMemory::Own(def) = self.record.as_ref().memory else { return None };
-            let def = def.as_ref();
-            Some(std::slice::from_raw_parts_mut(def.base, def.length))
+        match self.memory_view() {
+            MemoryView::Own(bytes) => Some(bytes),
+            MemoryView::None | MemoryView::Shared(_) => None,
         }
     }
 
-    /// The same memory as [`Caller::memory`] if it is shared between threads, which may write to it
-    /// at any moment.
-    #[must_use]
-    pub fn shared_memory(&self) -> Option<&SharedMemory> {
-        // SAFETY: the record and what it points to live as long as the store.
+    /// The memory of the instance that imported the function, of either kind: what it exports as
+    /// `memory`, else its memory 0.
+    pub fn memory_view(&mut self) -> MemoryView<'_> {
+        // SAFETY: the record and what it points to live as long as the store. The bytes are
+        // committed, and the guest waits as long as `self` is borrowed: only calls through `self`
+        // let it run.
         unsafe {
             match self.record.as_ref().memory {
-                CallersMemory::Shared(shared) => Some(shared.as_ref()),
-                _ => None,
+                CallersMemory::None => MemoryView::None,
+                CallersMemory::Own(def) => {
+                    let def = def.as_ref();
+                    MemoryView::Own(std::slice::from_raw_parts_mut(def.base, def.length))
+                }
+                CallersMemory::Shared(shared) => MemoryView::Shared(shared.as_ref()),
             }
         }
     }
+}
+
+/// A guest's memory as a host function may use it.
+#[derive(Debug)]
+pub enum MemoryView<'a> {
+    /// There is none.
+    None,
+    /// The bytes of a memory that nobody else uses during the call.
+    Own(&'a mut [u8]),
+    /// A memory that other threads may read and write at any moment.
+    Shared(&'a SharedMemory),
 }
 
 impl AsStore for Caller<'_> {}
@@ -290,11 +308,16 @@ closures! {
     (A 0 B 1 C 2 D 3 E 4 G 5 H 6 I 7 J 8 K 9 L 10 M 11);
 }
 
-/// Runs a host function; leaves its error with the store and returns the status. No panic leaves
-/// it: frames of compiled code cannot be unwound.
+/// Runs a host function; leaves its error with the store and returns the status, one of
+/// [`host_status`]. No panic leaves it: frames of compiled code cannot be unwound.
 fn finish(record: NonNull<HostRecord>, run: impl FnOnce() -> Result<(), HostError>) -> u32 {
-    let error = match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Ok(())) => return 0,
+    let mut caller = Caller { record, store: PhantomData };
+    let roots = get(&caller).gc.roots.borrow().len();
+    let outcome = catch_unwind(AssertUnwindSafe(run));
+    // What the function got is the guest's again, or garbage.
+    get_mut(&mut caller).gc.roots.get_mut().truncate(roots);
+    let error = match outcome {
+        Ok(Ok(())) => return host_status::RETURNED,
         Ok(Err(error)) => error,
         Err(payload) => {
             let text = payload.downcast_ref::<&str>().copied();
@@ -305,9 +328,13 @@ fn finish(record: NonNull<HostRecord>, run: impl FnOnce() -> Result<(), HostErro
             Box::new(HostPanic { message })
         }
     };
-    let mut caller = Caller { record, store: PhantomData };
-    get_mut(&mut caller).pending = Some(Pending::Host(error));
-    1
+    let store = get_mut(&mut caller);
+    let (pending, status) = match throw::raised(store, error) {
+        Ok(exception) => (Pending::Raised(exception), host_status::RAISED),
+        Err(error) => (Pending::Host(error), host_status::FAILED),
+    };
+    store.pending = Some(pending);
+    status
 }
 
 /// Calls a host function from the host, without a trampoline.

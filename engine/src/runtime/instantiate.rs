@@ -17,6 +17,7 @@ use super::memory::{LinearMemory, Memory, MemoryError};
 use super::region::Placement;
 use super::registry::TypeId;
 use super::store::StoreInner;
+use super::supertypes;
 use super::table::{TableError, TableInner};
 use super::trap::{Trap, TrapKind};
 use super::vmcontext::{
@@ -25,7 +26,7 @@ use super::vmcontext::{
 use crate::abi::layout::CTX_MAGIC_VALUE;
 use crate::config::{Addressing, DEDICATED_BASE};
 use crate::module::index::{DataIndex, ElemIndex, FuncIndex, MemoryIndex};
-use crate::module::{ConstExpr, DataMode, ElementMode, ExportIndex};
+use crate::module::{ConstExpr, DataMode, ElementItems, ElementMode, ExportIndex};
 
 /// Why a module cannot be instantiated.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,10 @@ pub enum InstantiateError {
         "module was compiled for dedicated addressing, but imports a memory that lies elsewhere"
     )]
     NotDedicated,
+    #[error(
+        "cannot reserve address space for the heap of objects: {0}; check the limit on address space (ulimit -v)"
+    )]
+    Heap(#[source] std::io::Error),
     #[error(transparent)]
     Memory(#[from] MemoryError),
     #[error(transparent)]
@@ -81,10 +86,12 @@ pub(super) unsafe fn instantiate(
     // SAFETY: the caller's promise; the borrow ends before compiled code is entered.
     let (instance, start) = unsafe {
         let store = &mut *store.as_ptr();
-        let instance = allocate(store, module, imports)?;
+        let pinned = store.gc_pinned();
+        let instance = prepare(store, module, imports);
+        // From here on the instance's globals, tables and segments keep its objects alive.
+        store.gc_unpin(pinned);
+        let instance = instance?;
         let inner = NonNull::from(store.instances[instance.index as usize].get_mut());
-        // The instance is a separate allocation, so it can be borrowed beside the store.
-        write_segments(store, &mut *inner.as_ptr())?;
         (instance, module.info().start.map(|func| start_function(store, inner.as_ref(), func)))
     };
     if let Some(Start { entry, ctx, code }) = start {
@@ -96,6 +103,20 @@ pub(super) unsafe fn instantiate(
     Ok(instance)
 }
 
+/// Everything up to the start function. Objects that it makes are pinned.
+fn prepare(
+    store: &mut StoreInner,
+    module: &Module,
+    imports: Vec<Resolved>,
+) -> Result<Instance, InstantiateError> {
+    let instance = allocate(store, module, imports)?;
+    let inner = store.instances[instance.index as usize].pointer().as_ptr();
+    // SAFETY: the instance is a separate allocation that no other reference refers to, and it is
+    // not reached through the store meanwhile: nothing collects garbage.
+    write_segments(store, unsafe { &mut *inner })?;
+    Ok(instance)
+}
+
 /// Makes the instance and everything that it defines, and adds it to the store.
 fn allocate(
     store: &mut StoreInner,
@@ -104,7 +125,9 @@ fn allocate(
 ) -> Result<Instance, InstantiateError> {
     let memories = new_memories(store, module)?;
     let tables = new_tables(store, module)?;
-    // Nothing below fails: what was made so far is not left behind in the store.
+    let (gc_heap, supertypes) = objects(store, module).map_err(InstantiateError::Heap)?;
+    // Nothing below fails unless initial values have no room in the heap of objects: what was made
+    // so far is not left behind in the store.
     store.add_code(module);
     let ctx = Context::new(
         *module.layout(),
@@ -114,15 +137,19 @@ fn allocate(
             store: store.record_pointer(),
             builtins: TABLE.as_ptr(),
             instance: std::ptr::null_mut(),
+            gc_heap,
+            supertypes,
         },
     );
     let mut instance = InstanceInner::new(ctx, module);
     let ImportedFuncs { types, hosts } = link(store, &mut instance, imports, memories, tables);
     link_hosts(store, &mut instance, hosts);
+    make_tags(store, &instance);
     fill_types_and_func_refs(&instance, &types);
-    initialise_globals(&instance);
-    initialise_tables(store, &instance);
-    instance.evaluate_elements();
+    let trap = InstantiateError::trap;
+    initialise_globals(store, &instance).map_err(trap)?;
+    initialise_tables(store, &instance).map_err(trap)?;
+    evaluate_elements(store, &mut instance).map_err(trap)?;
     let index = store.instances.len() as u32;
     let instance = Stable::new(Box::new(instance));
     let address = instance.pointer().as_ptr().cast();
@@ -187,7 +214,7 @@ fn link(
     let mut tables = Vec::with_capacity(info.tables.len());
     let mut types = Vec::with_capacity(info.imported.functions as usize);
     let mut hosts = Vec::new();
-    let mut globals = 0;
+    let (mut globals, mut tags) = (0, 0);
     for import in imports {
         // SAFETY: the fields belong to a context that no code uses yet; definitions, cells and
         // records of the store live as long as it does, hence as long as the instance.
@@ -218,6 +245,10 @@ fn link(
                     ctx.imported_global(globals).write(global.cell.as_ptr());
                     globals += 1;
                 }
+                Resolved::Extern(Extern::Tag(tag)) => {
+                    ctx.tag(tags).write(tag.record(store));
+                    tags += 1;
+                }
             }
         }
     }
@@ -234,6 +265,19 @@ fn link(
     instance.memories = memories.into();
     instance.tables = tables.into();
     ImportedFuncs { types, hosts }
+}
+
+/// Makes the tags that the module defines.
+fn make_tags(store: &mut StoreInner, instance: &InstanceInner) {
+    let info = instance.module.info();
+    for (index, &ty) in info.tags.iter().skip(info.imported.tags as usize) {
+        let export = info.exports.iter().find(|export| export.index == ExportIndex::Tag(index));
+        let name = export.map(|export| export.name.as_str().into());
+        let tag = store.add_tag(instance.module.type_id(ty), name);
+        // SAFETY: the field belongs to a context that no code uses yet; tags live as long as the
+        // store.
+        unsafe { instance.ctx.tag(index.as_u32()).write(store.tag(tag)) };
+    }
 }
 
 /// Makes the records of imported host functions and writes their imports.
@@ -303,24 +347,55 @@ fn code_and_context(instance: &InstanceInner, func: FuncIndex) -> (*const u8, *m
     }
 }
 
-fn initialise_globals(instance: &InstanceInner) {
+/// What a context holds for code that uses objects: the heap's base and the table of supertypes.
+fn objects(
+    store: &mut StoreInner,
+    module: &Module,
+) -> std::io::Result<(*mut u8, *const supertypes::Row)> {
+    if !module.info().uses_objects && module.info().tags.is_empty() {
+        // Its types may still be those of functions that other instances cast.
+        store.cover_types();
+        return Ok((std::ptr::null_mut(), std::ptr::null()));
+    }
+    Ok((store.gc_base()?, store.supertypes()))
+}
+
+fn initialise_globals(store: &mut StoreInner, instance: &InstanceInner) -> Result<(), TrapKind> {
     for (n, init) in instance.module.info().global_inits.iter().enumerate() {
-        let value = GlobalCell(instance.evaluate(init).to_le_bytes());
+        let value = GlobalCell(store.evaluate(instance, init)?.to_le_bytes());
         // SAFETY: the field belongs to a context that no code uses yet.
         unsafe { instance.ctx.defined_global(n as u32).write(value) };
     }
+    Ok(())
 }
 
-fn initialise_tables(store: &mut StoreInner, instance: &InstanceInner) {
+fn initialise_tables(store: &mut StoreInner, instance: &InstanceInner) -> Result<(), TrapKind> {
     let info = instance.module.info();
     let defined = &instance.tables[info.imported.tables as usize..];
     for (&table, init) in defined.iter().zip(&info.table_inits) {
         if let Some(init) = init {
+            let value = store.evaluate(instance, init)? as u64;
             let table = store.table_mut(table);
             // The whole table is in bounds of itself.
-            let _ = table.fill(0, instance.evaluate(init) as u64, table.size());
+            let _ = table.fill(0, value, table.size());
         }
     }
+    Ok(())
+}
+
+/// Evaluates the expressions of element segments that are given by such. Each runs once: what it
+/// makes has an identity.
+fn evaluate_elements(store: &mut StoreInner, instance: &mut InstanceInner) -> Result<(), TrapKind> {
+    let module = instance.module.clone();
+    for (index, segment) in &module.info().elements {
+        if let (ElementItems::Expressions(exprs), false) =
+            (&segment.items, matches!(segment.mode, ElementMode::Declared))
+        {
+            let values = exprs.iter().map(|expr| Ok(store.evaluate(instance, expr)? as u64));
+            instance.set_elements(index, values.collect::<Result<_, TrapKind>>()?);
+        }
+    }
+    Ok(())
 }
 
 /// Writes active element segments, then active data segments, and drops them. What was written

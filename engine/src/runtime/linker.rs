@@ -231,6 +231,7 @@ impl Extern {
             Extern::Table(item) => item.store,
             Extern::Memory(item) => item.store,
             Extern::Global(item) => item.store,
+            Extern::Tag(item) => item.store,
         }
     }
 }

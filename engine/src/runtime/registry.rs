@@ -156,6 +156,16 @@ impl TypeRegistry {
         }
     }
 
+    /// A type's supertypes from the top down, without itself.
+    pub(super) fn supertypes(&self, id: TypeId) -> &[TypeId] {
+        &self.entry(id).supertypes
+    }
+
+    /// How many numbers were given out; all below have an entry.
+    pub(super) fn len(&self) -> u32 {
+        self.lock().next
+    }
+
     fn entry(&self, id: TypeId) -> &Entry {
         match self.entries.get(id.0) {
             Some(entry) => entry,

@@ -2,7 +2,7 @@
 //!
 //! Every thread has a store of its own; what they share is this. It never moves, so that all of them
 //! may keep its base, and its length only grows. Other threads may write to its bytes at any moment:
-//! no Rust reference to them ever exists, and the host's copies go through [`sys::racing`].
+//! no Rust reference to them ever exists, and the host's copies go through [`racing`].
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +18,34 @@ use crate::module::types::MemoryType;
 /// clones are the same memory.
 ///
 /// [`Memory::from_shared`](super::Memory::from_shared) gives a store its handle.
+///
+/// ```
+/// use coracle_engine::{compile::compile, config::Settings, module::types::MemoryType};
+/// use coracle_engine::runtime::{Engine, Linker, Memory, Module, SharedMemory, Store};
+/// let wat = r#"(module (import "env" "memory" (memory 1 1 shared))
+///     (func (export "add") (drop (i32.atomic.rmw.add (i32.const 0) (i32.const 21)))))"#;
+/// let engine = Engine::new();
+/// let module = Module::from_bytes(&engine, &compile(&wat::parse_str(wat)?, &Settings::default())?)?;
+/// let ty =
+///     MemoryType { memory64: false, shared: true, min: 1, max: Some(1), page_size_log2: 16 };
+/// let memory = SharedMemory::new(ty, 1 << 16)?;
+/// std::thread::scope(|scope| {
+///     for _ in 0..2 {
+///         scope.spawn(|| {
+///             let mut store = Store::new(&engine).unwrap();
+///             let mut linker = Linker::new(&engine);
+///             linker.define("env", "memory", Memory::from_shared(&mut store, &memory));
+///             let instance = linker.instantiate(&mut store, &module).unwrap();
+///             let add = instance.func(&store, "add").unwrap();
+///             add.call(&mut store, &[], &mut Vec::new()).unwrap();
+///         });
+///     }
+/// });
+/// let mut sum = [0];
+/// memory.read(0, &mut sum)?;
+/// assert_eq!(sum, [42]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct SharedMemory {
     inner: Arc<Inner>,
@@ -80,7 +108,7 @@ impl SharedMemory {
     /// Its size in pages. Other threads may grow it at any moment.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.inner.bounds.pages(self.len())
+        self.inner.bounds.pages(self.byte_len())
     }
 
     /// Grows it by `delta` pages and returns the previous size in pages, or `None` when its type,
@@ -88,7 +116,7 @@ impl SharedMemory {
     pub fn grow(&self, delta: u64) -> Option<u64> {
         let inner = &*self.inner;
         let _growing = inner.growing.lock().unwrap_or_else(PoisonError::into_inner);
-        let old_length = self.len();
+        let old_length = self.byte_len();
         let old = inner.bounds.pages(old_length);
         let length = inner.bounds.bytes(old.checked_add(delta)?)?;
         if length > inner.region.capacity() {
@@ -198,8 +226,9 @@ impl SharedMemory {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    /// Accessible bytes.
-    pub(super) fn len(&self) -> usize {
+    /// Its size in bytes. Other threads may grow it at any moment; it never gets smaller.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
         self.inner.length.load(Ordering::SeqCst)
     }
 
@@ -210,7 +239,7 @@ impl SharedMemory {
 
     /// The address of a range that is inside.
     fn range(&self, offset: u64, len: u64) -> Result<*mut u8, OutOfBounds> {
-        let size = self.len() as u64;
+        let size = self.byte_len() as u64;
         match offset.checked_add(len) {
             Some(end) if end <= size => Ok(self.region().base().wrapping_add(offset as usize)),
             _ => Err(OutOfBounds { offset, len, size }),
@@ -236,7 +265,7 @@ mod tests {
                 for _ in 0..4 {
                     scope.spawn(|| {
                         while let Some(old) = memory.grow(1) {
-                            let last = memory.len() as u64 - 1;
+                            let last = memory.byte_len() as u64 - 1;
                             memory.write(last, &[1]).unwrap();
                             seen.lock().unwrap().push(old);
                         }

@@ -12,20 +12,28 @@ use std::io;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::code::Module;
 use super::engine::Engine;
+use super::exception::{Held, RawException};
+use super::gc::{Gc, Marker};
 use super::host::HostFunc;
 use super::instance::InstanceInner;
 use super::memory::{LinearMemory, Memory};
 use super::registry::TypeId;
 use super::shared::SharedMemory;
+use super::supertypes::{Row, Supertypes};
 use super::sys;
 use super::table::{Table, TableInner};
+use super::throw::Resume;
 use super::trap::{self, Pending, RawTrap};
 use super::types::FuncType;
-use super::vmcontext::{CallersMemory, FuncRef, GlobalCell, HostRecord, Stable, StoreRecord};
+use super::vmcontext::{
+    Activation, CallersMemory, FuncRef, GlobalCell, HostRecord, Stable, StoreRecord, TagRecord,
+};
+use crate::abi::gc;
 use crate::config::MEMORY64_RESERVATION;
 
 /// Limits of a store.
@@ -39,6 +47,12 @@ pub struct StoreConfig {
     pub max_memory_bytes: u64,
     /// Most elements of each table. Default ten million.
     pub max_table_elements: u64,
+    /// Most bytes of memory for structures, arrays and exceptions. Default 3840 MiB, which is also
+    /// the most there can be.
+    pub max_gc_heap_bytes: u64,
+    /// Collect garbage before every allocation of an object: finds references that the collector
+    /// does not see. Very slow; for tests. Default off.
+    pub gc_stress: bool,
 }
 
 impl Default for StoreConfig {
@@ -47,6 +61,8 @@ impl Default for StoreConfig {
             max_wasm_stack: 1 << 20,
             max_memory_bytes: MEMORY64_RESERVATION,
             max_table_elements: 10_000_000,
+            max_gc_heap_bytes: gc::RESERVATION - gc::FIRST_OBJECT as u64,
+            gc_stress: false,
         }
     }
 }
@@ -103,12 +119,20 @@ pub(super) struct StoreInner {
     tables: Vec<TableInner>,
     globals: Vec<Stable<GlobalCell>>,
     host_funcs: Vec<Stable<HostEntry>>,
+    tags: Vec<Stable<TagRecord>>,
+    /// Exceptions that the host holds.
+    held: Held,
+    pub(super) gc: Gc,
+    /// Used from the first instance on whose code may ask for it.
+    supertypes: Option<Supertypes>,
     /// By the engine's type number.
     signatures: Vec<Option<Signature>>,
     /// Why the last runtime call or host function failed.
     pub(super) pending: Option<Pending>,
     /// What the fault handler saw last.
     pub(super) trap: RawTrap,
+    /// Where a throw goes on.
+    pub(super) resume: Resume,
 }
 
 /// How to get in and out of functions of a type; addresses in the text of a module of this store.
@@ -149,7 +173,10 @@ impl Store {
         sys::ensure_signal_stack().map_err(StoreError::SignalStack)?;
         let stack = sys::stack_bounds().map_err(StoreError::Stack)?;
         let inner = StoreInner {
-            record: StoreRecord::NONE,
+            record: StoreRecord {
+                activation: Activation::NONE,
+                raise: sys::raise as *const () as *const u8,
+            },
             this: ptr::null_mut(),
             id: StoreId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             engine: engine.clone(),
@@ -162,9 +189,14 @@ impl Store {
             tables: Vec::new(),
             globals: Vec::new(),
             host_funcs: Vec::new(),
+            tags: Vec::new(),
+            held: Held::default(),
+            gc: Gc::default(),
+            supertypes: None,
             signatures: Vec::new(),
             pending: None,
             trap: RawTrap::default(),
+            resume: Resume::default(),
         };
         let inner = NonNull::from(Box::leak(Box::new(inner)));
         // SAFETY: just leaked; nothing else refers to it.
@@ -320,6 +352,60 @@ impl StoreInner {
         pointer
     }
 
+    /// Adds a tag and gives its place.
+    pub(super) fn add_tag(&mut self, type_id: TypeId, name: Option<Arc<str>>) -> u32 {
+        let index = self.tags.len() as u32;
+        self.tags.push(Stable::new(Box::new(TagRecord { index, type_id, name })));
+        index
+    }
+
+    pub(super) fn tag(&self, index: u32) -> &TagRecord {
+        self.tags[index as usize].get()
+    }
+
+    /// Keeps an exception from being collected as long as the host has the result.
+    pub(super) fn hold(&mut self, exception: RawException) -> Arc<RawException> {
+        self.held.add(exception)
+    }
+
+    /// Lets compiled code find the supertypes of all types that there are; before this is called
+    /// for the first time, no code needs them.
+    pub(super) fn supertypes(&mut self) -> *const Row {
+        self.supertypes.get_or_insert_default();
+        self.cover_types();
+        self.supertypes.as_ref().map_or(ptr::null(), Supertypes::as_ptr)
+    }
+
+    /// Takes types in that were registered since: before anything of such a type can be seen.
+    pub(super) fn cover_types(&mut self) {
+        let Some(supertypes) = &mut self.supertypes else { return };
+        if supertypes.cover(self.engine.types()) {
+            let table = supertypes.as_ptr();
+            for instance in &mut self.instances {
+                instance.get_mut().set_supertypes(table);
+            }
+        }
+    }
+
+    /// Marks the objects that globals and tables refer to, and what the host holds.
+    pub(super) fn mark_roots(&self, marker: &mut Marker<'_>) {
+        for instance in &self.instances {
+            instance.get().mark(marker);
+        }
+        for global in &self.globals {
+            // Globals of the host do not know their type here; a number that looks like a
+            // reference only keeps an object alive.
+            let [a, b, c, d, ..] = global.get().0;
+            marker.reference(u32::from_le_bytes([a, b, c, d]));
+        }
+        for table in &self.tables {
+            table.handles().iter().for_each(|&handle| marker.reference(handle));
+        }
+        for exception in self.held.iter() {
+            marker.reference(exception.bits());
+        }
+    }
+
     /// How to get in and out of functions of a type, if a module of this store has such.
     pub(super) fn signature(&self, type_id: TypeId) -> Option<Signature> {
         self.signatures.get(type_id.number() as usize).copied().flatten()
@@ -329,6 +415,7 @@ impl StoreInner {
     pub(super) fn add_host_func(&mut self, func: Rc<HostFunc>) -> NonNull<FuncRef> {
         let ty = FuncType { params: func.params.to_vec(), results: func.results.to_vec() };
         let type_id = self.engine.define_func(ty);
+        self.cover_types();
         let store = self.record_pointer();
         let record = func.record(store, CallersMemory::None);
         let code = self.signature(type_id).map_or(ptr::null(), |signature| signature.exit);

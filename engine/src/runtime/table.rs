@@ -99,6 +99,14 @@ impl TableInner {
         }
     }
 
+    /// The elements, unless they are functions.
+    pub(super) fn handles(&self) -> &[u32] {
+        match &self.elements {
+            Elements::Funcs(_) => &[],
+            Elements::Handles(elements) => elements,
+        }
+    }
+
     /// The raw element at `index`.
     pub(super) fn get(&self, index: u64) -> Option<u64> {
         let index = usize::try_from(index).ok()?;

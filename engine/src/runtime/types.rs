@@ -16,6 +16,10 @@ pub type HeapType = types::HeapType<TypeId>;
 pub type FuncType = types::FuncType<TypeId>;
 /// A defined type; see [`types::SubType`].
 pub type SubType = types::SubType<TypeId>;
+/// What is stored in a field or element; see [`types::StorageType`].
+pub type StorageType = types::StorageType<TypeId>;
+/// Type of a field or element; see [`types::FieldType`].
+pub type FieldType = types::FieldType<TypeId>;
 /// A table's type; see [`types::TableType`].
 pub type TableType = types::TableType<TypeId>;
 /// A global's type; see [`types::GlobalType`].
@@ -69,6 +73,7 @@ pub(super) enum ExternType {
     Table(TableType),
     Memory(MemoryType),
     Global(GlobalType),
+    Tag(TypeId),
 }
 
 impl ExternType {
@@ -79,6 +84,7 @@ impl ExternType {
             Extern::Table(table) => ExternType::Table(store.table(table).current_type()),
             Extern::Memory(memory) => ExternType::Memory(store.memory(memory).current_type()),
             Extern::Global(global) => ExternType::Global(global.ty),
+            Extern::Tag(tag) => ExternType::Tag(tag.record(store).type_id),
         }
     }
 
@@ -107,6 +113,8 @@ impl ExternType {
                 };
                 found.mutable == wanted.mutable && content
             }
+            // Whoever throws and whoever catches must agree on the type.
+            (ExternType::Tag(found), ExternType::Tag(wanted)) => found == wanted,
             _ => false,
         }
     }
@@ -120,6 +128,7 @@ impl ExternType {
             }
             ExternType::Memory(ty) => format!("memory with {}", limits(ty.min, ty.max, "pages")),
             ExternType::Global(ty) => ty.to_string(),
+            ExternType::Tag(id) => format!("tag of {}", describe_func(*id, engine)),
         }
     }
 }

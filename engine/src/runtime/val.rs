@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::func::Func;
+use super::gc::{Reference, release};
 use super::store::{AsStore, StoreInner, get};
 use super::types::{HeapType, RefType, ValType};
 use crate::module::types::Hierarchy;
@@ -16,10 +17,14 @@ use crate::module::types::Hierarchy;
 /// assert!(ExternRef::new(0).is_none() && ExternRef::new(1 << 30).is_none());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ExternRef(NonZeroU32);
+pub struct ExternRef(Reference);
 
 /// A reference of type `anyref` that is not null: an `i31`, a structure, an array, or a reference
 /// to something of the host (`any.convert_extern`).
+///
+/// The handle of a structure or array keeps it alive until it is released, or until the host
+/// function returns that got it; using it later panics. See
+/// [`Store::ref_scope`](super::Store::ref_scope). Handles are equal if they refer to the same.
 ///
 /// ```
 /// use coracle_engine::runtime::AnyRef;
@@ -27,11 +32,11 @@ pub struct ExternRef(NonZeroU32);
 /// assert_eq!(AnyRef::i31(1 << 30).as_i31(), Some(-1 << 30), "the upper bit is lost");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct AnyRef(NonZeroU32);
+pub struct AnyRef(pub(super) Reference);
 
 /// A reference to an exception that is not null.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ExnRef(NonZeroU32);
+pub struct ExnRef(Reference);
 
 /// What the lowest bits of a reference that is no function say: bit 0 is set for `i31`, and these
 /// two are so for something of the host. Objects are aligned to 16.
@@ -44,13 +49,14 @@ impl ExternRef {
     #[must_use]
     pub fn new(number: u32) -> Option<ExternRef> {
         let fits = number != 0 && number >> 30 == 0;
-        NonZeroU32::new(number << 2 | HOST_TAG).filter(|_| fits).map(ExternRef)
+        let raw = NonZeroU32::new(number << 2 | HOST_TAG).filter(|_| fits);
+        raw.map(|raw| ExternRef(Reference::inline(raw)))
     }
 
     /// The host's number; `None` for a value of the guest.
     #[must_use]
     pub fn number(self) -> Option<u32> {
-        let raw = self.0.get();
+        let raw = self.0.bits();
         (raw & TAG_BITS == HOST_TAG).then_some(raw >> 2)
     }
 
@@ -65,13 +71,13 @@ impl AnyRef {
     /// An `i31` of the lower 31 bits of `value`.
     #[must_use]
     pub fn i31(value: i32) -> AnyRef {
-        AnyRef(NonZeroU32::MIN | (value << 1) as u32)
+        AnyRef(Reference::inline(NonZeroU32::MIN | (value << 1) as u32))
     }
 
     /// The value of an `i31`, sign-extended.
     #[must_use]
     pub fn as_i31(self) -> Option<i32> {
-        let raw = self.0.get() as i32;
+        let raw = self.0.bits() as i32;
         (raw & 1 == 1).then_some(raw >> 1)
     }
 
@@ -81,12 +87,10 @@ impl AnyRef {
         ExternRef(self.0)
     }
 
-    /// The most precise type.
-    fn heap_type(self) -> HeapType {
-        match self.as_i31() {
-            Some(_) => HeapType::I31,
-            None => HeapType::Any,
-        }
+    /// Lets go of the object that it refers to, if it does: the handle, and every copy of it, must
+    /// not be used any more.
+    pub fn release(self, store: &mut impl AsStore) {
+        release(store, self.0);
     }
 }
 
@@ -155,7 +159,7 @@ impl Val {
             Val::ExternRef(None) => reference(true, HeapType::NoExtern),
             Val::ExternRef(Some(_)) => reference(false, HeapType::Extern),
             Val::AnyRef(None) => reference(true, HeapType::None),
-            Val::AnyRef(Some(value)) => reference(false, value.heap_type()),
+            Val::AnyRef(Some(value)) => reference(false, value.heap_type(get(store))),
             Val::ExnRef(None) => reference(true, HeapType::NoExn),
             Val::ExnRef(Some(_)) => reference(false, HeapType::Exn),
         }
@@ -185,7 +189,9 @@ impl Val {
             Val::ExternRef(None) => is(Hierarchy::Extern) && ty.nullable,
             Val::ExternRef(Some(_)) => ty.heap == HeapType::Extern,
             Val::AnyRef(None) => is(Hierarchy::Any) && ty.nullable,
-            Val::AnyRef(Some(value)) => store.engine.is_heap_subtype(value.heap_type(), ty.heap),
+            Val::AnyRef(Some(value)) => {
+                store.engine.is_heap_subtype(value.heap_type(store), ty.heap)
+            }
             Val::ExnRef(None) => is(Hierarchy::Exn) && ty.nullable,
             Val::ExnRef(Some(_)) => ty.heap == HeapType::Exn,
             _ => false,
@@ -203,7 +209,7 @@ impl Val {
             Val::FuncRef(Some(func)) => func.record(store).as_ptr().expose_provenance() as u128,
             Val::ExternRef(Some(ExternRef(raw)))
             | Val::AnyRef(Some(AnyRef(raw)))
-            | Val::ExnRef(Some(ExnRef(raw))) => u128::from(raw.get()),
+            | Val::ExnRef(Some(ExnRef(raw))) => u128::from(store.raw_reference(raw).get()),
             Val::FuncRef(None) | Val::ExternRef(None) | Val::AnyRef(None) | Val::ExnRef(None) => 0,
         }
     }
@@ -211,9 +217,9 @@ impl Val {
     /// The value of type `ty` behind what compiled code holds.
     ///
     /// # Safety
-    /// When `ty` is a function reference, `raw` must come from compiled code or tables of `store`.
+    /// When `ty` is a reference, `raw` must come from compiled code, tables or objects of `store`.
     pub(super) unsafe fn from_raw(raw: u128, ty: ValType, store: &StoreInner) -> Val {
-        let handle = NonZeroU32::new(raw as u32);
+        let reference = || NonZeroU32::new(raw as u32).map(|raw| store.reference(raw));
         match ty {
             ValType::I32 => Val::I32(raw as i32),
             ValType::I64 => Val::I64(raw as i64),
@@ -223,9 +229,9 @@ impl Val {
             ValType::Ref(ty) => match ty.heap.hierarchy() {
                 // SAFETY: the caller's promise.
                 Hierarchy::Func => Val::FuncRef(unsafe { Func::from_raw(raw as usize, store) }),
-                Hierarchy::Extern => Val::ExternRef(handle.map(ExternRef)),
-                Hierarchy::Any => Val::AnyRef(handle.map(AnyRef)),
-                Hierarchy::Exn => Val::ExnRef(handle.map(ExnRef)),
+                Hierarchy::Extern => Val::ExternRef(reference().map(ExternRef)),
+                Hierarchy::Any => Val::AnyRef(reference().map(AnyRef)),
+                Hierarchy::Exn => Val::ExnRef(reference().map(ExnRef)),
             },
         }
     }

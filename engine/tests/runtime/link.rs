@@ -134,6 +134,7 @@ fn limits_of_the_store_bind_guests() {
 
 #[test]
 fn the_fixed_address_is_for_one_instance_at_a_time() {
+    let _alone = crate::fixed_address();
     let settings = Settings { addressing: Addressing::Dedicated, ..settings() };
     let image = |wat: &str| compile(&wat::parse_str(wat).unwrap(), &settings).unwrap();
     let engine = Engine::new();

@@ -3,17 +3,27 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail where it stands")]
 
 mod crash;
+mod exceptions;
+mod gc;
+mod gc_host;
+mod gc_operators;
 mod host;
 mod host_types;
 mod image;
 mod link;
+mod memory;
 mod tail_calls;
+mod threads;
 mod traps;
 mod types;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use coracle_engine::compile::compile;
 use coracle_engine::config::{Features, Settings};
-use coracle_engine::runtime::{CallError, Engine, Instance, Linker, Module, Store, Trap, Val};
+use coracle_engine::runtime::{
+    CallError, Engine, Instance, Linker, Module, Store, StoreConfig, Trap, Val,
+};
 
 /// An engine, a store, a linker: what a test needs before its module.
 struct World {
@@ -24,8 +34,12 @@ struct World {
 
 impl World {
     fn new() -> World {
+        World::with_config(StoreConfig::default())
+    }
+
+    fn with_config(config: StoreConfig) -> World {
         let engine = Engine::new();
-        let store = Store::new(&engine).unwrap();
+        let store = Store::with_config(&engine, config).unwrap();
         let linker = Linker::new(&engine);
         World { engine, store, linker }
     }
@@ -65,6 +79,12 @@ impl World {
             other => panic!("no trap: {other:?}"),
         }
     }
+}
+
+/// For tests that need the fixed address: it is given out once at a time in a process.
+fn fixed_address() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn settings() -> Settings {

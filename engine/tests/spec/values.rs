@@ -1,6 +1,6 @@
 //! The scripts' values: conversion of arguments, comparison of results.
 
-use coracle_engine::runtime::{ExternRef, Val};
+use coracle_engine::runtime::{ExternRef, Store, Val};
 use wast::core::{AbstractHeapType, HeapType, NanPattern, V128Pattern, WastArgCore, WastRetCore};
 use wast::token::{F32, F64};
 use wast::{WastArg, WastRet};
@@ -42,14 +42,14 @@ fn external(n: u32) -> Option<ExternRef> {
 }
 
 /// Whether a result is as expected.
-pub(crate) fn matches(value: &Val, expected: &WastRet<'_>) -> bool {
+pub(crate) fn matches(value: &Val, expected: &WastRet<'_>, store: &Store) -> bool {
     match expected {
-        WastRet::Core(expected) => matches_core(value, expected),
+        WastRet::Core(expected) => matches_core(value, expected, store),
         _ => false,
     }
 }
 
-fn matches_core(value: &Val, expected: &WastRetCore<'_>) -> bool {
+fn matches_core(value: &Val, expected: &WastRetCore<'_>, store: &Store) -> bool {
     match (value, expected) {
         (Val::I32(value), WastRetCore::I32(expected)) => value == expected,
         (Val::I64(value), WastRetCore::I64(expected)) => value == expected,
@@ -68,11 +68,13 @@ fn matches_core(value: &Val, expected: &WastRetCore<'_>) -> bool {
         (Val::AnyRef(Some(_)), WastRetCore::RefAny) => true,
         (Val::AnyRef(Some(value)), WastRetCore::RefEq) => value.to_extern().number().is_none(),
         (Val::AnyRef(Some(value)), WastRetCore::RefI31) => value.as_i31().is_some(),
+        (Val::AnyRef(Some(value)), WastRetCore::RefStruct) => value.as_struct(store).is_some(),
+        (Val::AnyRef(Some(value)), WastRetCore::RefArray) => value.as_array(store).is_some(),
         (Val::AnyRef(Some(value)), WastRetCore::RefHost(expected)) => {
             external(*expected) == Some(value.to_extern())
         }
         (value, WastRetCore::Either(choices)) => {
-            choices.iter().any(|expected| matches_core(value, expected))
+            choices.iter().any(|expected| matches_core(value, expected, store))
         }
         _ => false,
     }

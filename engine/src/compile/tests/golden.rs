@@ -1,40 +1,23 @@
 //! Listings of generated code: what must fold, and what must be checked.
 
-use cranelift_entity::{EntityRef, PrimaryMap};
-
+use super::super::analysis::Analysis;
 use super::super::func::{Compiler, Job};
-use super::super::inline::Plan;
 use super::super::isa;
-use super::super::survey;
-use super::super::tables;
 use super::super::translate::Environment;
+use crate::abi::layout::{CTX_HEADER_SIZE, CTX_SUPERTYPES};
+use crate::abi::trap::TrapKind;
 use crate::config::{Addressing, OptLevel, Settings};
 use crate::module::decode::{decode, to_binary};
-use crate::module::index::DefinedFuncIndex;
 
 /// The code of the module's last function.
-fn listing(wat: &str, settings: Settings) -> String {
+pub(super) fn listing(wat: &str, settings: Settings) -> String {
     let target = isa::target(&settings).unwrap();
     let binary = to_binary(wat.as_bytes()).unwrap();
     let decoded = decode(&binary, settings.features).unwrap();
-    let index = DefinedFuncIndex::new(decoded.bodies.len() - 1);
-    let bodies: PrimaryMap<_, _> = decoded.bodies.iter().map(|(_, body)| body.clone()).collect();
-    let surveys = survey::all(decoded.bodies, 1).unwrap();
-    let plan = Plan::new(&decoded.info, &surveys);
-    let tables = tables::facts(&decoded.info, &surveys);
-    let never_null: Vec<_> = surveys.into_iter().flat_map(|survey| survey.never_null).collect();
-    let env = Environment {
-        bodies: &bodies,
-        plan: &plan,
-        never_null: &never_null,
-        tables: &tables,
-        module: &decoded.info,
-        layout: decoded.info.layout(),
-        settings: &settings,
-        frontend: target.isa.frontend_config(),
-        machine: target.machine,
-    };
-    Compiler::new(&env, &*target.isa).listing(Job::Function(index))
+    let analysis = Analysis::new(&decoded.info, decoded.bodies, &settings, 1).unwrap();
+    let env = Environment::new(&decoded.info, &analysis, &settings, &target);
+    let last = analysis.functions().last().unwrap();
+    Compiler::new(&env, &*target.isa).listing(Job::Function(last))
 }
 
 pub(super) fn generic(wat: &str) -> String {
@@ -127,7 +110,8 @@ fn generic_bases_are_loaded_once() {
         "(param i32 i32) (i32.store (local.get 0) (i32.const 1))
          (i32.store (local.get 1) (i32.const 2)) (i32.store (local.get 0) (i32.const 3))",
     ));
-    let loads = code.lines().filter(|line| line.trim().starts_with("movq 0x30(%rdi)")).count();
+    let base = format!("movq {CTX_HEADER_SIZE:#x}(%rdi)");
+    let loads = code.lines().filter(|line| line.trim().starts_with(&base)).count();
     assert_eq!(loads, 1, "{code}");
 }
 
@@ -135,14 +119,15 @@ fn generic_bases_are_loaded_once() {
 fn an_imported_memory_is_reached_through_its_definition_unless_it_is_at_the_fixed_address() {
     let wat = r#"(module (import "m" "m" (memory 1)) (import "m" "n" (memory 1))
         (func (param i32) (result i32) (i32.load MEMORY (local.get 0))))"#;
-    for (compile, memory, def) in [
-        (generic as fn(&str) -> String, "0", "0x30(%rdi)"),
-        (generic, "1", "0x38(%rdi)"),
-        (dedicated, "1", "0x38(%rdi)"),
+    for (compile, memory, place) in [
+        (generic as fn(&str) -> String, "0", CTX_HEADER_SIZE),
+        (generic, "1", CTX_HEADER_SIZE + 8),
+        (dedicated, "1", CTX_HEADER_SIZE + 8),
     ] {
+        let def = format!("{place:#x}(%rdi)");
         let code = compile(&wat.replace("MEMORY", memory));
         assert_lacks(&code, "0x10000000");
-        assert!(code.contains(def), "{code}");
+        assert!(code.contains(&def), "{code}");
     }
     let code = dedicated(&wat.replace("MEMORY", "0"));
     assert_has(&code, &["movl 0x10000000(%rsi), %eax"]);
@@ -233,5 +218,85 @@ fn wide_sums_use_the_carry_and_wide_products_one_instruction() {
         let two = "(param i64 i64) (result i64 i64) (local.get 0) (local.get 1)";
         let product = wide(&format!("{two} {op}"));
         assert_eq!(product.matches("mul").count(), 1, "{product}");
+    }
+}
+
+#[test]
+fn a_throw_that_the_function_itself_catches_is_a_branch() {
+    let code = generic(
+        "(module (tag $other) (tag $t (param i32)) (func (param i32) (result i32)
+            (block $none
+                (return (block $caught (result i32)
+                    (try_table (catch $other $none) (catch $t $caught)
+                        (try_table (catch $other $none) (throw $t (local.get 0))))
+                    unreachable)))
+            (i32.const 0)))",
+    );
+    assert_lacks(&code, "call");
+    let referred = generic(
+        "(module (tag $t) (func (result exnref)
+            (block $caught (result exnref) (try_table (catch_all_ref $caught) (throw $t)) unreachable)))",
+    );
+    assert_eq!(referred.matches("call").count(), 1, "only the object is made: {referred}");
+}
+
+/// A module with some types of objects and one function.
+fn with_objects(func: &str) -> String {
+    format!(
+        "(module (type $base (sub (struct (field i32) (field (mut i64)))))
+            (type $low (sub $base (struct (field i32) (field (mut i64)) (field i32))))
+            (type $final (struct (field i32))) (type $array (array (mut i32))) {func})"
+    )
+}
+
+#[test]
+fn a_field_is_one_access_without_a_comparison_for_null() {
+    let code = generic(&with_objects(
+        "(func (param (ref null $base)) (result i64) (struct.get $base 1 (local.get 0)))",
+    ));
+    assert_has(&code, &["movq 0x10(%rsi, %rdi), %rax"]);
+    assert_lacks(&code, "test");
+    assert_lacks(&code, "cmp");
+}
+
+#[test]
+fn an_element_is_checked_once_although_elements_were_written_between() {
+    let code = generic(&with_objects(
+        "(func (param (ref null $array) i32)
+            (array.set $array (local.get 0) (local.get 1) (i32.add (i32.const 1)
+                (array.get $array (local.get 0) (local.get 1))))
+            (array.set $array (local.get 0) (local.get 1) (i32.const 7)))",
+    ));
+    let code_of_trap = TrapKind::ArrayOutOfBounds as u8;
+    let checks = code.matches(&format!("#trap=user{code_of_trap}")).count();
+    assert_eq!(checks, 1, "{code}");
+    let masks = code.matches("cmov").count();
+    assert_eq!(masks, 1, "one mask against speculation in:\n{code}");
+}
+
+#[test]
+fn a_small_object_is_made_without_a_call() {
+    let code = generic(&with_objects(
+        "(func (param i32) (result (ref $final)) (struct.new $final (local.get 0)))",
+    ));
+    // The runtime is called behind the function's end, when the run of free cells is used up.
+    let way = code.split("retq").next().unwrap_or_default();
+    assert_lacks(way, "call");
+    assert!(code.contains("call"), "{code}");
+}
+
+#[test]
+fn a_cast_to_a_final_type_compares_once_and_to_others_looks_at_one_supertype() {
+    let cast = |ty: &str| {
+        generic(&with_objects(&format!(
+            "(func (param (ref struct)) (drop (ref.cast (ref {ty}) (local.get 0))))"
+        )))
+    };
+    for (ty, supertypes) in [("$final", 0), ("$base", 1), ("$low", 1)] {
+        let code = cast(ty);
+        assert_eq!(code.matches("cmpl").count(), 1, "{code}");
+        let table = format!("movq {CTX_SUPERTYPES:#x}(%rdi)");
+        assert_eq!(code.matches(&table).count(), supertypes, "{code}");
+        assert_lacks(&code, "call");
     }
 }

@@ -4,6 +4,7 @@ mod golden;
 mod image;
 mod references;
 mod refused;
+mod vectors;
 
 use super::compile_on;
 use crate::config::Settings;
@@ -28,14 +29,11 @@ fn many_functions(count: usize) -> String {
 
 #[test]
 fn the_number_of_threads_changes_nothing() {
-    let wat = many_functions(200);
+    let wasm = wat::parse_str(many_functions(200)).unwrap();
     let settings = Settings { verifier: true, ..Settings::default() };
-    let one = compile_on(wat.as_bytes(), &settings, 1).unwrap();
+    let one = compile_on(&wasm, &settings, 1).unwrap();
     for threads in [2, 3, 8] {
-        assert!(
-            compile_on(wat.as_bytes(), &settings, threads).unwrap() == one,
-            "{threads} threads"
-        );
+        assert!(compile_on(&wasm, &settings, threads).unwrap() == one, "{threads} threads");
     }
 }
 

@@ -7,7 +7,7 @@ use crate::module::decode::DecodeError;
 use crate::module::limits;
 
 fn error(wat: &str, threads: usize) -> CompileError {
-    compile_on(wat.as_bytes(), &Settings::default(), threads).unwrap_err()
+    compile_on(&wat::parse_str(wat).unwrap(), &Settings::default(), threads).unwrap_err()
 }
 
 #[test]
@@ -46,6 +46,27 @@ fn branches_that_pass_too_much_are_refused() {
             (br_table {targets} (local.get 0))))"
     );
     assert!(matches!(error(&wat, 1), CompileError::TooComplex { .. }));
+}
+
+/// A function with calls inside `try_table`s inside each other, each with a clause for every tag.
+fn with_handlers(tags: usize, nested: usize, calls: usize) -> String {
+    let clauses: String = (0..tags).map(|n| format!("(catch {n} $b)")).collect();
+    format!(
+        "(module {} (func $f) (func (block $b {} {} {})))",
+        "(tag)".repeat(tags),
+        format!("(try_table {clauses}").repeat(nested),
+        "(call $f)".repeat(calls),
+        ")".repeat(nested)
+    )
+}
+
+#[test]
+fn calls_with_too_many_handlers_are_refused() {
+    let error = error(&with_handlers(1000, 1, limits::HANDLERS / 1000 + 1), 1);
+    assert!(error.to_string().contains("handlers around its calls"), "{error}");
+    // What can never be reached is none.
+    let wat = with_handlers(2, 300, 300);
+    assert!(compile(wat.as_bytes(), &Settings::default()).is_ok());
 }
 
 #[test]

@@ -55,7 +55,8 @@ impl<'a> Translator<'a, '_> {
         if let Some(defined) = self.env.module.defined_func(func) {
             let callee = self.function(defined, signature);
             let args = self.pop_args(signature, self.ctx);
-            return self.emit_direct(callee, &args, kind);
+            let sig = self.signature(signature);
+            return self.emit_direct(callee, sig, &args, kind);
         }
         let import = self.env.layout.imported_func(func.as_u32());
         let code = self.load_constant(POINTER, self.ctx, import + func_import::CODE);
@@ -77,7 +78,7 @@ impl<'a> Translator<'a, '_> {
             }
         };
         let code = self.load_field(POINTER, callee, func_ref::CODE, null);
-        let ctx = match self.env.tables[table].own_functions {
+        let ctx = match self.env.analysis.table(table).own_functions {
             true => self.ctx,
             false => self.load_field(POINTER, callee, func_ref::CTX, None),
         };
@@ -151,13 +152,18 @@ impl<'a> Translator<'a, '_> {
     /// Calls the runtime and gives its result.
     pub(super) fn builtin(&mut self, builtin: Builtin, args: &[Value]) -> Value {
         let sig = self.builtin_signature(builtin);
-        let table = self.load_constant(POINTER, self.ctx, layout::CTX_BUILTINS);
-        let code = self.load_constant(POINTER, table, builtin.offset());
+        let code = self.builtin_code(builtin);
         let mut all = Vec::with_capacity(args.len() + 1);
         all.push(self.ctx);
         all.extend_from_slice(args);
         let call = self.builder.ins().call_indirect(sig, code, &all);
         self.builder.inst_results(call)[0]
+    }
+
+    /// Where a runtime call lies.
+    pub(super) fn builtin_code(&mut self, builtin: Builtin) -> Value {
+        let table = self.load_constant(POINTER, self.ctx, layout::CTX_BUILTINS);
+        self.load_constant(POINTER, table, builtin.offset())
     }
 
     /// Calls the runtime and traps if it reports an error.

@@ -4,7 +4,7 @@
 //! just fallen through.
 
 use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, JumpTableData, Value};
-use wasmparser::{BlockType, BrTable, Operator};
+use wasmparser::{BlockType, BrTable, Operator, TryTable};
 
 use super::Translator;
 use crate::abi::trap::TrapKind;
@@ -43,6 +43,8 @@ enum Kind {
         params: Vec<Value>,
     },
     Else,
+    /// A `try_table`: the innermost of [`Translator::try_tables`].
+    Try,
     /// A frame that cannot be reached; it only balances its `end`.
     Dead,
 }
@@ -111,7 +113,10 @@ impl Translator<'_, '_> {
     /// What cannot be reached only opens and closes frames.
     pub(super) fn unreachable_operator(&mut self, op: &Operator<'_>) {
         match op {
-            Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => {
+            Operator::Block { .. }
+            | Operator::Loop { .. }
+            | Operator::If { .. }
+            | Operator::TryTable { .. } => {
                 self.control.push(Frame::dead());
             }
             Operator::Else => self.else_(),
@@ -162,6 +167,14 @@ impl Translator<'_, '_> {
         Ok(())
     }
 
+    pub(super) fn try_table(&mut self, try_table: &TryTable) -> Result<(), CompileError> {
+        let (params, results) = self.block_type(try_table.ty)?;
+        let height = self.stack.len() - params;
+        self.open_handlers(&try_table.catches);
+        self.control.push(Frame { kind: Kind::Try, height, results, exit: None });
+        Ok(())
+    }
+
     fn if_(&mut self, ty: BlockType) -> Result<(), CompileError> {
         let (params, results) = self.block_type(ty)?;
         let condition = self.pop();
@@ -203,6 +216,7 @@ impl Translator<'_, '_> {
             }
             Kind::Loop { header, .. } => self.builder.seal_block(*header),
             Kind::If { .. } => self.end_if(at),
+            Kind::Try => self.close_handlers(),
             Kind::Body | Kind::Inlined | Kind::Block | Kind::Else => {}
         }
         self.close(at);
@@ -254,7 +268,7 @@ impl Translator<'_, '_> {
     }
 
     /// The block that a branch to the frame leads to and the number of values it takes.
-    fn label(&mut self, at: usize) -> (Block, usize) {
+    pub(super) fn label(&mut self, at: usize) -> (Block, usize) {
         if let Kind::Loop { header, params } = self.control[at].kind {
             return (header, params);
         }
@@ -289,7 +303,7 @@ impl Translator<'_, '_> {
     }
 
     /// Where a relative depth leads on the control stack.
-    fn depth(&self, relative: u32) -> usize {
+    pub(super) fn depth(&self, relative: u32) -> usize {
         self.control.len() - 1 - relative as usize
     }
 
@@ -320,6 +334,13 @@ impl Translator<'_, '_> {
         self.reachable = false;
     }
 
+    /// Where a branch to a relative depth leads, and the values on the stack that it passes.
+    pub(super) fn branch_target(&mut self, relative: u32) -> (Block, Vec<BlockArg>) {
+        let at = self.depth(relative);
+        let (block, count) = self.label(at);
+        (block, self.block_args(count))
+    }
+
     fn br_if(&mut self, relative: u32) {
         let condition = self.pop();
         let at = self.depth(relative);
@@ -333,7 +354,7 @@ impl Translator<'_, '_> {
 
     /// Branches without a reference that is null; goes on with one that is not.
     fn br_on_null(&mut self, relative: u32) {
-        if self.never_null {
+        if self.hint.never_null {
             return;
         }
         let reference = self.pop();

@@ -25,12 +25,14 @@ pub(super) struct Body {
     pub(super) call: Option<u32>,
     /// Values that its branches and calls have passed so far.
     pub(super) passed: usize,
+    /// Handlers that its calls have got so far.
+    pub(super) handled: usize,
 }
 
 impl Body {
     /// The function itself.
     pub(super) fn outermost(func: FuncIndex) -> Body {
-        Body { func, locals: 0, frame: 0, call: None, passed: 0 }
+        Body { func, locals: 0, frame: 0, call: None, passed: 0, handled: 0 }
     }
 }
 
@@ -79,6 +81,7 @@ impl Translator<'_, '_> {
             frame: self.control.len(),
             call: Some(self.position(offset)),
             passed: 0,
+            handled: 0,
         };
         let caller = std::mem::replace(&mut self.body, body);
         for n in height..self.stack.len() {
@@ -87,7 +90,7 @@ impl Translator<'_, '_> {
         }
         self.stack.truncate(height);
         self.control.push(Frame::inlined(ty, height));
-        self.translate_body(self.env.bodies[defined].get_binary_reader())?;
+        self.translate_body(self.env.analysis.body(defined).get_binary_reader())?;
         let left = self.locals.open.drain(self.body.locals..);
         self.locals.free.extend(left);
         self.body = caller;

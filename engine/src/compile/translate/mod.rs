@@ -11,6 +11,9 @@ mod call;
 mod control;
 mod emit_call;
 mod entities;
+mod exception;
+mod gc;
+mod hint;
 mod inline;
 mod memory;
 mod numeric;
@@ -19,6 +22,8 @@ mod simd;
 mod table;
 mod wide;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use cranelift_codegen::ir::{
     AliasRegion, AliasRegionData, Function, GlobalValueData, InstBuilder, MemFlagsData, SourceLoc,
     Type, UserFuncName, Value, types,
@@ -26,36 +31,61 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_entity::PrimaryMap;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use wasmparser::{BinaryReader, FunctionBody, Operator, OperatorsReader};
+use wasmparser::{BinaryReader, Operator, OperatorsReader};
 
 use super::CompileError;
-use super::inline::Plan;
-use super::isa::Machine;
+use super::analysis::Analysis;
+use super::isa::{Machine, Target};
 use super::position::Inlined;
 use super::signature::{POINTER, value_type, wasm_signature};
 use crate::abi::layout::{self, Layout};
 use crate::config::Settings;
-use super::tables::TableFacts;
-use crate::module::index::{DefinedFuncIndex, FuncIndex, TableIndex};
+use crate::module::index::{DefinedFuncIndex, FuncIndex, TypeIndex};
+use crate::module::types::{ObjectLayout, SubType};
 use crate::module::{ModuleInfo, limits};
 use control::Frame;
 use entities::Entities;
+use exception::TryTable;
+pub(super) use hint::Hint;
 use inline::{Body, Locals};
-pub(super) use reference::is_never_null;
 
 /// What all functions of a module share.
 pub(super) struct Environment<'a> {
     pub(super) module: &'a ModuleInfo,
-    /// Bodies of the defined functions; valid.
-    pub(super) bodies: &'a PrimaryMap<DefinedFuncIndex, FunctionBody<'a>>,
-    pub(super) plan: &'a Plan,
-    /// Positions of operators whose reference is [never null](is_never_null), ascending.
-    pub(super) never_null: &'a [u32],
-    pub(super) tables: &'a PrimaryMap<TableIndex, TableFacts>,
+    pub(super) analysis: &'a Analysis<'a>,
     pub(super) layout: Layout,
     pub(super) settings: &'a Settings,
     pub(super) frontend: TargetFrontendConfig,
     pub(super) machine: Machine,
+    /// How objects of each type lie in the heap.
+    objects: PrimaryMap<TypeIndex, Option<ObjectLayout>>,
+    /// Whether code that was translated so far uses the heap of objects.
+    uses_objects: AtomicBool,
+}
+
+impl<'a> Environment<'a> {
+    pub(super) fn new(
+        module: &'a ModuleInfo,
+        analysis: &'a Analysis<'a>,
+        settings: &'a Settings,
+        target: &Target,
+    ) -> Environment<'a> {
+        Environment {
+            module,
+            analysis,
+            layout: module.layout(),
+            settings,
+            frontend: target.isa.frontend_config(),
+            machine: target.machine,
+            objects: module.types.values().map(SubType::object_layout).collect(),
+            uses_objects: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the code uses the heap of objects, once all of it is translated.
+    pub(super) fn uses_objects(&self) -> bool {
+        self.uses_objects.load(Ordering::Relaxed)
+    }
 }
 
 /// Allocations that are reused from one function to the next.
@@ -106,7 +136,7 @@ fn translate(
     buffers.inlined.clear();
     let mut translator = Translator::new(env, index, func, buffers);
     translator.begin(ty.params.len(), ty.results.len());
-    translator.translate_body(env.bodies[defined].get_binary_reader())?;
+    translator.translate_body(env.analysis.body(defined).get_binary_reader())?;
     translator.builder.finalize(env.frontend);
     Ok(())
 }
@@ -131,6 +161,12 @@ struct Regions {
     table: AliasRegion,
     /// Contexts and what they point to, globals among it.
     ctx: AliasRegion,
+    /// Fields and elements of objects.
+    objects: AliasRegion,
+    /// Headers and lengths of objects.
+    headers: AliasRegion,
+    /// Where the next objects are allocated.
+    cursors: AliasRegion,
 }
 
 impl Regions {
@@ -140,7 +176,14 @@ impl Regions {
                 .alias_regions
                 .insert(AliasRegionData { user_id, description: description.into() })
         };
-        Regions { heap: region(0, "heap"), table: region(1, "table"), ctx: region(2, "ctx") }
+        Regions {
+            heap: region(0, "heap"),
+            table: region(1, "table"),
+            ctx: region(2, "ctx"),
+            objects: region(3, "objects"),
+            headers: region(4, "headers"),
+            cursors: region(5, "cursors"),
+        }
     }
 }
 
@@ -160,10 +203,12 @@ struct Translator<'a, 'f> {
     control: &'f mut Vec<Frame>,
     /// Whether the next operator can be reached.
     reachable: bool,
-    /// Whether the reference that the operator takes is known not to be null.
-    never_null: bool,
     /// The function's context.
     ctx: Value,
+    /// The `try_table`s on the control stack.
+    try_tables: Vec<TryTable>,
+    /// What is known of the operator's operands.
+    hint: Hint,
 }
 
 impl<'a, 'f> Translator<'a, 'f> {
@@ -191,8 +236,9 @@ impl<'a, 'f> Translator<'a, 'f> {
             stack: &mut buffers.stack,
             control: &mut buffers.control,
             reachable: true,
-            never_null: false,
             ctx,
+            try_tables: Vec::new(),
+            hint: Hint::default(),
         }
     }
 
@@ -214,7 +260,7 @@ impl<'a, 'f> Translator<'a, 'f> {
         while !operators.eof() {
             let offset = operators.original_position();
             let operator = operators.read()?;
-            self.never_null = self.env.never_null.binary_search(&(offset as u32)).is_ok();
+            self.hint = self.env.analysis.hint(offset as u32);
             self.operator(&operator, offset)?;
             self.check_complexity()?;
         }
@@ -254,7 +300,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             return Ok(());
         }
         if let Operator::Call { function_index } = *op
-            && self.env.plan.replaces(offset as u32)
+            && self.env.analysis.plan.replaces(offset as u32)
         {
             return self.inline(FuncIndex::from_u32(function_index), offset as u32);
         }
@@ -264,13 +310,15 @@ impl<'a, 'f> Translator<'a, 'f> {
             || self.local(op)
             || self.memory_access(op)
             || self.control(op)?
+            || self.exception(op)?
             || self.call(op)
             || self.memory(op)
             || self.atomic(op)
             || self.reference(op)?
             || self.table(op)
             || self.wide_arithmetic(op)
-            || self.simd(op);
+            || self.simd(op)
+            || self.gc(op)?;
         if known {
             return Ok(());
         }
@@ -283,6 +331,8 @@ impl<'a, 'f> Translator<'a, 'f> {
     fn check_complexity(&self) -> Result<(), CompileError> {
         let (what, limit) = if self.body.passed > limits::PASSED_VALUES {
             ("values that its branches and calls pass", limits::PASSED_VALUES)
+        } else if self.body.handled > limits::HANDLERS {
+            ("handlers around its calls", limits::HANDLERS)
         } else if self.control.len() > self.body.frame + limits::NESTING {
             ("blocks inside each other", limits::NESTING)
         } else {

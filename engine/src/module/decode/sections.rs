@@ -7,8 +7,8 @@ use cranelift_entity::EntityRef;
 use wasmparser::{
     DataKind, DataSectionReader, ElementItems as Items, ElementKind, ElementSectionReader,
     ExportSectionReader, ExternalKind, FunctionSectionReader, GlobalSectionReader,
-    ImportSectionReader, MemorySectionReader, TableInit, TableSectionReader, TypeRef,
-    TypeSectionReader,
+    ImportSectionReader, MemorySectionReader, TableInit, TableSectionReader, TagSectionReader,
+    TypeRef, TypeSectionReader,
 };
 
 use super::{DecodeError, Decoder, const_expr, limit_count, types};
@@ -92,7 +92,12 @@ impl<'a> Decoder<'a> {
                     self.out.info.globals.push(ty);
                     ImportType::Global(ty)
                 }
-                other @ (TypeRef::Tag(_) | TypeRef::FuncExact(_)) => {
+                TypeRef::Tag(ty) => {
+                    let ty = index(ty.func_type_idx);
+                    self.out.info.tags.push(ty);
+                    ImportType::Tag(ty)
+                }
+                other @ TypeRef::FuncExact(_) => {
                     let message = format!("import of {other:?} is not supported");
                     return Err(DecodeError::Invalid { offset: 0, message });
                 }
@@ -105,6 +110,7 @@ impl<'a> Decoder<'a> {
         info.imported.tables = info.tables.len() as u32;
         info.imported.memories = info.memories.len() as u32;
         info.imported.globals = info.globals.len() as u32;
+        info.imported.tags = info.tags.len() as u32;
         self.check_spaces()
     }
 
@@ -114,7 +120,8 @@ impl<'a> Decoder<'a> {
         limit_count("functions", info.functions.len(), limits::FUNCTIONS as usize)?;
         limit_count("tables", info.tables.len(), limits::TABLES as usize)?;
         limit_count("memories", info.memories.len(), limits::MEMORIES as usize)?;
-        limit_count("globals", info.globals.len(), limits::GLOBALS as usize)
+        limit_count("globals", info.globals.len(), limits::GLOBALS as usize)?;
+        limit_count("tags", info.tags.len(), limits::TAGS as usize)
     }
 
     /// Adds a function of a type that the validator knows to be a function type.
@@ -163,6 +170,13 @@ impl<'a> Decoder<'a> {
         self.check_spaces()
     }
 
+    pub(super) fn tags(&mut self, reader: TagSectionReader<'a>) -> Result<(), DecodeError> {
+        for tag in reader {
+            self.out.info.tags.push(index(tag?.func_type_idx));
+        }
+        self.check_spaces()
+    }
+
     pub(super) fn exports(&mut self, reader: ExportSectionReader<'a>) -> Result<(), DecodeError> {
         for export in reader {
             let export = export?;
@@ -175,7 +189,8 @@ impl<'a> Decoder<'a> {
                 ExternalKind::Table => ExportIndex::Table(index(export.index)),
                 ExternalKind::Memory => ExportIndex::Memory(index(export.index)),
                 ExternalKind::Global => ExportIndex::Global(index(export.index)),
-                other @ (ExternalKind::Tag | ExternalKind::FuncExact) => {
+                ExternalKind::Tag => ExportIndex::Tag(index(export.index)),
+                other @ ExternalKind::FuncExact => {
                     let message = format!("export of {other:?} is not supported");
                     return Err(DecodeError::Invalid { offset: 0, message });
                 }

@@ -2,5 +2,9 @@
 
 mod linux;
 pub(super) mod racing;
+mod registers;
+mod x86_64;
 
 pub(super) use linux::*;
+pub(super) use registers::*;
+pub(super) use x86_64::*;

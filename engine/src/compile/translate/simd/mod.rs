@@ -14,6 +14,7 @@ mod lanes;
 mod memory;
 mod relaxed;
 
+use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{
     Endianness, InstBuilder, InstructionData, MemFlagsData, Opcode, Type, Value, ValueDef, types,
 };
@@ -23,6 +24,9 @@ use super::Translator;
 
 /// The type of every vector on the value stack.
 const CANONICAL: Type = types::I8X16;
+
+/// Lane 0 comes first, whatever the machine's order.
+const IN_ORDER: MemFlagsData = MemFlagsData::new().with_endianness(Endianness::Little);
 
 /// Pops an operand, applies an instruction in a view of the lanes, pushes the result.
 macro_rules! unary {
@@ -69,9 +73,31 @@ impl Translator<'_, '_> {
         if self.builder.func.dfg.value_type(original) == ty {
             return original;
         }
-        // Lane 0 comes first in memory, whatever the machine's order.
-        let flags = MemFlagsData::new().with_endianness(Endianness::Little);
-        self.builder.ins().bitcast(ty, flags, original)
+        if let Some(loaded) = self.load_as(original, ty) {
+            return loaded;
+        }
+        self.builder.ins().bitcast(ty, IN_ORDER, original)
+    }
+
+    /// If a canonical vector comes straight from memory, makes it a load of `ty` and the canonical
+    /// vector a view of that: an instruction takes its operand from memory only when nothing is
+    /// between. Before AVX no instruction takes a vector that is not aligned, and the code generator
+    /// (0.135) overlooks it for `cmpps` and `cmppd`: there no load must be a vector of floats.
+    fn load_as(&mut self, value: Value, ty: Type) -> Option<Value> {
+        if self.env.machine.x64 && !self.env.machine.avx {
+            return None;
+        }
+        let func = &mut *self.builder.func;
+        let value = func.dfg.resolve_aliases(value);
+        let inst = func.dfg.value_def(value).inst()?;
+        if func.dfg.insts[inst].opcode() != Opcode::Load || func.dfg.value_type(value) != CANONICAL
+        {
+            return None;
+        }
+        let loaded = func.dfg.replace_result(value, ty);
+        let mut behind = FuncCursor::new(func).after_inst(inst);
+        behind.ins().with_result(value).bitcast(CANONICAL, IN_ORDER, loaded);
+        Some(loaded)
     }
 
     /// The vector that a value is a view of: itself if it is no view.
