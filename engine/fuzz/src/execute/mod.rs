@@ -94,6 +94,7 @@ fn compare(wasm: &[u8], case: &Case) {
             features: features::all(),
             verifier: true,
             regalloc_checker: true,
+            ..Settings::default()
         };
         traces.push((name, ours::run(wasm, &plan, &settings)));
     }
