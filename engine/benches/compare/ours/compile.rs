@@ -25,7 +25,7 @@ fn main() -> Result<()> {
     };
     let (module, image) = (Path::new(module), Path::new(image));
     let bytes = std::fs::read(module).with_context(|| format!("reading {}", module.display()))?;
-    let code = compile(&bytes, &settings)
-        .with_context(|| format!("compiling {}", module.display()))?;
+    let code =
+        compile(&bytes, &settings).with_context(|| format!("compiling {}", module.display()))?;
     std::fs::write(image, code).with_context(|| format!("writing {}", image.display()))
 }
