@@ -36,6 +36,11 @@ check: ## Formatting, lints, docs, licences, scripts: warnings are errors.
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' cargo doc --locked --workspace --no-deps --document-private-items
 	cargo deny --all-features check licenses bans sources
+	cargo deny --manifest-path engine/fuzz/Cargo.toml check licenses sources
+	cargo fmt --manifest-path engine/fuzz/Cargo.toml --check
+	python3 -m unittest discover -q -s engine/supply-chain -p 'test_*.py'
+	python3 engine/supply-chain/guard.py tree
+	python3 engine/supply-chain/guard.py advisories
 	shellcheck -x $(SCRIPTS)
 
 .PHONY: test
@@ -45,10 +50,19 @@ test: setup build images test-unit test-e2e ## All tests: units, spec suite, rea
 test-unit: build ## Tests that need no daemon, the spec suite included.
 	python3 -m unittest discover -q -s test-images -p 'test_*.py'
 	cargo test --locked --workspace
+	cargo test --locked --manifest-path engine/fuzz/Cargo.toml --target-dir $(CACHE)/fuzz/test
 
 .PHONY: test-e2e
 test-e2e: build images ## The main job under real containerd and Docker.
 	deploy/testbed/with.sh cargo test --locked -p coracle-shim --test e2e -- --test-threads=2
+
+.PHONY: fuzz
+fuzz: ## Fuzz all targets of the engine, 15 minutes in all (FUZZ_SECONDS changes it).
+	engine/fuzz/run.sh
+
+.PHONY: bench
+bench: setup ## Measure the engine against wasmtime, WasmEdge and native code (BENCH_ARGS="--help").
+	engine/benches/bench.sh $(BENCH_ARGS)
 
 .PHONY: testbed
 testbed: setup build images ## Start containerd and Docker side by side and say how to use them.

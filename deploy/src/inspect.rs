@@ -7,7 +7,7 @@ use std::io::Write as _;
 use anyhow::{Context, Result};
 use coracle_engine::config::Features;
 use coracle_engine::module::decode::decode;
-use coracle_engine::module::types::{FuncType, HeapType, ValType};
+use coracle_engine::module::types::FuncType;
 use coracle_engine::module::{ExportIndex, ImportType, ModuleInfo};
 
 use crate::cli::InspectArgs;
@@ -46,10 +46,10 @@ fn report(info: &ModuleInfo) -> String {
 
 fn import_type(info: &ModuleInfo, ty: ImportType) -> String {
     match ty {
-        ImportType::Func(sig) => func_type(&info.signatures[sig]),
+        ImportType::Func(ty) => func_type(info.func_type_at(ty)),
         ImportType::Table(_) => "table".into(),
         ImportType::Memory(memory) => format!("memory of at least {} pages", memory.min),
-        ImportType::Global(global) => format!("global {}", val_type(global.content)),
+        ImportType::Global(global) => format!("global {}", global.content),
     }
 }
 
@@ -59,27 +59,11 @@ fn export_type(info: &ModuleInfo, index: ExportIndex) -> String {
         ExportIndex::Table(_) => "table".into(),
         ExportIndex::Memory(_) => "memory".into(),
         ExportIndex::Global(global) => {
-            format!("global {}", val_type(info.globals[global].content))
+            format!("global {}", info.globals[global].content)
         }
     }
 }
 
 fn func_type(ty: &FuncType) -> String {
-    let list =
-        |types: &[ValType]| types.iter().map(|&ty| val_type(ty)).collect::<Vec<_>>().join(", ");
-    format!("func({}) -> ({})", list(&ty.params), list(&ty.results))
-}
-
-fn val_type(ty: ValType) -> &'static str {
-    match ty {
-        ValType::I32 => "i32",
-        ValType::I64 => "i64",
-        ValType::F32 => "f32",
-        ValType::F64 => "f64",
-        ValType::V128 => "v128",
-        ValType::Ref(reference) => match reference.heap {
-            HeapType::Func => "funcref",
-            HeapType::Extern => "externref",
-        },
-    }
+    format!("func{ty}")
 }

@@ -12,8 +12,8 @@ use rustix::process::{Resource, getrlimit};
 use crate::module::types::FuncType;
 use crate::module::{ExportIndex, ModuleInfo};
 use crate::runtime::{
-    CallError, Engine, HostError, InstantiateError, Linker, LoadError, Module, Store, StoreConfig,
-    StoreError, Trap,
+    CallError, Engine, Exception, HostError, InstantiateError, Linker, LoadError, Module, Store,
+    StoreConfig, StoreError, Trap,
 };
 use crate::wasi::preview1::{self, ProcExit};
 use crate::wasi::{GrantError, WasiCtxBuilder};
@@ -137,12 +137,13 @@ fn hint(error: &InstantiateError) -> &'static str {
 pub enum Outcome {
     /// It returned (0) or called `proc_exit`.
     Exited(u32),
-    /// It trapped.
+    /// It trapped, or nothing caught an exception that it threw.
     Trapped(TrapReport),
 }
 
 impl Outcome {
-    /// The exit code of the process: the lowest eight bits of the program's, or 134 for a trap.
+    /// The exit code of the process: the lowest eight bits of the program's, or 134 for a trap and
+    /// an uncaught exception.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -152,21 +153,42 @@ impl Outcome {
     }
 }
 
-/// What a person reads after a trap: its kind, and where it happened.
+/// What a person reads after a trap or an uncaught exception: its kind, and where it happened.
 #[derive(Debug)]
-pub struct TrapReport(Trap);
+pub struct TrapReport(Abort);
+
+#[derive(Debug)]
+enum Abort {
+    Trap(Trap),
+    Exception(Exception),
+}
 
 impl TrapReport {
-    /// The trap itself.
+    /// The trap, unless it was an exception.
     #[must_use]
-    pub fn trap(&self) -> &Trap {
-        &self.0
+    pub fn trap(&self) -> Option<&Trap> {
+        match &self.0 {
+            Abort::Trap(trap) => Some(trap),
+            Abort::Exception(_) => None,
+        }
+    }
+
+    /// The exception, unless it was a trap.
+    #[must_use]
+    pub fn exception(&self) -> Option<&Exception> {
+        match &self.0 {
+            Abort::Trap(_) => None,
+            Abort::Exception(exception) => Some(exception),
+        }
     }
 }
 
 impl fmt::Display for TrapReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match &self.0 {
+            Abort::Trap(trap) => trap.fmt(f),
+            Abort::Exception(exception) => exception.fmt(f),
+        }
     }
 }
 
@@ -223,7 +245,10 @@ impl Loaded {
         match self.run_to_end() {
             Ok(()) => Ok(Outcome::Exited(0)),
             Err(InstantiateError::Failed(CallError::Trap(trap))) => {
-                Ok(Outcome::Trapped(TrapReport(trap)))
+                Ok(Outcome::Trapped(TrapReport(Abort::Trap(trap))))
+            }
+            Err(InstantiateError::Failed(CallError::Exception(exception))) => {
+                Ok(Outcome::Trapped(TrapReport(Abort::Exception(exception))))
             }
             Err(InstantiateError::Failed(CallError::Host(error))) => exited(error),
             Err(error) => Err(RunError::Link(error)),

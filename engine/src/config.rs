@@ -18,6 +18,12 @@ macro_rules! features {
         }
 
         impl Features {
+            /// Every proposal of the list, those included that are off by default.
+            #[must_use]
+            pub fn all() -> Features {
+                Features { $($name: true,)* }
+            }
+
             /// The validator's flags for this list: nothing comes from the validator's own defaults.
             #[must_use]
             pub fn to_wasmparser(self) -> wasmparser::WasmFeatures {
@@ -53,6 +59,34 @@ features! {
     reference_types = true, REFERENCE_TYPES, "reference-types";
     /// Arithmetic in constant expressions.
     extended_const = true, EXTENDED_CONST, "extended-const";
+    /// References to functions of known type, `call_ref`, tables with initial values.
+    function_references = true, FUNCTION_REFERENCES, "function-references";
+    /// Structures, arrays, `i31`, casts; recursion groups and declared subtypes.
+    gc = true, GC, "gc";
+
+    /// `return_call` and its kin.
+    tail_call = true, TAIL_CALL, "tail-call";
+    /// Tags, `throw`, `try_table`, `exnref`.
+    exceptions = true, EXCEPTIONS, "exceptions";
+    /// 128-bit sums, differences and products as pairs of i64. Off unless asked for: the proposal
+    /// is not finished, and may still change what its instructions are.
+    wide_arithmetic = false, WIDE_ARITHMETIC, "wide-arithmetic";
+
+    /// Several memories in a module.
+    multi_memory = true, MULTI_MEMORY, "multi-memory";
+    /// Memories and tables with 64-bit indices.
+    memory64 = true, MEMORY64, "memory64";
+    /// Shared memories, atomic operators, waiting and waking. On, since programs built for threads
+    /// use them and nothing else does: a module without a shared memory is the same with it.
+    threads = true, THREADS, "threads";
+    /// Memories whose size is counted in single bytes. Off unless asked for: the proposal is not
+    /// finished, and every access to such a memory is compared with its length.
+    custom_page_sizes = false, CUSTOM_PAGE_SIZES, "custom-page-sizes";
+
+    /// Vectors of 128 bits.
+    simd = true, SIMD, "simd";
+    /// Vector operators whose results depend on the machine where it is faster.
+    relaxed_simd = true, RELAXED_SIMD, "relaxed-simd";
 }
 
 /// How hard the compiler tries.
@@ -63,6 +97,16 @@ pub enum OptLevel {
     /// Full optimisation for speed.
     #[default]
     Speed,
+}
+
+/// Which CPUs compiled code is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Cpu {
+    /// This machine's, with everything useful that it has.
+    #[default]
+    Native,
+    /// Every one that the engine supports (x86-64-v2): images that machines of several kinds share.
+    Baseline,
 }
 
 /// Where compiled code finds the base of linear memory 0.
@@ -88,6 +132,14 @@ pub const MEMORY_RESERVATION: u64 = 4 << 30;
 /// below this need no bounds check.
 pub const MEMORY_GUARD: u64 = 2 << 30;
 
+/// Most address space reserved from byte 0 of a memory with 64-bit indices, in bytes, unless it is
+/// larger from the start. It is less when the memory's maximum or the store's limit is.
+pub const MEMORY64_RESERVATION: u64 = 64 << 30;
+
+/// Inaccessible address space after the reservation of a memory with 64-bit indices, in bytes:
+/// accesses whose static offset is below this compare their index alone with the length.
+pub const MEMORY64_GUARD: u64 = 64 << 20;
+
 /// What a compilation depends on besides the module and the host's CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Settings {
@@ -95,8 +147,12 @@ pub struct Settings {
     pub features: Features,
     /// Optimisation.
     pub opt_level: OptLevel,
+    /// CPUs.
+    pub cpu: Cpu,
     /// Base of memory 0.
     pub addressing: Addressing,
     /// Run Cranelift's verifier on every function: on in all tests.
     pub verifier: bool,
+    /// Check the register allocation of every function; slow. On in fuzzing.
+    pub regalloc_checker: bool,
 }

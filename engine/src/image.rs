@@ -58,10 +58,25 @@ pub enum Section {
     NameEnds = 9,
     /// UTF-8 of the function names, one after another; an empty name is unknown.
     Names = 10,
+    /// `u32` code offsets to which calls return that are inside a `try_table`, ascending.
+    CatchSites = 11,
+    /// `(u32 distance, u32 end)` parallel to `CatchSites`: the frame pointer less the stack pointer
+    /// there, in bytes, and the end of the site's clauses, which begin where those of the site
+    /// before it end.
+    CatchFrames = 12,
+    /// `(u32 tag, u32 context, u32 landing pad)` for each clause, in the order in which they are
+    /// tried: a tag of the module or [`ANY_TAG`]; where the frame keeps its context, from the stack
+    /// pointer up, or [`OWN_CONTEXT`]; a code offset.
+    Catches = 13,
 }
 
 /// Number of sections.
-pub const SECTIONS: usize = 11;
+pub const SECTIONS: usize = 14;
+
+/// In place of a tag: the clause catches every exception.
+pub const ANY_TAG: u32 = u32::MAX;
+/// In place of a context's place: it is the one that the throwing runtime call was given.
+pub const OWN_CONTEXT: u32 = u32::MAX;
 
 impl Section {
     fn align(self) -> u64 {
@@ -195,6 +210,9 @@ const ALL: [Section; SECTIONS] = [
     Section::Data,
     Section::NameEnds,
     Section::Names,
+    Section::CatchSites,
+    Section::CatchFrames,
+    Section::Catches,
 ];
 
 /// The decoded header of an image: where its sections are.
@@ -295,6 +313,12 @@ impl<'a> CodeImage<'a> {
         }
         if !len(Section::Funcs).is_multiple_of(8) || !len(Section::NameEnds).is_multiple_of(4) {
             return Err(ImageError::Damaged { what: "function table" });
+        }
+        if !len(Section::CatchSites).is_multiple_of(4)
+            || 2 * len(Section::CatchSites) != len(Section::CatchFrames)
+            || !len(Section::Catches).is_multiple_of(12)
+        {
+            return Err(ImageError::Damaged { what: "exception sites" });
         }
         Ok(image)
     }

@@ -10,9 +10,78 @@ use coracle_engine::compile::compile;
 use coracle_engine::config::{Addressing, OptLevel, Settings};
 use coracle_engine::runtime::{CallError, Engine, Instance, Linker, Module, Store, TrapKind, Val};
 
-/// Pages of the memory under test.
-const PAGES: u64 = 3;
-const LENGTH: u64 = PAGES << 16;
+/// Bytes of the memories whose size is counted in pages.
+const LENGTH: u64 = 3 << 16;
+
+/// A kind of memory under test.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// Its definition, and those of memories before it.
+    memories: &'static str,
+    /// Its name in an access.
+    name: &'static str,
+    /// Whether its indices are i64.
+    wide: bool,
+    length: u64,
+}
+
+const PLAIN: Kind =
+    Kind { memories: r#"(memory (export "memory") 3)"#, name: "", wide: false, length: LENGTH };
+const SECOND: Kind =
+    Kind { memories: r#"(memory 1) (memory $m (export "memory") 3)"#, name: "$m", ..PLAIN };
+const SHARED: Kind = Kind { memories: r#"(memory (export "memory") 3 4 shared)"#, ..PLAIN };
+const WIDE: Kind = Kind { memories: r#"(memory (export "memory") i64 3)"#, wide: true, ..PLAIN };
+const WIDE_SHARED: Kind = Kind { memories: r#"(memory (export "memory") i64 3 4 shared)"#, ..WIDE };
+const WIDE_SECOND: Kind =
+    Kind { memories: r#"(memory 1) (memory $m (export "memory") i64 3)"#, name: "$m", ..WIDE };
+/// Ends in the middle of a page of the machine.
+const BYTES: Kind =
+    Kind { memories: r#"(memory (export "memory") 10_001 (pagesize 1))"#, length: 10_001, ..PLAIN };
+const WIDE_BYTES: Kind =
+    Kind { memories: r#"(memory (export "memory") i64 10_001 (pagesize 1))"#, wide: true, ..BYTES };
+
+impl Kind {
+    fn index_type(self) -> &'static str {
+        if self.wide { "i64" } else { "i32" }
+    }
+
+    fn index(self, index: u64) -> Val {
+        if self.wide { Val::I64(index as i64) } else { Val::I32(index as i32) }
+    }
+
+    /// Around nothing, the memory's end, the largest displacement of a fixed base, the guard's end
+    /// and the end of what an offset may be.
+    fn offsets(self) -> Vec<u64> {
+        const NARROW: [u64; 6] =
+            [0, 0x7000_0000, 0x7fff_ffff, 0x8000_0000, 0xf000_0000, 0xffff_ffff];
+        const WIDE: [u64; 6] = [0, 64 << 20, 0x7fff_ffff, 0x1_0000_0000, 1 << 63, u64::MAX];
+        self.around(if self.wide { &WIDE } else { &NARROW })
+    }
+
+    fn indices(self) -> Vec<u64> {
+        const NARROW: [u64; 5] = [0, 0x7fff_ffff, 0x8000_0000, 0xffff_0000, 0xffff_ffff];
+        const WIDE: [u64; 6] = [0, 0xffff_ffff, 64 << 30, 1 << 47, 1 << 63, u64::MAX];
+        self.around(if self.wide { &WIDE } else { &NARROW })
+    }
+
+    fn around(self, centres: &[u64]) -> Vec<u64> {
+        let most = if self.wide { u64::MAX } else { u64::from(u32::MAX) };
+        let of_length = [self.length - 16, self.length];
+        let near = centres.iter().chain(&of_length).flat_map(|&centre| {
+            [-8, -4, -1, 0, 1].into_iter().filter_map(move |d| centre.checked_add_signed(d))
+        });
+        let mut out: Vec<u64> = near.filter(|&value| value <= most).collect();
+        out.sort_unstable();
+        out.dedup();
+        out
+    }
+
+    /// Where an access lies if it lies within the memory.
+    fn model(self, index: u64, offset: u64, size: u64) -> Option<u64> {
+        let start = u128::from(index) + u128::from(offset);
+        (start + u128::from(size) <= u128::from(self.length)).then_some(start as u64)
+    }
+}
 
 /// Loads by name, bytes, and whether the result is an i64.
 const LOADS: &[(&str, u64, bool)] = &[
@@ -35,40 +104,20 @@ const STORES: &[(&str, u64, bool)] = &[
     ("i64.store", 8, true),
 ];
 
-/// Around nothing, the memory's end, the largest displacement of a fixed base, the guard's end and
-/// the end of 32 bits.
-fn offsets() -> Vec<u32> {
-    let centres = [0, LENGTH, 0x7000_0000, 0x7fff_ffff, 0x8000_0000, 0xf000_0000, 0xffff_ffff];
-    around(&centres)
-}
-
-fn indices() -> Vec<u32> {
-    around(&[0, LENGTH - 16, LENGTH, 0x7fff_ffff, 0x8000_0000, 0xffff_0000, 0xffff_ffff])
-}
-
-fn around(centres: &[u64]) -> Vec<u32> {
-    let near = centres.iter().flat_map(|&centre| {
-        [-9, -8, -4, -1, 0, 1, 7].into_iter().map(move |delta| centre as i64 + delta)
-    });
-    let mut out: Vec<u32> = near.filter_map(|value| u32::try_from(value).ok()).collect();
-    out.sort_unstable();
-    out.dedup();
-    out
-}
-
 /// Byte of the memory's pattern at an address: neighbours differ, and so do pages.
 fn pattern(address: u64) -> u8 {
     (address.wrapping_mul(0x9e37_79b9) >> 13) as u8
 }
 
-fn wat(offsets: &[u32]) -> String {
-    let mut out = format!("(module (memory (export \"memory\") {PAGES})");
+fn wat(kind: Kind, offsets: &[u64]) -> String {
+    let mut out = format!("(module {}", kind.memories);
+    let (index, memory) = (kind.index_type(), kind.name);
     let ty = |wide: bool| if wide { "i64" } else { "i32" };
     for (name, _, wide) in LOADS {
         for offset in offsets {
             out += &format!(
-                "(func (export \"{name} {offset}\") (param i32) (result {})
-                    ({name} offset={offset} (local.get 0)))",
+                "(func (export \"{name} {offset}\") (param {index}) (result {})
+                    ({name} {memory} offset={offset} (local.get 0)))",
                 ty(*wide)
             );
         }
@@ -76,8 +125,8 @@ fn wat(offsets: &[u32]) -> String {
     for (name, _, wide) in STORES {
         for offset in offsets {
             out += &format!(
-                "(func (export \"{name} {offset}\") (param i32 {})
-                    ({name} offset={offset} (local.get 0) (local.get 1)))",
+                "(func (export \"{name} {offset}\") (param {index} {})
+                    ({name} {memory} offset={offset} (local.get 0) (local.get 1)))",
                 ty(*wide)
             );
         }
@@ -100,9 +149,18 @@ impl Guest {
         Guest { store, instance }
     }
 
-    fn memory(&mut self) -> &mut [u8] {
+    /// Also of memories that threads share, of which there is no slice.
+    fn bytes<const N: usize>(&self, at: u64) -> [u8; N] {
+        let mut out = [0; N];
         let memory = self.instance.memory(&self.store, "memory").unwrap();
-        memory.data_mut(&mut self.store)
+        memory.read(&self.store, at, &mut out).unwrap();
+        out
+    }
+
+    fn restore(&mut self, at: u64, len: u64) {
+        let bytes: Vec<u8> = (at..at + len).map(pattern).collect();
+        let memory = self.instance.memory(&self.store, "memory").unwrap();
+        memory.write(&mut self.store, at, &bytes).unwrap();
     }
 
     /// The results, or `None` if memory's bounds were violated.
@@ -120,12 +178,6 @@ impl Guest {
     }
 }
 
-/// Where an access lies if it lies within the memory.
-fn model(index: u32, offset: u32, size: u64) -> Option<u64> {
-    let start = u64::from(index) + u64::from(offset);
-    (start + size <= LENGTH).then_some(start)
-}
-
 fn bits(value: &Val) -> u64 {
     match *value {
         Val::I32(value) => u64::from(value as u32),
@@ -134,57 +186,57 @@ fn bits(value: &Val) -> u64 {
     }
 }
 
-fn check(settings: Settings) {
-    let offsets = offsets();
-    let mut guest = Guest::new(&wat(&offsets), &settings);
-    for (address, byte) in guest.memory().iter_mut().enumerate() {
-        *byte = pattern(address as u64);
-    }
+fn check(kind: Kind, settings: Settings) {
+    let offsets = kind.offsets();
+    let mut guest = Guest::new(&wat(kind, &offsets), &settings);
+    guest.restore(0, kind.length);
     let mut inside = 0;
     for &offset in &offsets {
-        for &index in &indices() {
-            inside += check_loads(&mut guest, index, offset);
-            inside += check_stores(&mut guest, index, offset);
+        for &index in &kind.indices() {
+            inside += check_loads(kind, &mut guest, index, offset);
+            inside += check_stores(kind, &mut guest, index, offset);
         }
     }
-    assert!(inside > 500, "only {inside} accesses were within the memory");
+    assert!(inside > 300, "only {inside} accesses were within the memory");
 }
 
-fn check_loads(guest: &mut Guest, index: u32, offset: u32) -> usize {
+fn check_loads(kind: Kind, guest: &mut Guest, index: u64, offset: u64) -> usize {
     let mut inside = 0;
     for &(name, size, _) in LOADS {
-        let found = guest.call(&format!("{name} {offset}"), &[Val::I32(index as i32)]);
-        let expected = model(index, offset, size)
+        let found = guest.call(&format!("{name} {offset}"), &[kind.index(index)]);
+        let expected = kind
+            .model(index, offset, size)
             .map(|start| (0..size).map(|n| u64::from(pattern(start + n)) << (8 * n)).sum::<u64>());
         let found = found.map(|results| bits(&results[0]));
-        assert_eq!(found, expected, "{name} at {index:#x} + {offset:#x}");
+        assert_eq!(found, expected, "{name} at {index:#x} + {offset:#x} in {}", kind.memories);
         inside += usize::from(expected.is_some());
     }
     inside
 }
 
-fn check_stores(guest: &mut Guest, index: u32, offset: u32) -> usize {
+fn check_stores(kind: Kind, guest: &mut Guest, index: u64, offset: u64) -> usize {
     const VALUE: u64 = 0x8877_6655_4433_2211;
     let mut inside = 0;
     for &(name, size, wide) in STORES {
         let value = if wide { Val::I64(VALUE as i64) } else { Val::I32(VALUE as i32) };
-        let args = [Val::I32(index as i32), value];
+        let args = [kind.index(index), value];
         let stored = guest.call(&format!("{name} {offset}"), &args).is_some();
-        let expected = model(index, offset, size);
-        assert_eq!(stored, expected.is_some(), "{name} at {index:#x} + {offset:#x}");
+        let expected = kind.model(index, offset, size);
+        let place = format!("{name} at {index:#x} + {offset:#x} in {}", kind.memories);
+        assert_eq!(stored, expected.is_some(), "{place}");
         if let Some(start) = expected {
-            let bytes = &mut guest.memory()[start as usize..(start + size) as usize];
-            assert_eq!(bytes, &VALUE.to_le_bytes()[..size as usize], "{name} at {start:#x}");
-            for (n, byte) in bytes.iter_mut().enumerate() {
-                *byte = pattern(start + n as u64);
+            let mut bytes = std::array::from_fn(|n| pattern(start + n as u64));
+            bytes[..size as usize].copy_from_slice(&VALUE.to_le_bytes()[..size as usize]);
+            if start + 8 <= kind.length {
+                assert_eq!(guest.bytes::<8>(start), bytes, "{place}");
             }
+            guest.restore(start, size);
             inside += 1;
         }
     }
     // Nothing else was touched: at the ends, where a wrong width would show.
-    let memory = guest.memory();
-    for address in (0..32).chain(LENGTH - 32..LENGTH) {
-        assert_eq!(memory[address as usize], pattern(address), "byte {address:#x}");
+    for at in [0, kind.length - 32] {
+        assert_eq!(guest.bytes::<32>(at), std::array::from_fn(|n| pattern(at + n as u64)));
     }
     inside
 }
@@ -196,43 +248,74 @@ fn settings(opt_level: OptLevel, addressing: Addressing) -> Settings {
     Settings { verifier: true, opt_level, addressing, ..Settings::default() }
 }
 
+/// All kinds at a level and in a mode, also those that are off unless asked for.
+fn check_all(opt_level: OptLevel, addressing: Addressing, kinds: &[Kind]) {
+    let mut settings = settings(opt_level, addressing);
+    settings.features.custom_page_sizes = true;
+    for &kind in kinds {
+        check(kind, settings);
+    }
+}
+
+const NARROW_KINDS: &[Kind] = &[PLAIN, SECOND, SHARED, BYTES];
+const WIDE_KINDS: &[Kind] = &[WIDE, WIDE_SECOND, WIDE_SHARED, WIDE_BYTES];
+
 #[test]
 fn generic_optimised() {
-    check(settings(OptLevel::Speed, Addressing::Generic));
+    check_all(OptLevel::Speed, Addressing::Generic, NARROW_KINDS);
 }
 
 #[test]
 fn generic_unoptimised() {
-    check(settings(OptLevel::None, Addressing::Generic));
+    check_all(OptLevel::None, Addressing::Generic, NARROW_KINDS);
+}
+
+#[test]
+fn generic_64_bit_optimised() {
+    check_all(OptLevel::Speed, Addressing::Generic, WIDE_KINDS);
+}
+
+#[test]
+fn generic_64_bit_unoptimised() {
+    check_all(OptLevel::None, Addressing::Generic, WIDE_KINDS);
 }
 
 #[test]
 fn dedicated_optimised() {
     let _claim = FIXED_ADDRESS.lock().unwrap_or_else(PoisonError::into_inner);
-    check(settings(OptLevel::Speed, Addressing::Dedicated));
+    check_all(OptLevel::Speed, Addressing::Dedicated, NARROW_KINDS);
+    check_all(OptLevel::Speed, Addressing::Dedicated, WIDE_KINDS);
 }
 
 #[test]
 fn dedicated_unoptimised() {
     let _claim = FIXED_ADDRESS.lock().unwrap_or_else(PoisonError::into_inner);
-    check(settings(OptLevel::None, Addressing::Dedicated));
+    check_all(OptLevel::None, Addressing::Dedicated, NARROW_KINDS);
+    check_all(OptLevel::None, Addressing::Dedicated, WIDE_KINDS);
 }
 
 /// An index known when compiling is folded with the offset; the sum must not wrap.
 #[test]
 fn constant_indices_do_not_wrap() {
     let _claim = FIXED_ADDRESS.lock().unwrap_or_else(PoisonError::into_inner);
+    const NARROW: &[u64] =
+        &[0, 8, 0x6fff_ffff, 0x7000_0000, 0x7fff_fff0, 0x8000_0000, 0xffff_fff8, 0xffff_ffff];
+    const WIDE_OFFSETS: &[u64] = &[0, 8, 0x3ff_fff8, 0x400_0000, 0x1_0000_0000, !7, u64::MAX];
     for addressing in [Addressing::Generic, Addressing::Dedicated] {
         for opt_level in [OptLevel::None, OptLevel::Speed] {
-            for index in [0u32, 8, 0x7fff_fff0, 0x8000_0000, 0xffff_fff8, 0xffff_ffff] {
-                for offset in [0u32, 8, 0x6fff_ffff, 0x7000_0000, 0x7fff_ffff, 0xffff_fff8] {
+            for (kind, places) in [(PLAIN, NARROW), (WIDE, WIDE_OFFSETS)] {
+                for (&index, &offset) in
+                    places.iter().flat_map(|index| places.iter().map(move |offset| (index, offset)))
+                {
                     let wat = format!(
-                        "(module (memory (export \"memory\") {PAGES}) (func (export \"load\")
-                            (result i32) (i32.load offset={offset} (i32.const {index}))))"
+                        "(module {} (func (export \"load\") (result i32)
+                            (i32.load offset={offset} ({}.const {index}))))",
+                        kind.memories,
+                        kind.index_type(),
                     );
                     let mut guest = Guest::new(&wat, &settings(opt_level, addressing));
                     let found = guest.call("load", &[]).is_some();
-                    let expected = model(index, offset, 4).is_some();
+                    let expected = kind.model(index, offset, 4).is_some();
                     assert_eq!(found, expected, "{index:#x} + {offset:#x}, {addressing:?}");
                 }
             }
@@ -275,7 +358,7 @@ fn joined_loads_read_no_more_than_they_may() {
             format!("(func (export \"{n}\") (param i32) (result {ty}) ({code}))")
         })
         .collect();
-    let wat = format!("(module (memory (export \"memory\") {PAGES}) {funcs})");
+    let wat = format!("(module {} {funcs})", PLAIN.memories);
     for opt_level in [OptLevel::None, OptLevel::Speed] {
         let mut guest = Guest::new(&wat, &settings(opt_level, Addressing::Generic));
         for (n, (_, size, code)) in uses.iter().enumerate() {

@@ -50,6 +50,13 @@ fn image(body: &str) -> Vec<u8> {
     bare_image(&format!("(module {PRELUDE} {body})"))
 }
 
+/// The same program with a memory of its own and with one that threads could share.
+fn both_images(body: &str) -> [Vec<u8>; 2] {
+    let shared = PRELUDE.replace("\"memory\") 1)", "\"memory\") 1 1 shared)");
+    assert_ne!(shared, PRELUDE);
+    [image(body), bare_image(&format!("(module {shared} {body})"))]
+}
+
 fn bare_image(text: &str) -> Vec<u8> {
     let module = wat::parse_str(text).unwrap();
     compile(&module, &Settings { verifier: true, ..Settings::default() }).unwrap()
@@ -102,16 +109,17 @@ fn command(image: &[u8], entry: Option<&str>) -> Result<Outcome, RunError> {
 
 #[test]
 fn a_program_writes_to_its_standard_output() {
-    let hello = image(
+    for hello in both_images(
         r#"(data (i32.const 64) "hello, world\n")
         (func (export "_start") (call $write (i32.const 1) (i32.const 64) (i32.const 13)))"#,
-    );
-    assert_eq!(output(&hello, |_| {}), (0, "hello, world\n".into()));
+    ) {
+        assert_eq!(output(&hello, |_| {}), (0, "hello, world\n".into()));
+    }
 }
 
 #[test]
 fn a_program_reads_files_beneath_its_directory_only() {
-    let cat = image(
+    let cats = both_images(
         r#"(data (i32.const 64) "in/file")
         (data (i32.const 80) "../secret")
         (func $open (param $at i32) (param $len i32) (result i32)
@@ -130,15 +138,17 @@ fn a_program_reads_files_beneath_its_directory_only() {
     fs::create_dir_all(dir.path().join("root/in")).unwrap();
     fs::write(dir.path().join("root/in/file"), "content of a file").unwrap();
     fs::write(dir.path().join("secret"), "secret").unwrap();
-    let (code, text) = output(&cat, |grants| {
-        grants.preopen(open_dir(&dir.path().join("root")), "/", false);
-    });
-    assert_eq!((code, &*text), (63, "content of a file"), "the second open ends with perm");
+    for cat in cats {
+        let (code, text) = output(&cat, |grants| {
+            grants.preopen(open_dir(&dir.path().join("root")), "/", false);
+        });
+        assert_eq!((code, &*text), (63, "content of a file"), "the second open ends with perm");
+    }
 }
 
 #[test]
 fn arguments_and_environment_reach_the_program() {
-    let echo = image(
+    let echoes = both_images(
         r#"(func (export "_start")
             (call $check (call $args_sizes_get (i32.const 16) (i32.const 20)))
             (call $check (call $args_get (i32.const 64) (i32.const 1024)))
@@ -147,15 +157,17 @@ fn arguments_and_environment_reach_the_program() {
             (call $check (call $environ_get (i32.const 64) (i32.const 2048)))
             (call $write (i32.const 1) (i32.load (i32.const 64)) (i32.load (i32.const 20))))"#,
     );
-    let (code, text) = output(&echo, |grants| {
-        grants.arg("echo").arg("two words").env("KEY", "value").env("E", "");
-    });
-    assert_eq!((code, &*text), (0, "echo\0two words\0KEY=value\0E=\0"));
+    for echo in echoes {
+        let (code, text) = output(&echo, |grants| {
+            grants.arg("echo").arg("two words").env("KEY", "value").env("E", "");
+        });
+        assert_eq!((code, &*text), (0, "echo\0two words\0KEY=value\0E=\0"));
+    }
 }
 
 #[test]
 fn a_sleeping_program_wakes_in_time() {
-    let sleep = image(
+    let sleeps = both_images(
         r#"(func (export "_start")
             ;; One subscription at 64: monotonic clock, 50 ms from now.
             (i32.store (i32.const 80) (i32.const 1))
@@ -164,10 +176,12 @@ fn a_sleeping_program_wakes_in_time() {
                 (i32.const 64) (i32.const 128) (i32.const 1) (i32.const 16)))
             (if (i32.ne (i32.load (i32.const 16)) (i32.const 1)) (then (unreachable))))"#,
     );
-    let start = std::time::Instant::now();
-    assert_eq!(output(&sleep, |_| {}), (0, String::new()));
-    let slept = start.elapsed().as_millis();
-    assert!((50..20_000).contains(&slept), "{slept} ms");
+    for sleep in sleeps {
+        let start = std::time::Instant::now();
+        assert_eq!(output(&sleep, |_| {}), (0, String::new()));
+        let slept = start.elapsed().as_millis();
+        assert!((50..20_000).contains(&slept), "{slept} ms");
+    }
 }
 
 #[test]
@@ -225,12 +239,31 @@ fn a_trap_is_reported_with_its_kind_and_functions() {
     let outcome = command(&program, None).unwrap();
     assert_eq!(outcome.exit_code(), 134);
     let Outcome::Trapped(report) = outcome else { panic!("{outcome:?}") };
+    let trap = report.trap().unwrap();
     let names: Vec<_> =
-        report.trap().backtrace().iter().map(|frame| frame.name.as_deref().unwrap()).collect();
+        trap.backtrace().iter().map(|frame| frame.name.as_deref().unwrap()).collect();
     assert_eq!(names, ["inner", "outer", "main"]);
     let text = report.to_string();
     assert!(text.starts_with("wasm trap: ") && text.contains("divide by zero"), "{text}");
     assert!(names.iter().all(|name| text.contains(name)), "{text}");
+}
+
+#[test]
+fn an_exception_that_nobody_catches_is_reported_like_a_trap() {
+    let program = image(
+        r#"(tag $error (export "__cpp_exception") (param i32))
+        (func $inner (throw $error (i32.const 66560)))
+        (func $main (export "_start") (call $inner))"#,
+    );
+    let outcome = command(&program, None).unwrap();
+    assert_eq!(outcome.exit_code(), 134);
+    let Outcome::Trapped(report) = outcome else { panic!("{outcome:?}") };
+    assert!(report.trap().is_none());
+    let frames = report.exception().unwrap().backtrace();
+    let names: Vec<_> = frames.iter().map(|frame| frame.name.as_deref().unwrap()).collect();
+    assert_eq!(names, ["inner", "main"]);
+    let text = report.to_string();
+    assert!(text.starts_with("uncaught exception `__cpp_exception` (i32 66560)\n  0: "), "{text}");
 }
 
 #[test]

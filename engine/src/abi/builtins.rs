@@ -35,6 +35,41 @@ macro_rules! for_each_builtin {
             table_init(table: i32, elem: i32, dst: i64, src: i32, len: i32) -> i32;
             /// `elem.drop`: status, always 0.
             elem_drop(elem: i32) -> i32;
+            /// Whether the type with the first canonical number is the second or declares itself,
+            /// directly or not, a subtype of it: 1 or 0.
+            is_subtype(ty: i32, of: i32) -> i32;
+            /// A new object of `bytes`, header included; `kind` is the header's first word: the
+            /// reference, or 0 with a pending error.
+            gc_allocate(kind: i32, type_id: i32, bytes: i64) -> i32;
+            /// `array.new` of the module's type `ty`, with each element the bits `high:low`: the
+            /// reference, or 0 with a pending error.
+            gc_array_new(ty: i32, length: i32, low: i64, high: i64) -> i32;
+            /// `array.new_data`: the reference, or 0 with a pending error.
+            gc_array_new_data(ty: i32, data: i32, src: i32, length: i32) -> i32;
+            /// `array.new_elem`: the reference, or 0 with a pending error.
+            gc_array_new_elem(ty: i32, elem: i32, src: i32, length: i32) -> i32;
+            /// `array.fill`: status.
+            gc_array_fill(ty: i32, array: i32, dst: i32, low: i64, high: i64, len: i32) -> i32;
+            /// `array.copy`; `ty` is the destination's type: status.
+            gc_array_copy(ty: i32, to: i32, dst: i32, from: i32, src: i32, len: i32) -> i32;
+            /// `array.init_data`: status.
+            gc_array_init_data(ty: i32, array: i32, dst: i32, data: i32, src: i32, len: i32) -> i32;
+            /// `array.init_elem`: status.
+            gc_array_init_elem(ty: i32, array: i32, dst: i32, elem: i32, src: i32, len: i32) -> i32;
+
+            /// `memory.atomic.notify` at `index + offset`: threads woken, or -1 with a pending error.
+            memory_notify(memory: i32, index: i64, offset: i64, count: i32) -> i64;
+            /// `memory.atomic.wait32` at `index + offset`: the operator's result, or -1 with a pending
+            /// error.
+            memory_wait32(memory: i32, index: i64, offset: i64, expected: i32, timeout: i64) -> i64;
+            /// `memory.atomic.wait64`, likewise.
+            memory_wait64(memory: i32, index: i64, offset: i64, expected: i64, timeout: i64) -> i64;
+
+            /// Makes an exception with a tag of the instance; its values are not written yet: the
+            /// reference, or 0 with a pending error.
+            exception_new(tag: i32) -> i32;
+            /// Throws an exception, which must not be null. Does not return.
+            throw(exception: i32) -> i32;
         }
     };
 }

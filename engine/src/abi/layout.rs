@@ -14,10 +14,22 @@ pub const CTX_STORE: u32 = 16;
 pub const CTX_BUILTINS: u32 = 24;
 /// `*mut` the runtime's instance; opaque to compiled code.
 pub const CTX_INSTANCE: u32 = 32;
+/// `*mut u8`: offset 0 of the heap of objects ([`gc`](super::gc)); null if the module has no use for
+/// one.
+pub const CTX_GC_HEAP: u32 = 40;
+/// `*const [u32; SUPERTYPES]`: for each type number of the engine its supertypes from the top down
+/// and then itself; may be replaced whenever a call is made.
+pub const CTX_SUPERTYPES: u32 = 48;
 /// First byte after the header.
-pub const CTX_HEADER_SIZE: u32 = 48;
+pub const CTX_HEADER_SIZE: u32 = 64;
 /// Value of the field at [`CTX_MAGIC`]: "cctx".
 pub const CTX_MAGIC_VALUE: u32 = u32::from_le_bytes(*b"cctx");
+
+/// Types of a row behind [`CTX_SUPERTYPES`]; whether a type is a subtype of one below this depth
+/// takes a runtime call.
+pub const SUPERTYPES: u32 = 8;
+/// What stands in a row behind the type itself: no type's number.
+pub const NO_TYPE: u32 = u32::MAX;
 
 /// The store record: one for each store, shared by its instances; written by entry and exit
 /// trampolines, read by the trap handler.
@@ -30,13 +42,19 @@ pub mod store_record {
     pub const ENTRY_HANDLER: u32 = 16;
     /// `usize`: frame pointer of the exit trampoline that last called the host.
     pub const LAST_EXIT_FP: u32 = 24;
+    /// The runtime's own: the activation around the innermost one.
+    pub const OUTER: u32 = 32;
+    /// `*const u8`: what an exit trampoline calls in System V, with the store record, when the
+    /// host raised an exception. It does not return: see [`abi`](super::super#exceptions).
+    pub const RAISE: u32 = 40;
     /// Size of the part that compiled code knows.
-    pub const SIZE: u32 = 32;
+    pub const SIZE: u32 = 48;
 }
 
 /// The host record: what a host function's `ctx` points to.
 pub mod host_record {
-    /// `extern "C" fn(record, values: *mut [u8; 16]) -> u32`: 0, or not 0 with a pending error.
+    /// `extern "C" fn(record, values: *mut [u8; 16]) -> u32`: one of
+    /// [`host_status`](super::host_status).
     pub const CALL: u32 = 0;
     /// `*mut` store record.
     pub const STORE: u32 = 8;
@@ -44,11 +62,32 @@ pub mod host_record {
     pub const SIZE: u32 = 16;
 }
 
+/// What the host function behind a [`host_record`] returns.
+pub mod host_status {
+    /// The results stand in the slots.
+    pub const RETURNED: u32 = 0;
+    /// The store holds a pending error: the caller traps.
+    pub const FAILED: u32 = 1;
+    /// The store holds a pending exception: the caller raises it.
+    pub const RAISED: u32 = 2;
+}
+
+/// An exception: an object in the store's heap behind its general header. Compiled code writes the
+/// values once and reads them when it is caught.
+pub mod exception {
+    /// `*const` tag record: which tag it was thrown with.
+    pub const TAG: u32 = 8;
+    /// The values, a slot of [`VALUE_SIZE`](super::VALUE_SIZE) bytes each.
+    pub const VALUES: u32 = 16;
+}
+
 /// A linear memory's definition; instances that import the memory hold a pointer to it.
 pub mod memory_def {
-    /// `*mut u8`: address of byte 0. Never moves for memories of up to 4 GiB.
+    /// `*mut u8`: address of byte 0. Moves only if the indices have 64 bits, the memory is not
+    /// shared and its place not fixed.
     pub const BASE: u32 = 0;
-    /// `usize`: current length in bytes.
+    /// `usize`: current length in bytes; for a shared memory the address where it lies, which other
+    /// threads write.
     pub const LENGTH: u32 = 8;
     /// Size in bytes.
     pub const SIZE: u32 = 16;
@@ -101,8 +140,8 @@ pub mod func_ref {
 /// Counts that fix the layout of a context.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
-    /// Distinct signatures of the module.
-    pub signatures: u32,
+    /// Types of the module.
+    pub types: u32,
     /// Imported functions.
     pub imported_funcs: u32,
     /// Imported memories.
@@ -119,6 +158,8 @@ pub struct Shape {
     pub defined_globals: u32,
     /// Functions that may become references (escaped), in any way.
     pub escaped_funcs: u32,
+    /// Tags.
+    pub tags: u32,
 }
 
 /// Offsets of a context's arrays for one [`Shape`]. All indices count within their own array.
@@ -134,6 +175,7 @@ pub struct Layout {
     imported_funcs: u32,
     type_ids: u32,
     func_refs: u32,
+    tags: u32,
     size: u32,
 }
 
@@ -158,8 +200,9 @@ impl Layout {
             defined_globals: array(shape.defined_globals, GLOBAL_SIZE, 16),
             imported_globals: array(shape.imported_globals, 8, 8),
             imported_funcs: array(shape.imported_funcs, func_import::SIZE, 8),
-            type_ids: array(shape.signatures, 4, 8),
+            type_ids: array(shape.types, 4, 8),
             func_refs: array(shape.escaped_funcs, func_ref::SIZE, 8),
+            tags: array(shape.tags, 8, 8),
             size: next.next_multiple_of(16),
         }
     }
@@ -225,10 +268,10 @@ impl Layout {
         self.imported_funcs + n * func_import::SIZE
     }
 
-    /// `u32` canonical type number of the n-th distinct signature.
+    /// `u32` canonical number of the n-th type.
     #[must_use]
     pub fn type_id(&self, n: u32) -> u32 {
-        debug_assert!(n < self.shape.signatures);
+        debug_assert!(n < self.shape.types);
         self.type_ids + n * 4
     }
 
@@ -237,6 +280,13 @@ impl Layout {
     pub fn func_ref(&self, n: u32) -> u32 {
         debug_assert!(n < self.shape.escaped_funcs);
         self.func_refs + n * func_ref::SIZE
+    }
+
+    /// Pointer to the record of the n-th tag.
+    #[must_use]
+    pub fn tag(&self, n: u32) -> u32 {
+        debug_assert!(n < self.shape.tags);
+        self.tags + n * 8
     }
 }
 
@@ -247,7 +297,7 @@ mod tests {
     #[test]
     fn arrays_follow_each_other_aligned_and_apart() {
         let layout = Layout::new(Shape {
-            signatures: 3,
+            types: 3,
             imported_funcs: 1,
             imported_memories: 1,
             imported_tables: 1,
@@ -256,16 +306,18 @@ mod tests {
             defined_tables: 2,
             defined_globals: 2,
             escaped_funcs: 2,
+            tags: 3,
         });
         assert_eq!(layout.defined_memory(0), CTX_HEADER_SIZE);
-        assert_eq!(layout.imported_memory(0), 64);
-        assert_eq!(layout.defined_table(0), 80);
-        assert_eq!(layout.imported_table(0), 112);
-        assert_eq!(layout.defined_global(0), 128);
-        assert_eq!(layout.imported_global(0), 160);
-        assert_eq!(layout.imported_func(0), 168);
-        assert_eq!(layout.type_id(0), 184);
-        assert_eq!(layout.func_ref(0), 200);
-        assert_eq!(layout.size(), 256);
+        assert_eq!(layout.imported_memory(0), 80);
+        assert_eq!(layout.defined_table(0), 96);
+        assert_eq!(layout.imported_table(0), 128);
+        assert_eq!(layout.defined_global(0), 144);
+        assert_eq!(layout.imported_global(0), 176);
+        assert_eq!(layout.imported_func(0), 184);
+        assert_eq!(layout.type_id(0), 200);
+        assert_eq!(layout.func_ref(0), 216);
+        assert_eq!(layout.tag(0), 264);
+        assert_eq!(layout.size(), 288);
     }
 }

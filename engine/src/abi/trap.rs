@@ -59,6 +59,20 @@ traps! {
     NullReference = 11, "null reference";
     /// A runtime call or host function failed; the store holds the reason.
     Host = 12, "host error";
+    /// A wait in a memory that no other thread can reach.
+    ExpectedSharedMemory = 15, "expected shared memory";
+    /// No room is left for an object of the garbage-collected heap.
+    OutOfMemory = 20, "allocation size too large";
+    /// An access outside of an array.
+    ArrayOutOfBounds = 21, "out of bounds array access";
+    /// A cast of a reference to a type that it does not have.
+    CastFailure = 22, "cast failure";
+    /// An access to a field of null.
+    NullStruct = 23, "null structure reference";
+    /// An access to an element or the length of null.
+    NullArray = 24, "null array reference";
+    /// The number in a null reference.
+    NullI31 = 25, "null i31 reference";
 }
 
 impl fmt::Display for TrapKind {

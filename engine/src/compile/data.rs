@@ -24,6 +24,16 @@ pub(super) fn lay_out(info: &mut ModuleInfo, data: &[&[u8]], image: &mut ImageBu
             section.extend_from_slice(bytes);
         }
     }
+    forget_static(info);
+}
+
+/// Leaves the static segments behind the last other one out of the description: nothing of them is
+/// left, and a program with ten thousand segments would decode them all at each start.
+fn forget_static(info: &mut ModuleInfo) {
+    let last = info.data.values().rposition(|segment| segment.mode != DataMode::Static);
+    let described = last.map_or(0, |last| last + 1);
+    info.data =
+        std::mem::take(&mut info.data).into_iter().take(described).map(|(_, s)| s).collect();
 }
 
 /// A segment and where it goes.

@@ -10,6 +10,7 @@ use cranelift_codegen::{
 use cranelift_frontend::FunctionBuilderContext;
 use wasmparser::FuncValidatorAllocations;
 
+use super::catch::{self, CatchSite};
 use super::translate::{self, Buffers, Environment};
 use super::trap::trap_kind;
 use super::{CompileError, trampoline};
@@ -38,6 +39,8 @@ pub(super) struct Code {
     pub(super) traps: Box<[(u32, u8)]>,
     /// Where the position in the module changes, and to what.
     pub(super) positions: Box<[(u32, u32)]>,
+    /// Calls inside a `try_table`.
+    pub(super) catches: Box<[CatchSite]>,
 }
 
 /// A place that holds the distance to another function.
@@ -78,6 +81,7 @@ impl<'a> Compiler<'a> {
     /// When a function's body is not valid or the code generator refuses it.
     pub(super) fn run(&mut self, job: Job<'_>) -> Result<Code, CompileError> {
         self.context.clear();
+        let is_function = matches!(job, Job::Function(..));
         let name = self.translate(job)?;
         let fail = |reason: String| CompileError::Codegen { func: name.clone(), reason };
         self.context
@@ -85,7 +89,12 @@ impl<'a> Compiler<'a> {
             .map_err(|error| fail(reason(&error.inner)))?;
         let compiled = self.context.compiled_code();
         let compiled = compiled.ok_or_else(|| fail("no code".to_string()))?;
-        collect(compiled, &self.context.func, self.isa, &name)
+        let mut code = collect(compiled, &self.context.func, self.isa, &name)?;
+        // The handler of an entry trampoline is known to the store record.
+        if is_function {
+            code.catches = catch::sites(compiled).map_err(|reason| fail(reason.to_string()))?;
+        }
+        Ok(code)
     }
 
     /// The code of a job as text, one instruction a line.
@@ -157,6 +166,7 @@ fn collect(
         calls: calls.collect::<Result<_, _>>()?,
         traps: traps.into(),
         positions: positions(compiled).into(),
+        catches: Box::default(),
     })
 }
 

@@ -4,7 +4,7 @@ use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::settings::{self, Configurable};
 
 use super::CompileError;
-use crate::config::{OptLevel, Settings};
+use crate::config::{Cpu, OptLevel, Settings};
 
 /// A code generator's flag and the name of the CPU feature behind it.
 type Feature = (&'static str, &'static str);
@@ -37,17 +37,53 @@ const OPTIONAL: &[Feature] = &[
     ("has_lzcnt", "lzcnt"),
 ];
 
+/// What translation chooses instructions by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Machine {
+    /// The instructions named after x86 exist.
+    pub(super) x64: bool,
+    /// Vectors in memory need not be aligned to be operands.
+    pub(super) avx: bool,
+    /// A multiplication and an addition rounded once is one instruction.
+    pub(super) fma: bool,
+    /// There is an instruction for sums of products of bytes.
+    pub(super) vnni: bool,
+}
+
+impl Machine {
+    pub(super) fn new(isa: &OwnedTargetIsa) -> Machine {
+        let has =
+            |name| isa.isa_flags().iter().any(|f| f.name == name && f.as_bool() == Some(true));
+        let x64 = isa.name() == "x64";
+        Machine {
+            x64,
+            avx: has("has_avx"),
+            fma: !x64 || has("has_avx") && has("has_fma"),
+            vnni: has("has_avx") && has("has_avx_vnni")
+                || has("has_avx512vl") && has("has_avx512vnni"),
+        }
+    }
+}
+
 /// A configured code generator and what the image must record about it.
 pub(super) struct Target {
     pub(super) isa: OwnedTargetIsa,
     /// CPU features that the code may use, as the standard library names them.
     pub(super) cpu_features: Vec<String>,
+    pub(super) machine: Machine,
 }
 
-/// Configures the code generator for this machine.
+/// Configures the code generator for this machine, or for all that are like it.
 pub(super) fn target(settings: &Settings) -> Result<Target, CompileError> {
     let fail = |reason: String| CompileError::Target { reason };
-    let builder = cranelift_native::builder().map_err(|reason| fail(reason.to_string()))?;
+    let native = settings.cpu == Cpu::Native;
+    let builder = cranelift_native::builder_with_options(native);
+    let mut builder = builder.map_err(|reason| fail(reason.to_string()))?;
+    if !native && cfg!(target_arch = "x86_64") {
+        for (flag, _) in BASELINE {
+            builder.enable(flag).map_err(|error| fail(error.to_string()))?;
+        }
+    }
     let flags = flags(settings).map_err(|error| fail(error.to_string()))?;
     let isa = builder.finish(flags).map_err(|error| fail(error.to_string()))?;
     let mut cpu_features = Vec::new();
@@ -68,19 +104,21 @@ pub(super) fn target(settings: &Settings) -> Result<Target, CompileError> {
             cpu_features.push((*name).to_string());
         }
     }
-    Ok(Target { isa, cpu_features })
+    let machine = Machine::new(&isa);
+    Ok(Target { isa, cpu_features, machine })
 }
 
-fn flags(settings: &Settings) -> Result<settings::Flags, settings::SetError> {
+pub(super) fn flags(settings: &Settings) -> Result<settings::Flags, settings::SetError> {
     let mut flags = settings::builder();
     let opt_level = match settings.opt_level {
         OptLevel::None => "none",
         OptLevel::Speed => "speed",
     };
-    let verifier = if settings.verifier { "true" } else { "false" };
+    let word = |on: bool| if on { "true" } else { "false" };
     for (name, value) in [
         ("opt_level", opt_level),
-        ("enable_verifier", verifier),
+        ("enable_verifier", word(settings.verifier)),
+        ("regalloc_checker", word(settings.regalloc_checker)),
         ("is_pic", "true"),
         // Backtraces and trap handling walk frame pointers; nothing reads unwind tables.
         ("preserve_frame_pointers", "true"),

@@ -73,6 +73,17 @@ impl Linker {
             push(image, Section::AddressOffsets, start + offset);
             push(image, Section::AddressPositions, position);
         }
+        for site in &code.catches {
+            for clause in &site.clauses {
+                push(image, Section::Catches, clause.tag);
+                push(image, Section::Catches, clause.context);
+                push(image, Section::Catches, start + clause.landing_pad);
+            }
+            push(image, Section::CatchSites, start + site.return_address);
+            push(image, Section::CatchFrames, site.frame);
+            let end = image.section(Section::Catches).len() / 12;
+            push(image, Section::CatchFrames, end as u32);
+        }
     }
 
     /// Resolves the calls and gives the image with text and tables.

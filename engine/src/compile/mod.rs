@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod catch;
 mod data;
 mod error;
 mod func;
@@ -70,12 +71,7 @@ fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8
     drop((data, names));
 
     let functions = bodies.len();
-    let env = Environment {
-        layout: info.layout(),
-        module: &info,
-        settings,
-        frontend: target.isa.frontend_config(),
-    };
+    let env = Environment::new(&info, settings, &target);
     let jobs = bodies
         .into_iter()
         .enumerate()
@@ -85,6 +81,7 @@ fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8
     let mut linker = Linker::new(&*target.isa, functions, image);
     parallel::run(&env, &*target.isa, jobs, threads, |code| linker.append(code))?;
     let image = linker.finish();
+    info.uses_objects = env.uses_objects();
 
     let meta = Meta {
         target: target.isa.triple().to_string(),

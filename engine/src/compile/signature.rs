@@ -4,30 +4,33 @@ use cranelift_codegen::ir::{AbiParam, ArgumentPurpose, Signature, Type, types};
 use cranelift_codegen::isa::CallConv;
 
 use crate::abi::builtins::{Builtin, BuiltinType};
-use crate::module::types::{FuncType, ValType};
+use crate::module::types::{MachineType, Signature as WasmSignature, ValType};
 
 /// Pointers: contexts, code, memory bases, function references.
 pub(super) const POINTER: Type = types::I64;
 
 /// How a value of this type is held in registers, memory and the array form of trampolines.
 pub(super) fn value_type(ty: ValType) -> Type {
+    machine_type(ty.machine())
+}
+
+/// The code generator's name of a machine type.
+pub(super) fn machine_type(ty: MachineType) -> Type {
     match ty {
-        ValType::I32 => types::I32,
-        ValType::I64 => types::I64,
-        ValType::F32 => types::F32,
-        ValType::F64 => types::F64,
-        ValType::V128 => types::I8X16,
-        ValType::Ref(ty) if ty.heap.is_func() => POINTER,
-        ValType::Ref(_) => types::I32,
+        MachineType::I32 => types::I32,
+        MachineType::I64 => types::I64,
+        MachineType::F32 => types::F32,
+        MachineType::F64 => types::F64,
+        MachineType::V128 => types::I8X16,
     }
 }
 
 /// The convention of wasm functions.
-pub(super) fn wasm_signature(ty: &FuncType) -> Signature {
+pub(super) fn wasm_signature(ty: &WasmSignature) -> Signature {
     let mut signature = Signature::new(CallConv::Tail);
     signature.params.push(AbiParam::special(POINTER, ArgumentPurpose::VMContext));
-    signature.params.extend(ty.params.iter().map(|&ty| AbiParam::new(value_type(ty))));
-    signature.returns.extend(ty.results.iter().map(|&ty| AbiParam::new(value_type(ty))));
+    signature.params.extend(ty.params.iter().map(|&ty| AbiParam::new(machine_type(ty))));
+    signature.returns.extend(ty.results.iter().map(|&ty| AbiParam::new(machine_type(ty))));
     signature
 }
 
@@ -49,6 +52,13 @@ pub(super) fn entry_signature() -> Signature {
     let mut signature = Signature::new(CallConv::SystemV);
     signature.params.extend([AbiParam::new(POINTER); 4]);
     signature.returns.push(AbiParam::new(types::I32).uext());
+    signature
+}
+
+/// The convention of what exit trampolines call to raise an exception: `(store)`.
+pub(super) fn raise_signature() -> Signature {
+    let mut signature = Signature::new(CallConv::SystemV);
+    signature.params.push(AbiParam::new(POINTER));
     signature
 }
 

@@ -2,6 +2,7 @@
 //!
 //! What they do is part of the treaty: see [`abi`](crate::abi).
 
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     BlockArg, BlockCall, ExceptionTableData, ExceptionTableItem, Function, InstBuilder,
     MemFlagsData, StackSlotData, StackSlotKind, UserFuncName, Value, types,
@@ -9,11 +10,11 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
-use super::signature::{self, POINTER, value_type};
+use super::signature::{self, POINTER, machine_type};
 use super::trap::trap_code;
-use crate::abi::layout::{VALUE_SIZE, host_record, store_record};
+use crate::abi::layout::{VALUE_SIZE, host_record, host_status, store_record};
 use crate::abi::trap::TrapKind;
-use crate::module::types::{FuncType, ValType};
+use crate::module::types::{MachineType, Signature};
 
 /// The records are always mapped and aligned.
 const TRUSTED: MemFlagsData = MemFlagsData::trusted();
@@ -22,7 +23,7 @@ const SLOT: MemFlagsData = MemFlagsData::new().with_notrap();
 
 /// Host to wasm.
 pub(super) fn entry(
-    ty: &FuncType,
+    ty: &Signature,
     isa: &dyn TargetIsa,
     func: &mut Function,
     context: &mut FunctionBuilderContext,
@@ -59,7 +60,7 @@ pub(super) fn entry(
     let sig = builder.import_signature(signature::wasm_signature(ty));
     let results: Vec<_> = (0..ty.results.len() as u32).map(BlockArg::TryCallRet).collect();
     for &ty in &ty.results {
-        builder.append_block_param(returned, value_type(ty));
+        builder.append_block_param(returned, machine_type(ty));
     }
     let pool = &mut builder.func.dfg.value_lists;
     let normal = BlockCall::new(returned, results, pool);
@@ -83,7 +84,7 @@ pub(super) fn entry(
 
 /// Wasm to host.
 pub(super) fn exit(
-    ty: &FuncType,
+    ty: &Signature,
     isa: &dyn TargetIsa,
     func: &mut Function,
     context: &mut FunctionBuilderContext,
@@ -112,17 +113,36 @@ pub(super) fn exit(
     let host = builder.ins().load(POINTER, TRUSTED, record, host_record::CALL as i32);
     let call = builder.ins().call_indirect(sig, host, &[record, values]);
     let status = builder.inst_results(call)[0];
-    builder.ins().trapnz(status, trap_code(TrapKind::Host));
+    let returned = builder.create_block();
+    let failed = builder.create_block();
+    builder.set_cold_block(failed);
+    builder.ins().brif(status, failed, &[], returned, &[]);
+    builder.seal_all_blocks();
 
+    builder.switch_to_block(failed);
+    let raised = builder.ins().icmp_imm_u(IntCC::Equal, status, i64::from(host_status::RAISED));
+    builder.ins().trapz(raised, trap_code(TrapKind::Host));
+    let sig = builder.import_signature(signature::raise_signature());
+    let raise = builder.ins().load(POINTER, TRUSTED, store, store_record::RAISE as i32);
+    builder.ins().call_indirect(sig, raise, &[store]);
+    // It does not return.
+    builder.ins().trap(trap_code(TrapKind::Host));
+
+    builder.switch_to_block(returned);
     let results = load_values(&mut builder, &ty.results, values);
     builder.ins().return_(&results);
     builder.finalize(isa.frontend_config());
 }
 
-fn load_values(builder: &mut FunctionBuilder<'_>, types: &[ValType], from: Value) -> Vec<Value> {
+fn load_values(
+    builder: &mut FunctionBuilder<'_>,
+    types: &[MachineType],
+    from: Value,
+) -> Vec<Value> {
     let offsets = (0..).step_by(VALUE_SIZE as usize);
-    let load =
-        |(&ty, offset): (&ValType, i32)| builder.ins().load(value_type(ty), SLOT, from, offset);
+    let load = |(&ty, offset): (&MachineType, i32)| {
+        builder.ins().load(machine_type(ty), SLOT, from, offset)
+    };
     types.iter().zip(offsets).map(load).collect()
 }
 

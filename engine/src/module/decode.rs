@@ -15,11 +15,11 @@ mod tests;
 use wasmparser::{FuncToValidate, FunctionBody, Parser, Payload, ValidPayload, Validator};
 use wasmparser::{ValidatorResources, WasmFeatures};
 
+use super::types::TypeKind;
 use super::{ModuleInfo, limits};
 use crate::config::Features;
 pub use names::Names;
 pub use text::to_binary;
-pub(crate) use types::{heap_type, val_type};
 
 /// Why bytes are not a module that this engine accepts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -113,6 +113,10 @@ struct Decoder<'a> {
     out: Decoded<'a>,
     /// Functions that may become references.
     escaped: Vec<super::index::FuncIndex>,
+    /// The kinds of the types, as far as they were read.
+    kinds: Vec<TypeKind>,
+    /// Parameters, results and fields of all types.
+    type_parts: usize,
     elements: usize,
     const_operators: usize,
 }
@@ -128,6 +132,8 @@ impl<'a> Decoder<'a> {
                 names: Names::default(),
             },
             escaped: Vec::new(),
+            kinds: Vec::new(),
+            type_parts: 0,
             elements: 0,
             const_operators: 0,
         }
@@ -155,6 +161,7 @@ impl<'a> Decoder<'a> {
             Payload::TableSection(reader) => self.tables(reader),
             Payload::MemorySection(reader) => self.memories(reader),
             Payload::GlobalSection(reader) => self.globals(reader),
+            Payload::TagSection(reader) => self.tags(reader),
             Payload::ExportSection(reader) => self.exports(reader),
             Payload::StartSection { func, .. } => {
                 self.out.info.start = Some(sections::index(func));
@@ -192,6 +199,7 @@ fn check_count(payload: &Payload<'_>) -> Result<(), DecodeError> {
         Payload::TableSection(reader) => ("tables", reader.count(), limits::TABLES),
         Payload::MemorySection(reader) => ("memories", reader.count(), limits::MEMORIES),
         Payload::GlobalSection(reader) => ("globals", reader.count(), limits::GLOBALS),
+        Payload::TagSection(reader) => ("tags", reader.count(), limits::TAGS),
         _ => return Ok(()),
     };
     limit_count(what, count as usize, limit as usize)

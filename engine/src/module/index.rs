@@ -27,6 +27,8 @@ indices! {
     MemoryIndex "memory";
     /// A global, imported ones first.
     GlobalIndex "global";
+    /// A tag, imported ones first.
+    TagIndex "tag";
     /// An element segment.
     ElemIndex "elem";
     /// A data segment.

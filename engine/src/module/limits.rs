@@ -12,8 +12,18 @@ pub const MODULE_BYTES: u64 = 256 << 20;
 /// or for tests.
 pub const TEXT_BYTES: u64 = 16 << 20;
 
-/// Entries of the type section. Each distinct signature costs two trampolines.
+/// Entries of the type section, in all recursion groups. Each distinct signature costs two
+/// trampolines.
 pub const TYPES: u32 = 100_000;
+
+/// Parameters, results and fields of all types together. They are kept decoded, some ten times as
+/// large as in the module; programs have some thousand, compilers of object-oriented languages
+/// some hundred thousand.
+pub const TYPE_PARTS: usize = 4_000_000;
+
+/// Declared supertypes above each other. The specification's own limit for implementations, which
+/// the validator holds modules to; an image is held to it when it is loaded.
+pub const SUPERTYPES: usize = 63;
 
 /// Functions, imported and defined. Four times the largest known program; keeps the context's
 /// array of function reference records below 8 MiB.
@@ -26,7 +36,12 @@ pub const GLOBALS: u32 = 100_000;
 /// Tables. Each costs address space of its own.
 pub const TABLES: u32 = 1_000;
 
-/// Linear memories. Each reserves 6 GiB of address space, of which a process has 128 TiB.
+/// Tags. Programs have one or two for each language they are written in; each costs a record in
+/// the store.
+pub const TAGS: u32 = 100_000;
+
+/// Linear memories. Each reserves 8 GiB of address space, with 64-bit indices up to 64 GiB, of which
+/// a process has 128 TiB.
 pub const MEMORIES: u32 = 100;
 
 /// Elements in all element segments together. They are kept decoded in the image's metadata.

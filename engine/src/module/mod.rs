@@ -15,17 +15,23 @@ use serde::{Deserialize, Serialize};
 use crate::abi::layout::{Layout, Shape};
 use index::{
     DataIndex, DefinedFuncIndex, ElemIndex, FuncIndex, GlobalIndex, MemoryIndex, SigIndex,
-    TableIndex, TypeIndex,
+    TableIndex, TagIndex, TypeIndex,
 };
-use types::{FuncType, GlobalType, MemoryType, TableType, ValType};
+use types::{
+    CompositeType, FuncType, GlobalType, MemoryType, RefType, Signature, SubType, TableType,
+};
 
 /// A validated module without its code.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModuleInfo {
-    /// Distinct signatures, in order of first use in the type section.
-    pub signatures: PrimaryMap<SigIndex, FuncType>,
-    /// The signature of each entry of the type section.
-    pub types: PrimaryMap<TypeIndex, SigIndex>,
+    /// The types of the type section.
+    pub types: PrimaryMap<TypeIndex, SubType>,
+    /// How many consecutive types each recursion group has; together as many as there are types.
+    pub rec_groups: Vec<u32>,
+    /// The distinct signatures of the function types, in order of first use in the type section.
+    pub signatures: PrimaryMap<SigIndex, Signature>,
+    /// The signature of each type that is a function type.
+    pub type_signatures: PrimaryMap<TypeIndex, Option<SigIndex>>,
     /// Imports in order.
     pub imports: Vec<Import>,
     /// Exports in order; names are unique.
@@ -38,6 +44,8 @@ pub struct ModuleInfo {
     pub memories: PrimaryMap<MemoryIndex, MemoryType>,
     /// Globals, imported ones first.
     pub globals: PrimaryMap<GlobalIndex, GlobalType>,
+    /// The function type of each tag, without results; imported ones first.
+    pub tags: PrimaryMap<TagIndex, TypeIndex>,
     /// How many of each index space are imports.
     pub imported: ImportCounts,
     /// Initial values of the defined globals, in order.
@@ -46,7 +54,8 @@ pub struct ModuleInfo {
     pub table_inits: Vec<Option<ConstExpr>>,
     /// Element segments.
     pub elements: PrimaryMap<ElemIndex, ElementSegment>,
-    /// Data segments; their bytes are in the image's data section.
+    /// Data segments; their bytes are in the image's data section. An image leaves out the static
+    /// ones behind the last other one.
     pub data: PrimaryMap<DataIndex, DataSegment>,
     /// The start function.
     pub start: Option<FuncIndex>,
@@ -55,6 +64,8 @@ pub struct ModuleInfo {
     /// Initial contents of defined memories that could be laid out when compiling. Active segments
     /// covered by it have the mode [`DataMode::Static`].
     pub memory_images: Vec<MemoryImage>,
+    /// Whether its code uses the heap of objects: its contexts need the heap's address.
+    pub uses_objects: bool,
     /// The module's name from its name section.
     pub name: Option<String>,
 }
@@ -67,12 +78,15 @@ pub struct ImportCounts {
     pub tables: u32,
     pub memories: u32,
     pub globals: u32,
+    pub tags: u32,
 }
 
 /// A function of the index space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Function {
-    /// Its signature.
+    /// Its type.
+    pub ty: TypeIndex,
+    /// How it is called: the signature of its type.
     pub signature: SigIndex,
     /// Its place among the context's function reference records, if it may become a reference:
     /// exported, in an element segment, or named by `ref.func`.
@@ -92,10 +106,11 @@ pub struct Import {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "names of the specification")]
 pub enum ImportType {
-    Func(SigIndex),
+    Func(TypeIndex),
     Table(TableType),
     Memory(MemoryType),
     Global(GlobalType),
+    Tag(TypeIndex),
 }
 
 /// An export.
@@ -114,6 +129,7 @@ pub enum ExportIndex {
     Table(TableIndex),
     Memory(MemoryIndex),
     Global(GlobalIndex),
+    Tag(TagIndex),
 }
 
 /// A constant expression as a little stack program; validated, so it leaves exactly one value.
@@ -141,6 +157,35 @@ pub enum ConstOp {
     I64Add,
     I64Sub,
     I64Mul,
+    RefI31,
+    StructNew(TypeIndex),
+    StructNewDefault(TypeIndex),
+    ArrayNew(TypeIndex),
+    ArrayNewDefault(TypeIndex),
+    ArrayNewFixed(TypeIndex, u32),
+}
+
+impl ConstOp {
+    /// Whether it makes an object.
+    #[must_use]
+    pub fn allocates(self) -> bool {
+        matches!(
+            self,
+            ConstOp::StructNew(_)
+                | ConstOp::StructNewDefault(_)
+                | ConstOp::ArrayNew(_)
+                | ConstOp::ArrayNewDefault(_)
+                | ConstOp::ArrayNewFixed(..)
+        )
+    }
+}
+
+impl ConstExpr {
+    /// Whether it makes objects, so that each evaluation gives another value.
+    #[must_use]
+    pub fn allocates(&self) -> bool {
+        self.ops.iter().any(|op| op.allocates())
+    }
 }
 
 /// An element segment.
@@ -149,7 +194,7 @@ pub struct ElementSegment {
     /// When it is written.
     pub mode: ElementMode,
     /// Type of its elements.
-    pub ty: ValType,
+    pub ty: RefType,
     /// Its elements.
     pub items: ElementItems,
 }
@@ -228,10 +273,102 @@ impl ModuleInfo {
         self.functions.len() - self.imported.functions as usize
     }
 
-    /// The signature of a function.
+    /// The type of a function.
     #[must_use]
     pub fn func_type(&self, func: FuncIndex) -> &FuncType {
-        &self.signatures[self.functions[func].signature]
+        self.func_type_at(self.functions[func].ty)
+    }
+
+    /// An entry of the type section that is a function type.
+    ///
+    /// # Panics
+    /// When it is of another kind. Validation sees to that wherever a function type must stand, and
+    /// the check of an image where the runtime asks.
+    #[must_use]
+    pub fn func_type_at(&self, ty: TypeIndex) -> &FuncType {
+        match &self.types[ty].composite {
+            CompositeType::Func(ty) => ty,
+            _ => unreachable!("{ty} is no function type"),
+        }
+    }
+
+    /// How functions of a type are called.
+    ///
+    /// # Panics
+    /// As [`ModuleInfo::func_type_at`].
+    #[must_use]
+    pub fn signature_at(&self, ty: TypeIndex) -> SigIndex {
+        match self.type_signatures[ty] {
+            Some(signature) => signature,
+            None => unreachable!("{ty} is no function type"),
+        }
+    }
+
+    /// Whether a type of the module declares itself, directly or not, a subtype of another, or is
+    /// the same entry. Types that are equal without being the same entry are not found.
+    #[must_use]
+    pub fn declares_subtype(&self, mut ty: TypeIndex, of: TypeIndex) -> bool {
+        // Each supertype stands before its subtypes, so this ends.
+        while ty != of {
+            match self.types[ty].supertype {
+                Some(supertype) if supertype < ty => ty = supertype,
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// The type of a tag.
+    #[must_use]
+    pub fn tag_type(&self, tag: TagIndex) -> &FuncType {
+        self.func_type_at(self.tags[tag])
+    }
+
+    /// Whether a tag is an import.
+    #[must_use]
+    pub fn is_imported_tag(&self, tag: TagIndex) -> bool {
+        tag.as_u32() < self.imported.tags
+    }
+
+    /// How many operands an operator of a constant expression takes; `None` if it makes an object
+    /// of a type that is not of its kind.
+    #[must_use]
+    pub fn const_operands(&self, op: ConstOp) -> Option<usize> {
+        let as_struct = |ty| self.types.get(ty).and_then(SubType::as_struct);
+        let as_array = |ty| self.types.get(ty).and_then(SubType::as_array);
+        Some(match op {
+            ConstOp::I32Const(_)
+            | ConstOp::I64Const(_)
+            | ConstOp::F32Const(_)
+            | ConstOp::F64Const(_)
+            | ConstOp::V128Const(_)
+            | ConstOp::GlobalGet(_)
+            | ConstOp::RefNull
+            | ConstOp::RefFunc(_) => 0,
+            ConstOp::RefI31 => 1,
+            ConstOp::I32Add
+            | ConstOp::I32Sub
+            | ConstOp::I32Mul
+            | ConstOp::I64Add
+            | ConstOp::I64Sub
+            | ConstOp::I64Mul => 2,
+            ConstOp::StructNew(ty) => as_struct(ty)?.fields.len(),
+            ConstOp::StructNewDefault(ty) => as_struct(ty).map(|_| 0)?,
+            ConstOp::ArrayNew(ty) => as_array(ty).map(|_| 2)?,
+            ConstOp::ArrayNewDefault(ty) => as_array(ty).map(|_| 1)?,
+            ConstOp::ArrayNewFixed(ty, length) => as_array(ty).map(|_| length as usize)?,
+        })
+    }
+
+    /// How many types stand above a type, each declared the supertype of the next.
+    #[must_use]
+    pub fn type_depth(&self, mut ty: TypeIndex) -> usize {
+        let mut depth = 0;
+        // Each supertype stands before its subtypes, so this ends.
+        while let Some(supertype) = self.types[ty].supertype.filter(|&above| above < ty) {
+            (ty, depth) = (supertype, depth + 1);
+        }
+        depth
     }
 
     /// The export with this name.
@@ -245,7 +382,7 @@ impl ModuleInfo {
     pub fn layout(&self) -> Layout {
         let defined = |len: usize, imported: u32| len as u32 - imported;
         Layout::new(Shape {
-            signatures: self.signatures.len() as u32,
+            types: self.types.len() as u32,
             imported_funcs: self.imported.functions,
             imported_memories: self.imported.memories,
             imported_tables: self.imported.tables,
@@ -254,6 +391,7 @@ impl ModuleInfo {
             defined_tables: defined(self.tables.len(), self.imported.tables),
             defined_globals: defined(self.globals.len(), self.imported.globals),
             escaped_funcs: self.escaped_funcs,
+            tags: self.tags.len() as u32,
         })
     }
 }

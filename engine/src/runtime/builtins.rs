@@ -3,16 +3,21 @@
 //! Each bounds check comes before any write. None panics on what a guest passes; a panic for any
 //! other reason aborts the process at the `extern "C"` boundary.
 
+use super::exception::RawException;
+use super::gc::builtins::*;
 use super::instance::InstanceInner;
+use super::registry::TypeId;
 use super::store::StoreInner;
+use super::sys::throw;
+use super::threads;
 use super::trap::Pending;
 use super::vmcontext::Header;
 use crate::abi::builtins::Builtin;
 use crate::abi::trap::TrapKind;
-use crate::module::index::{DataIndex, ElemIndex, MemoryIndex, TableIndex};
+use crate::module::index::{DataIndex, ElemIndex, MemoryIndex, TableIndex, TagIndex};
 
 /// The first parameter of every runtime call.
-type Ctx = *mut Header;
+pub(super) type Ctx = *mut Header;
 
 /// A pointer table that can stand in a constant.
 pub(super) struct PointerTable([*const u8; Builtin::ALL.len()]);
@@ -63,6 +68,18 @@ unsafe fn parts<'a>(ctx: Ctx) -> (&'a mut InstanceInner, &'a mut StoreInner) {
     }
 }
 
+/// The same for runtime calls that may collect garbage, which reads all instances.
+///
+/// # Safety
+/// As for [`parts`], except that shared references to the instance may be alive.
+pub(super) unsafe fn shared_parts<'a>(ctx: Ctx) -> (&'a InstanceInner, &'a mut StoreInner) {
+    // SAFETY: the caller's promise. Instance and store are separate allocations.
+    unsafe {
+        let header = &*ctx;
+        (&*header.instance.cast(), &mut *header.store.cast())
+    }
+}
+
 /// The status for a bounds check's outcome; a failure is left with the store.
 fn status(store: &mut StoreInner, outcome: Option<()>, kind: TrapKind) -> u32 {
     match outcome {
@@ -105,8 +122,7 @@ unsafe extern "C" fn memory_fill(ctx: Ctx, memory: u32, dst: u64, value: u32, le
     // SAFETY: see above.
     let (instance, store) = unsafe { parts(ctx) };
     let memory = instance.memory(MemoryIndex::from_u32(memory));
-    let bytes = store.memory_mut(memory).bytes_mut();
-    let outcome = slice_mut(bytes, dst, len).map(|range| range.fill(value as u8));
+    let outcome = store.memory_mut(memory).fill(dst, value as u8, len);
     status(store, outcome, TrapKind::MemoryOutOfBounds)
 }
 
@@ -121,12 +137,10 @@ unsafe extern "C" fn memory_init(
     // SAFETY: see above.
     let (instance, store) = unsafe { parts(ctx) };
     let memory = instance.memory(MemoryIndex::from_u32(memory));
-    let bytes = store.memory_mut(memory).bytes_mut();
-    let (src, len) = (u64::from(src), u64::from(len));
     let outcome = instance
         .data(DataIndex::from_u32(data))
-        .get(usize_range(src, len))
-        .and_then(|source| slice_mut(bytes, dst, len).map(|target| target.copy_from_slice(source)));
+        .get(usize_range(u64::from(src), u64::from(len)))
+        .and_then(|source| store.memory_mut(memory).write(dst, source));
     status(store, outcome, TrapKind::MemoryOutOfBounds)
 }
 
@@ -190,6 +204,79 @@ unsafe extern "C" fn elem_drop(ctx: Ctx, elem: u32) -> u32 {
     let (instance, _) = unsafe { parts(ctx) };
     instance.drop_elem(ElemIndex::from_u32(elem));
     0
+}
+
+unsafe extern "C" fn is_subtype(ctx: Ctx, ty: u32, of: u32) -> u32 {
+    // SAFETY: see above.
+    let (_, store) = unsafe { parts(ctx) };
+    let (ty, of) = (TypeId::from_number(ty), TypeId::from_number(of));
+    u32::from(store.engine.types().is_subtype(ty, of))
+}
+
+unsafe extern "C" fn memory_notify(
+    ctx: Ctx,
+    memory: u32,
+    index: u64,
+    offset: u64,
+    count: u32,
+) -> u64 {
+    // SAFETY: see above.
+    let (instance, store) = unsafe { parts(ctx) };
+    let memory = store.memory(instance.memory(MemoryIndex::from_u32(memory)));
+    let outcome = threads::notify(memory, index, offset, count);
+    result(store, outcome)
+}
+
+unsafe extern "C" fn memory_wait32(
+    ctx: Ctx,
+    memory: u32,
+    index: u64,
+    offset: u64,
+    expected: u32,
+    timeout: u64,
+) -> u64 {
+    // SAFETY: see above.
+    let (instance, store) = unsafe { parts(ctx) };
+    let memory = store.memory(instance.memory(MemoryIndex::from_u32(memory)));
+    let outcome = threads::wait32(memory, index, offset, expected, timeout as i64);
+    result(store, outcome.map(|woken| woken as u32))
+}
+
+unsafe extern "C" fn memory_wait64(
+    ctx: Ctx,
+    memory: u32,
+    index: u64,
+    offset: u64,
+    expected: u64,
+    timeout: u64,
+) -> u64 {
+    // SAFETY: see above.
+    let (instance, store) = unsafe { parts(ctx) };
+    let memory = store.memory(instance.memory(MemoryIndex::from_u32(memory)));
+    let outcome = threads::wait64(memory, index, offset, expected, timeout as i64);
+    result(store, outcome.map(|woken| woken as u32))
+}
+
+/// A result of 32 bits, or -1 with a trap left with the store.
+fn result(store: &mut StoreInner, outcome: Result<u32, TrapKind>) -> u64 {
+    outcome.map(u64::from).unwrap_or_else(|kind| {
+        store.pending = Some(Pending::Trap(kind));
+        u64::MAX
+    })
+}
+
+unsafe extern "C" fn exception_new(ctx: Ctx, tag: u32) -> u32 {
+    // SAFETY: see above.
+    let (instance, store) = unsafe { parts(ctx) };
+    let tag = instance.tag(TagIndex::from_u32(tag));
+    // SAFETY: the tag is one of this store's.
+    match unsafe { RawException::allocate(store, tag) } {
+        Some(exception) => exception.bits(),
+        None => {
+            store.pending = Some(Pending::Trap(TrapKind::OutOfMemory));
+            0
+        }
+    }
 }
 
 /// The range of `len` from `start`; one that no slice has when its end overflows.

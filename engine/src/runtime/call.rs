@@ -33,16 +33,16 @@ pub(super) unsafe fn enter(
     // store's record; the one that it replaces is kept here, where backtraces find it, and put back.
     // References to the store made here end before the trampoline is called and begin after it.
     unsafe {
-        let outer: Activation = (*store).record;
+        let outer: Activation = (*store).record.activation;
         if outer.entry_fp == 0 {
             (*store).set_stack_limit((&raw const outer).addr());
         }
-        (*store).record.outer = &raw const outer;
+        (*store).record.activation.outer = &raw const outer;
         let previous = trap::set_current(store);
         let entry = std::mem::transmute::<*const u8, Entry>(entry);
         let status = entry(ctx, code, values, store.cast());
         trap::set_current(previous);
-        (*store).record = outer;
+        (*store).record.activation = outer;
         if status == 0 { Ok(()) } else { Err(trap::take(&mut *store)) }
     }
 }

@@ -3,11 +3,13 @@
 //! The text is trusted by its origin; these checks turn a damaged description into an error instead
 //! of a panic or a wild mapping, and refuse what this machine cannot run.
 
+mod types;
+
 use cranelift_entity::EntityRef;
 
 use crate::image::{CodeImage, ImageError, Meta, PAGE, Section};
 use crate::module::index::{FuncIndex, GlobalIndex};
-use crate::module::types::ValType;
+use crate::module::types::MemoryType;
 use crate::module::{
     ConstExpr, ConstOp, DataMode, ElementItems, ElementMode, ExportIndex, ImportType, ModuleInfo,
 };
@@ -49,6 +51,8 @@ fn has_cpu_feature(name: &str) -> bool {
 /// Whether all numbers in the description stay within what they index.
 pub(super) fn module(info: &ModuleInfo, image: &CodeImage<'_>) -> Result<(), ImageError> {
     ensure(sizes(info), "sizes of the index spaces")?;
+    ensure(types::types(info), "types")?;
+    ensure(entities(info), "types of tables, memories and globals")?;
     ensure(imports(info), "imports")?;
     ensure(exports(info), "exports")?;
     ensure(functions(info), "functions")?;
@@ -70,6 +74,8 @@ fn sizes(info: &ModuleInfo) -> bool {
         (info.tables.len(), info.imported.tables),
         (info.memories.len(), info.imported.memories),
         (info.globals.len(), info.imported.globals),
+        (info.tags.len(), info.imported.tags),
+        (info.types.len(), 0),
         (info.signatures.len(), 0),
         (info.escaped_funcs as usize, 0),
     ];
@@ -78,24 +84,35 @@ fn sizes(info: &ModuleInfo) -> bool {
         && info.table_inits.len() == info.tables.len() - info.imported.tables as usize
 }
 
+fn entities(info: &ModuleInfo) -> bool {
+    info.tables.values().all(|ty| types::reference(info, ty.element))
+        && info.memories.values().all(memory)
+        && info.globals.values().all(|ty| types::value(info, ty.content))
+        && info.tags.values().all(|&ty| types::is_func(info, ty))
+}
+
+/// Whether a memory's type is one that modules can have: sizes are shifted by its page size.
+fn memory(ty: &MemoryType) -> bool {
+    matches!(ty.page_size_log2, 0 | 16) && (!ty.shared || ty.max.is_some())
+}
+
 fn imports(info: &ModuleInfo) -> bool {
-    let mut counts = [0u32; 4];
+    let mut counts = [0u32; 5];
     for import in &info.imports {
-        let kind = match import.ty {
-            ImportType::Func(sig) => {
-                if !info.signatures.is_valid(sig) {
-                    return false;
-                }
-                0
-            }
-            ImportType::Table(_) => 1,
-            ImportType::Memory(_) => 2,
-            ImportType::Global(_) => 3,
+        let (kind, valid) = match import.ty {
+            ImportType::Func(ty) => (0, types::is_func(info, ty)),
+            ImportType::Table(ty) => (1, types::reference(info, ty.element)),
+            ImportType::Memory(ty) => (2, memory(&ty)),
+            ImportType::Global(ty) => (3, types::value(info, ty.content)),
+            ImportType::Tag(ty) => (4, types::is_func(info, ty)),
         };
+        if !valid {
+            return false;
+        }
         counts[kind] += 1;
     }
     let n = info.imported;
-    counts == [n.functions, n.tables, n.memories, n.globals]
+    counts == [n.functions, n.tables, n.memories, n.globals, n.tags]
 }
 
 fn exports(info: &ModuleInfo) -> bool {
@@ -104,12 +121,13 @@ fn exports(info: &ModuleInfo) -> bool {
         ExportIndex::Table(table) => info.tables.is_valid(table),
         ExportIndex::Memory(memory) => info.memories.is_valid(memory),
         ExportIndex::Global(global) => info.globals.is_valid(global),
+        ExportIndex::Tag(tag) => info.tags.is_valid(tag),
     })
 }
 
 fn functions(info: &ModuleInfo) -> bool {
     info.functions.values().all(|function| {
-        info.signatures.is_valid(function.signature)
+        info.type_signatures.get(function.ty).is_some_and(|&sig| sig == Some(function.signature))
             && function.func_ref.is_none_or(|n| n < info.escaped_funcs)
     }) && info.start.is_none_or(|func| info.functions.is_valid(func))
 }
@@ -140,19 +158,10 @@ fn const_expr(info: &ModuleInfo, expr: &ConstExpr, readable_globals: usize) -> b
             ConstOp::RefFunc(func) => can_be_referenced(info, func),
             _ => true,
         };
-        let binary = matches!(
-            op,
-            ConstOp::I32Add
-                | ConstOp::I32Sub
-                | ConstOp::I32Mul
-                | ConstOp::I64Add
-                | ConstOp::I64Sub
-                | ConstOp::I64Mul
-        );
-        if !valid || (binary && depth < 2) {
-            return false;
+        match info.const_operands(op) {
+            Some(operands) if valid && operands <= depth => depth = depth - operands + 1,
+            _ => return false,
         }
-        depth = if binary { depth - 1 } else { depth + 1 };
     }
     depth == 1
 }
@@ -162,18 +171,19 @@ fn elements(info: &ModuleInfo) -> bool {
         let mode = match &segment.mode {
             ElementMode::Passive | ElementMode::Declared => true,
             ElementMode::Active { table, offset } => {
-                info.tables.get(*table).is_some_and(|ty| {
-                    ValType::Ref(ty.element).is_func_ref() == segment.ty.is_func_ref()
-                }) && any_const_expr(info, offset)
+                info.tables
+                    .get(*table)
+                    .is_some_and(|ty| ty.element.heap.is_func() == segment.ty.heap.is_func())
+                    && any_const_expr(info, offset)
             }
         };
         let items = match &segment.items {
             ElementItems::Functions(funcs) => {
-                segment.ty.is_func_ref() && funcs.iter().all(|&func| can_be_referenced(info, func))
+                segment.ty.heap.is_func() && funcs.iter().all(|&func| can_be_referenced(info, func))
             }
             ElementItems::Expressions(exprs) => exprs.iter().all(|expr| any_const_expr(info, expr)),
         };
-        mode && items
+        mode && items && types::reference(info, segment.ty)
     })
 }
 
@@ -198,7 +208,7 @@ fn memory_images(info: &ModuleInfo, available: u64) -> bool {
             .all(|value| value.is_multiple_of(PAGE));
         let Some(ty) = info.memories.get(image.memory) else { return false };
         let defined = image.memory.index() >= info.imported.memories as usize;
-        let size = ty.min.checked_shl(u32::from(ty.page_size_log2)).unwrap_or(0);
+        let size = ty.min.checked_mul(1 << ty.page_size_log2).unwrap_or(0);
         let within =
             |start: u64, len: u64, size: u64| start.checked_add(len).is_some_and(|end| end <= size);
         aligned
@@ -206,11 +216,4 @@ fn memory_images(info: &ModuleInfo, available: u64) -> bool {
             && within(image.guest_offset, image.len, size)
             && within(image.image_offset, image.len, available)
     })
-}
-
-impl ValType {
-    /// Whether values are pointers to function reference records.
-    pub(super) fn is_func_ref(self) -> bool {
-        matches!(self, ValType::Ref(reference) if reference.heap.is_func())
-    }
 }

@@ -10,13 +10,17 @@ use cranelift_entity::EntityRef;
 
 use super::check;
 use super::engine::Engine;
+use super::registry::TypeId;
 use super::sys::{self, Mapping};
+use super::types::ExternType;
 use crate::abi::layout::Layout;
 use crate::abi::trap::TrapKind;
 use crate::config::Settings;
-use crate::image::{CodeImage, HEADER_SIZE, Header, ImageError, MAX_SIZE, Meta, PAGE, Section};
-use crate::module::ModuleInfo;
-use crate::module::index::{DefinedFuncIndex, FuncIndex, SigIndex};
+use crate::image::{
+    ANY_TAG, CodeImage, HEADER_SIZE, Header, ImageError, MAX_SIZE, Meta, OWN_CONTEXT, PAGE, Section,
+};
+use crate::module::index::{DefinedFuncIndex, FuncIndex, SigIndex, TypeIndex};
+use crate::module::{ImportType, ModuleInfo};
 
 /// Why a module cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +67,7 @@ struct Inner {
     header: Header,
     meta: Meta,
     layout: Layout,
-    type_ids: Box<[u32]>,
+    type_ids: Box<[TypeId]>,
 }
 
 /// A function and the position in it that a code address belongs to.
@@ -119,7 +123,7 @@ impl Module {
         let text = text.start as usize..text.end.next_multiple_of(PAGE) as usize;
         map.make_executable(text).map_err(LoadError::Execute)?;
         let layout = meta.module.layout();
-        let type_ids = engine.type_ids(meta.module.signatures.values());
+        let type_ids = engine.type_ids(&meta.module);
         let engine = engine.clone();
         let inner = Inner { engine, file, map, header, meta, layout, type_ids };
         Ok(Module { inner: Arc::new(inner) })
@@ -147,9 +151,26 @@ impl Module {
         &self.inner.layout
     }
 
-    /// The engine's number of each signature.
-    pub(super) fn type_ids(&self) -> &[u32] {
+    /// The engine's numbers of the module's types, in order.
+    pub(super) fn type_ids(&self) -> &[TypeId] {
         &self.inner.type_ids
+    }
+
+    /// The engine's number of a type of the module.
+    pub(super) fn type_id(&self, ty: TypeIndex) -> TypeId {
+        self.inner.type_ids[ty.index()]
+    }
+
+    /// The type of an import as the host sees it.
+    pub(super) fn import_type(&self, ty: &ImportType) -> ExternType {
+        let name = |ty| self.type_id(ty);
+        match *ty {
+            ImportType::Func(ty) => ExternType::Func(self.type_id(ty)),
+            ImportType::Table(ty) => ExternType::Table(ty.map(name)),
+            ImportType::Memory(ty) => ExternType::Memory(ty),
+            ImportType::Global(ty) => ExternType::Global(ty.map(name)),
+            ImportType::Tag(ty) => ExternType::Tag(self.type_id(ty)),
+        }
     }
 
     /// The image file and the place of its memory section, for mapping initial memory.
@@ -240,6 +261,19 @@ impl Module {
             .map(DefinedFuncIndex::new)
     }
 
+    /// What catches exceptions around a call that returns to an address.
+    pub(super) fn catch_site(&self, return_address: usize) -> Option<CatchSite<'_>> {
+        let text = self.text();
+        let offset = u32::try_from(return_address.checked_sub(text.start)?).ok()?;
+        let sites = Words(self.section(Section::CatchSites));
+        let n = sites.last_not_above(offset).filter(|&n| sites.get(n) == offset)?;
+        let frames = Words(self.section(Section::CatchFrames));
+        let first = if n == 0 { 0 } else { frames.get(2 * n - 1) as usize };
+        let clauses = first * CLAUSE_LEN..frames.get(2 * n + 1) as usize * CLAUSE_LEN;
+        let clauses = self.section(Section::Catches).get(clauses)?;
+        Some(CatchSite { frame: frames.get(2 * n), text, clauses })
+    }
+
     /// The function's name from the module's name section.
     pub(super) fn function_name(&self, func: FuncIndex) -> Option<&str> {
         let ends = Words(self.section(Section::NameEnds));
@@ -247,6 +281,45 @@ impl Module {
         let start = if n == 0 { 0 } else { ends.get(n - 1) };
         let bytes = self.section(Section::Names).get(start as usize..ends.get(n) as usize)?;
         std::str::from_utf8(bytes).ok().filter(|name| !name.is_empty())
+    }
+}
+
+/// Bytes of a clause in the image.
+const CLAUSE_LEN: usize = 12;
+
+/// A call inside a `try_table`.
+pub(super) struct CatchSite<'a> {
+    /// The frame pointer less the stack pointer, in bytes.
+    pub(super) frame: u32,
+    text: Range<usize>,
+    clauses: &'a [u8],
+}
+
+/// A clause of a `try_table` around a call.
+pub(super) struct CatchClause {
+    /// The tag of the module that it catches; `None` catches everything.
+    pub(super) tag: Option<u32>,
+    /// Where the frame keeps its context, from the stack pointer up. `None`: the throwing runtime
+    /// call was given it.
+    pub(super) context: Option<u32>,
+    /// The address of its landing pad.
+    pub(super) landing_pad: usize,
+}
+
+impl CatchSite<'_> {
+    /// The clauses in the order in which they are tried.
+    pub(super) fn clauses(&self) -> impl Iterator<Item = CatchClause> {
+        self.clauses.chunks_exact(CLAUSE_LEN).filter_map(|clause| {
+            let clause = Words(clause);
+            let (tag, context) = (clause.get(0), clause.get(1));
+            let landing_pad = self.text.start + clause.get(2) as usize;
+            // Anything else is a damaged image.
+            self.text.contains(&landing_pad).then_some(CatchClause {
+                tag: (tag != ANY_TAG).then_some(tag),
+                context: (context != OWN_CONTEXT).then_some(context),
+                landing_pad,
+            })
+        })
     }
 }
 

@@ -1,14 +1,15 @@
 //! `Engine`: what all modules and stores of a process share.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use crate::module::types::FuncType;
+use super::registry::{TypeId, TypeRegistry};
+use super::types::{FuncType, SubType};
+use crate::module::ModuleInfo;
 
-/// What modules and stores share: the canonical numbers of function types. Cheap to clone.
+/// What modules and stores share: the numbers of their types. Cheap to clone.
 ///
-/// Equal signatures get equal numbers within an engine, which is what makes the check of an
-/// indirect call one comparison, also across modules.
+/// Equal types get equal numbers within an engine, which is what makes the check of an indirect
+/// call one comparison, also across modules.
 ///
 /// ```
 /// use coracle_engine::runtime::{Engine, Store};
@@ -18,13 +19,7 @@ use crate::module::types::FuncType;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Engine {
-    types: Arc<Mutex<TypeRegistry>>,
-}
-
-#[derive(Debug, Default)]
-struct TypeRegistry {
-    numbers: HashMap<Arc<FuncType>, u32>,
-    types: Vec<Arc<FuncType>>,
+    types: Arc<TypeRegistry>,
 }
 
 impl Engine {
@@ -39,53 +34,49 @@ impl Engine {
         Arc::ptr_eq(&self.types, &other.types)
     }
 
-    /// The number of a signature, given out on first use.
-    pub(super) fn type_id(&self, ty: &FuncType) -> u32 {
-        self.registry().number(ty)
+    /// The definition of a type that one of this engine's modules or functions has.
+    ///
+    /// # Panics
+    /// May panic when `id` comes from another engine.
+    #[must_use]
+    pub fn defined_type(&self, id: TypeId) -> &SubType {
+        self.types.get(id)
     }
 
-    /// The numbers of a module's signatures, in order.
-    pub(super) fn type_ids<'a>(&self, types: impl Iterator<Item = &'a FuncType>) -> Box<[u32]> {
-        let mut registry = self.registry();
-        types.map(|ty| registry.number(ty)).collect()
+    /// A function type that any module may define: `(type (func …))`, hence final, without supertype
+    /// and a recursion group of its own.
+    ///
+    /// ```
+    /// use coracle_engine::runtime::{Engine, Func, FuncType, HeapType, RefType, Store, Val, ValType};
+    /// let engine = Engine::new();
+    /// let mut store = Store::new(&engine)?;
+    /// let unary = FuncType { params: vec![ValType::I32], results: vec![] };
+    /// let heap = HeapType::ConcreteFunc(engine.define_func(unary.clone()));
+    /// let func = Func::new(&mut store, unary, |_, _, _| Ok(()));
+    /// let ty = Val::FuncRef(Some(func)).ty(&store);
+    /// assert_eq!(ty, ValType::Ref(RefType { nullable: false, heap }));
+    /// assert!(engine.is_subtype(ty, ValType::FUNCREF));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn define_func(&self, ty: FuncType) -> TypeId {
+        self.types.register_func(ty)
     }
 
-    /// The signature behind a number that this engine gave out.
-    pub(super) fn func_type(&self, id: u32) -> Arc<FuncType> {
-        Arc::clone(&self.registry().types[id as usize])
+    pub(super) fn types(&self) -> &TypeRegistry {
+        &self.types
     }
 
-    fn registry(&self) -> MutexGuard<'_, TypeRegistry> {
-        // The registry only grows and is consistent between any two statements.
-        self.types.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The numbers of a module's types, in order. Its description must have been checked.
+    pub(super) fn type_ids(&self, info: &ModuleInfo) -> Box<[TypeId]> {
+        self.types.register(info)
     }
-}
 
-impl TypeRegistry {
-    fn number(&mut self, ty: &FuncType) -> u32 {
-        if let Some(&number) = self.numbers.get(ty) {
-            return number;
+    /// The function type behind the number of a function's type.
+    pub(super) fn func_type(&self, id: TypeId) -> &FuncType {
+        match self.types.get(id).as_func() {
+            Some(ty) => ty,
+            None => unreachable!("{id} is no function type"),
         }
-        let number = self.types.len() as u32;
-        let ty = Arc::new(ty.clone());
-        self.types.push(Arc::clone(&ty));
-        self.numbers.insert(ty, number);
-        number
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::module::types::ValType;
-
-    #[test]
-    fn equal_types_share_a_number_and_others_do_not() {
-        let engine = Engine::new();
-        let unary = FuncType { params: vec![ValType::I32], results: vec![] };
-        let first = engine.type_id(&unary);
-        assert_ne!(first, engine.type_id(&FuncType::default()));
-        assert_eq!(first, engine.clone().type_id(&unary.clone()));
-        assert_eq!(*engine.func_type(first), unary);
     }
 }

@@ -1,17 +1,18 @@
 //! Functions: the handle that embedders use to call them.
 
 use std::ptr::{self, NonNull};
-use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::call;
-use super::host::{self, HostError, IntoHostFunc};
+use super::exception::Exception;
+use super::host::{self, Caller, HostError, IntoHostFunc};
+use super::registry::TypeId;
 use super::store::{AsStore, StoreId, StoreInner, get, get_mut, pointer};
-use super::trap::{Pending, Trap};
+use super::trap::{self, Pending, Trap};
+use super::types::{FuncType, ValType};
 use super::val::Val;
 use super::vmcontext::{FuncRef, Slot};
-use crate::module::types::FuncType;
 
 /// Why a call did not return.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum CallError {
     Trap(#[from] Trap),
     #[error("{0}")]
     Host(HostError),
+    /// An exception that nothing in the guest caught.
+    #[error(transparent)]
+    Exception(#[from] Exception),
     #[error("arguments do not have the function's parameter types: {params}")]
     Arguments { params: String },
 }
@@ -56,6 +60,38 @@ impl Func {
         Func { store: inner.id, record }
     }
 
+    /// Makes a function of the host of any type.
+    ///
+    /// It gets its arguments, and its results as zeros and nulls to be set. What the types ask for
+    /// is checked: results that do not fit end the guest's call with [`HostResultError`].
+    ///
+    /// ```
+    /// use coracle_engine::runtime::{Engine, Func, FuncType, Store, Val, ValType};
+    /// let mut store = Store::new(&Engine::new())?;
+    /// let ty = FuncType { params: vec![ValType::I64; 2], results: vec![ValType::I64] };
+    /// let max = Func::new(&mut store, ty, |_, args, results| {
+    ///     if let [Val::I64(a), Val::I64(b)] = *args {
+    ///         results[0] = Val::I64(a.max(b));
+    ///     }
+    ///     Ok(())
+    /// });
+    /// let mut results = Vec::new();
+    /// max.call(&mut store, &[Val::I64(3), Val::I64(5)], &mut results)?;
+    /// assert!(matches!(results[..], [Val::I64(5)]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// [`HostResultError`]: super::HostResultError
+    pub fn new(
+        store: &mut impl AsStore,
+        ty: FuncType,
+        func: impl Fn(Caller<'_>, &[Val], &mut [Val]) -> Result<(), HostError> + 'static,
+    ) -> Func {
+        let inner = get_mut(store);
+        let record = inner.add_host_func(host::dynamic_func(ty, func));
+        Func { store: inner.id, record }
+    }
+
     /// The function behind a reference as compiled code holds it.
     ///
     /// # Safety
@@ -72,20 +108,27 @@ impl Func {
     }
 
     /// What the record holds.
-    fn parts(self, store: &StoreInner) -> (*const u8, *mut u8, u32) {
+    fn parts(self, store: &StoreInner) -> (*const u8, *mut u8, TypeId) {
         // SAFETY: records live as long as their store, which is `store` (checked by `record`).
         let func = unsafe { self.record(store).as_ref() };
         (func.code, func.ctx, func.type_id)
     }
 
     /// The engine's number of its type.
-    pub(super) fn type_id(self, store: &StoreInner) -> u32 {
+    pub(super) fn type_id(self, store: &StoreInner) -> TypeId {
         self.parts(store).2
     }
 
-    /// Its type.
+    /// The type that it was defined with; [`Engine::defined_type`](super::Engine::defined_type)
+    /// tells what it is made of, [`Func::ty`] its parameters and results.
     #[must_use]
-    pub fn ty(self, store: &impl AsStore) -> Arc<FuncType> {
+    pub fn defined_type(self, store: &impl AsStore) -> TypeId {
+        self.type_id(get(store))
+    }
+
+    /// Its parameters and results.
+    #[must_use]
+    pub fn ty(self, store: &impl AsStore) -> &FuncType {
         let inner = get(store);
         inner.engine.func_type(self.type_id(inner))
     }
@@ -103,11 +146,12 @@ impl Func {
         results.clear();
         let inner = get(store);
         let (code, ctx, type_id) = self.parts(inner);
-        let ty = inner.engine.func_type(type_id);
+        let engine = inner.engine.clone();
+        let ty = engine.func_type(type_id);
         let fits = args.len() == ty.params.len()
-            && args.iter().zip(&ty.params).all(|(arg, &ty)| arg.matches(ty));
+            && args.iter().zip(&ty.params).all(|(arg, &ty)| arg.matches(ty, inner));
         if !fits {
-            return Err(CallError::Arguments { params: format!("{:?}", ty.params) });
+            return Err(CallError::Arguments { params: words(&ty.params) });
         }
         let mut slots: SmallVec<[Slot; 8]> =
             args.iter().map(|arg| arg.to_raw(inner).to_le_bytes()).collect();
@@ -138,10 +182,15 @@ impl Func {
     }
 }
 
+fn words(types: &[ValType]) -> String {
+    types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 fn direct_error(store: &mut StoreInner) -> CallError {
     match store.pending.take() {
-        Some(Pending::Host(error)) => CallError::Host(error),
+        Some(Pending::Host(error)) => trap::host_error(error),
         Some(Pending::Trap(kind)) => CallError::Trap(Trap::without_frames(kind)),
-        None => unreachable!("a failed host function left no error"),
+        Some(Pending::Raised(exception)) => CallError::Exception(exception),
+        Some(Pending::Thrown(_)) | None => unreachable!("a failed host function left no error"),
     }
 }

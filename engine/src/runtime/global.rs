@@ -4,9 +4,9 @@
 use std::ptr::NonNull;
 
 use super::store::{AsStore, StoreId, get, get_mut};
+use super::types::GlobalType;
 use super::val::Val;
 use super::vmcontext::GlobalCell;
-use crate::module::types::GlobalType;
 
 /// Why a global cannot be made or set.
 #[derive(Debug, thiserror::Error)]
@@ -36,10 +36,10 @@ impl Global {
         ty: GlobalType,
         value: Val,
     ) -> Result<Global, GlobalError> {
-        if !value.matches(ty.content) {
+        let inner = get_mut(store);
+        if !value.matches(ty.content, inner) {
             return Err(GlobalError::Type);
         }
-        let inner = get_mut(store);
         let cell = GlobalCell(value.to_raw(inner).to_le_bytes());
         Ok(Global { store: inner.id, cell: inner.add_global(cell), ty })
     }
@@ -71,11 +71,11 @@ impl Global {
         if !self.ty.mutable {
             return Err(GlobalError::Immutable);
         }
-        if !value.matches(self.ty.content) {
-            return Err(GlobalError::Type);
-        }
         let inner = get_mut(store);
         inner.assert_owns(self.store);
+        if !value.matches(self.ty.content, inner) {
+            return Err(GlobalError::Type);
+        }
         let cell = GlobalCell(value.to_raw(inner).to_le_bytes());
         // SAFETY: the cell lives as long as the store, which is the right one (asserted) and
         // exclusively borrowed.

@@ -3,7 +3,11 @@
 //! A call allocates nothing and takes no lock: the exit trampoline passes the host record, which
 //! holds the closure's address, and the arguments in slots on its stack.
 
+mod dynamic;
+mod references;
+
 use std::any::Any;
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,14 +15,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 
+use super::shared::SharedMemory;
 use super::store::sealed::{Sealed, StorePointer};
-use super::store::{AsStore, StoreInner, get_mut};
+use super::store::{AsStore, StoreInner, get, get_mut};
+use super::throw;
 use super::trap::Pending;
-use super::vmcontext::{HostCall, HostRecord, MemoryDef, Slot, StoreRecord};
-use crate::module::types::ValType;
+use super::types::ValType;
+use super::vmcontext::{CallersMemory, HostCall, HostRecord, Slot, StoreRecord};
+use crate::abi::layout::host_status;
 
 /// What a host function fails with; it ends the guest's call as
 /// [`CallError::Host`](super::CallError::Host) and can be downcast there.
+///
+/// Two kinds of errors are more: a [`CallError`](super::CallError), from a nested call, ends the
+/// outer one as itself, and an [`Exception`](super::Exception), alone or inside of a `CallError`,
+/// is raised in the guest, which may catch it.
 pub type HostError = Box<dyn Error + Send + Sync>;
 
 /// A host function panicked. The panic ends the guest's call like any other error.
@@ -27,6 +38,9 @@ pub type HostError = Box<dyn Error + Send + Sync>;
 pub struct HostPanic {
     message: String,
 }
+
+pub use dynamic::HostResultError;
+pub(super) use dynamic::dynamic_func;
 
 /// The guest's side of a call of a host function.
 ///
@@ -41,16 +55,43 @@ pub struct Caller<'a> {
 
 impl Caller<'_> {
     /// The bytes of the memory of the instance that imported the function: what it exports as
-    /// `memory`, else its memory 0. `None` if it has no memory.
+    /// `memory`, else its memory 0. `None` if it has no memory, or one that is shared between
+    /// threads: see [`Caller::memory_view`].
     pub fn memory(&mut self) -> Option<&mut [u8]> {
-        // SAFETY: the record and the definition that it points to live as long as the store. The
-        // bytes are committed, and the guest waits as long as `self` is borrowed: only calls
-        // through `self` let it run.
-        unsafe {
-            let def = self.record.as_ref().memory.as_ref()?;
-            Some(std::slice::from_raw_parts_mut(def.base, def.length))
+        match self.memory_view() {
+            MemoryView::Own(bytes) => Some(bytes),
+            MemoryView::None | MemoryView::Shared(_) => None,
         }
     }
+
+    /// The memory of the instance that imported the function, of either kind: what it exports as
+    /// `memory`, else its memory 0.
+    pub fn memory_view(&mut self) -> MemoryView<'_> {
+        // SAFETY: the record and what it points to live as long as the store. The bytes are
+        // committed, and the guest waits as long as `self` is borrowed: only calls through `self`
+        // let it run.
+        unsafe {
+            match self.record.as_ref().memory {
+                CallersMemory::None => MemoryView::None,
+                CallersMemory::Own(def) => {
+                    let def = def.as_ref();
+                    MemoryView::Own(std::slice::from_raw_parts_mut(def.base, def.length))
+                }
+                CallersMemory::Shared(shared) => MemoryView::Shared(shared.as_ref()),
+            }
+        }
+    }
+}
+
+/// A guest's memory as a host function may use it.
+#[derive(Debug)]
+pub enum MemoryView<'a> {
+    /// There is none.
+    None,
+    /// The bytes of a memory that nobody else uses during the call.
+    Own(&'a mut [u8]),
+    /// A memory that other threads may read and write at any moment.
+    Shared(&'a SharedMemory),
 }
 
 impl AsStore for Caller<'_> {}
@@ -66,8 +107,8 @@ impl Sealed for Caller<'_> {
 
 /// A closure ready to be imported: see [`IntoHostFunc`].
 pub struct HostFunc {
-    pub(super) params: &'static [ValType],
-    pub(super) results: &'static [ValType],
+    pub(super) params: Cow<'static, [ValType]>,
+    pub(super) results: Cow<'static, [ValType]>,
     call: HostCall,
     closure: Rc<dyn Any>,
 }
@@ -80,12 +121,14 @@ impl fmt::Debug for HostFunc {
 
 impl HostFunc {
     /// What compiled code gets as the function's context. It must not outlive `self`.
-    pub(super) fn record(&self, store: *mut StoreRecord, memory: *const MemoryDef) -> HostRecord {
+    pub(super) fn record(&self, store: *mut StoreRecord, memory: CallersMemory) -> HostRecord {
         HostRecord { call: self.call, store, closure: Rc::as_ptr(&self.closure).cast(), memory }
     }
 }
 
-/// A type of arguments and results.
+/// A type of arguments and results: numbers, and references that may be null (`Option` of
+/// [`Func`](super::Func), [`ExternRef`](super::ExternRef), [`AnyRef`](super::AnyRef) and
+/// [`ExnRef`](super::ExnRef)).
 pub trait WasmValue: Sized + private::Value {}
 
 /// What a host function may return: nothing, one [`WasmValue`], a tuple of up to four, or a
@@ -96,17 +139,17 @@ pub trait HostResult: private::Results {}
 pub trait IntoHostFunc<Args, R>: private::Closure<Args, R> {}
 
 mod private {
-    use super::{HostError, HostFunc, Slot, ValType};
+    use super::{Caller, HostError, HostFunc, Slot, ValType};
 
     pub trait Value {
         const TYPE: ValType;
-        fn load(slot: &Slot) -> Self;
-        fn store(self, slot: &mut Slot);
+        fn load(slot: &Slot, caller: &Caller<'_>) -> Self;
+        fn store(self, slot: &mut Slot, caller: &Caller<'_>);
     }
 
     pub trait Results {
         const TYPES: &'static [ValType];
-        fn store(self, slots: &mut [Slot]) -> Result<(), HostError>;
+        fn store(self, slots: &mut [Slot], caller: &Caller<'_>) -> Result<(), HostError>;
     }
 
     pub trait Closure<Args, R> {
@@ -124,25 +167,33 @@ macro_rules! values {
         impl WasmValue for $ty {}
         impl private::Value for $ty {
             const TYPE: ValType = ValType::$variant;
-            fn load(slot: &Slot) -> $ty {
+            fn load(slot: &Slot, _: &Caller<'_>) -> $ty {
                 let mut bytes = [0; size_of::<$bits>()];
                 bytes.copy_from_slice(&slot[..size_of::<$bits>()]);
                 $from(<$bits>::from_le_bytes(bytes))
             }
-            fn store(self, slot: &mut Slot) {
+            fn store(self, slot: &mut Slot, _: &Caller<'_>) {
                 *slot = u128::from($to(self)).to_le_bytes();
             }
         }
+        single_result!($ty);
+    )*};
+}
+
+/// Makes a value one that can be returned alone.
+macro_rules! single_result {
+    ($ty:ty) => {
         impl HostResult for $ty {}
         impl private::Results for $ty {
-            const TYPES: &'static [ValType] = &[ValType::$variant];
-            fn store(self, slots: &mut [Slot]) -> Result<(), HostError> {
-                private::Value::store(self, &mut slots[0]);
+            const TYPES: &'static [ValType] = &[<$ty as private::Value>::TYPE];
+            fn store(self, slots: &mut [Slot], caller: &Caller<'_>) -> Result<(), HostError> {
+                private::Value::store(self, &mut slots[0], caller);
                 Ok(())
             }
         }
-    )*};
+    };
 }
+use single_result;
 
 values! {
     i32: u32 => I32, |bits| bits as i32, |value| value as u32;
@@ -151,13 +202,14 @@ values! {
     u64: u64 => I64, |bits| bits, |value| value;
     f32: u32 => F32, f32::from_bits, f32::to_bits;
     f64: u64 => F64, f64::from_bits, f64::to_bits;
+    u128: u128 => V128, |bits| bits, |value| value;
 }
 
 impl<T: HostResult, E: Into<HostError>> HostResult for Result<T, E> {}
 impl<T: HostResult, E: Into<HostError>> private::Results for Result<T, E> {
     const TYPES: &'static [ValType] = T::TYPES;
-    fn store(self, slots: &mut [Slot]) -> Result<(), HostError> {
-        self.map_err(Into::into)?.store(slots)
+    fn store(self, slots: &mut [Slot], caller: &Caller<'_>) -> Result<(), HostError> {
+        self.map_err(Into::into)?.store(slots, caller)
     }
 }
 
@@ -166,8 +218,12 @@ macro_rules! result_tuples {
         impl<$($name: WasmValue),*> HostResult for ($($name,)*) {}
         impl<$($name: WasmValue),*> private::Results for ($($name,)*) {
             const TYPES: &'static [ValType] = &[$($name::TYPE),*];
-            fn store(self, _slots: &mut [Slot]) -> Result<(), HostError> {
-                $(self.$n.store(&mut _slots[$n]);)*
+            fn store(
+                self,
+                _slots: &mut [Slot],
+                _caller: &Caller<'_>,
+            ) -> Result<(), HostError> {
+                $(self.$n.store(&mut _slots[$n], _caller);)*
                 Ok(())
             }
         }
@@ -220,14 +276,14 @@ macro_rules! closures {
                     // SAFETY: trampolines never pass null.
                     let record = unsafe { NonNull::new_unchecked(record) };
                     finish(record, || {
-                        let caller = Caller { record, store: PhantomData };
-                        closure(caller, $(<$arg as private::Value>::load(&slots[$n])),*)
-                            .store(slots)
+                        let caller = || Caller { record, store: PhantomData };
+                        closure(caller(), $(<$arg as private::Value>::load(&slots[$n], &caller())),*)
+                            .store(slots, &caller())
                     })
                 }
                 HostFunc {
-                    params: const { &[$(<$arg as private::Value>::TYPE),*] },
-                    results: R::TYPES,
+                    params: Cow::Borrowed(const { &[$(<$arg as private::Value>::TYPE),*] }),
+                    results: Cow::Borrowed(R::TYPES),
                     call: call::<F, R, $($arg),*>,
                     closure: Rc::new(self),
                 }
@@ -252,11 +308,16 @@ closures! {
     (A 0 B 1 C 2 D 3 E 4 G 5 H 6 I 7 J 8 K 9 L 10 M 11);
 }
 
-/// Runs a host function; leaves its error with the store and returns the status. No panic leaves
-/// it: frames of compiled code cannot be unwound.
+/// Runs a host function; leaves its error with the store and returns the status, one of
+/// [`host_status`]. No panic leaves it: frames of compiled code cannot be unwound.
 fn finish(record: NonNull<HostRecord>, run: impl FnOnce() -> Result<(), HostError>) -> u32 {
-    let error = match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(Ok(())) => return 0,
+    let mut caller = Caller { record, store: PhantomData };
+    let roots = get(&caller).gc.roots.borrow().len();
+    let outcome = catch_unwind(AssertUnwindSafe(run));
+    // What the function got is the guest's again, or garbage.
+    get_mut(&mut caller).gc.roots.get_mut().truncate(roots);
+    let error = match outcome {
+        Ok(Ok(())) => return host_status::RETURNED,
         Ok(Err(error)) => error,
         Err(payload) => {
             let text = payload.downcast_ref::<&str>().copied();
@@ -267,9 +328,13 @@ fn finish(record: NonNull<HostRecord>, run: impl FnOnce() -> Result<(), HostErro
             Box::new(HostPanic { message })
         }
     };
-    let mut caller = Caller { record, store: PhantomData };
-    get_mut(&mut caller).pending = Some(Pending::Host(error));
-    1
+    let store = get_mut(&mut caller);
+    let (pending, status) = match throw::raised(store, error) {
+        Ok(exception) => (Pending::Raised(exception), host_status::RAISED),
+        Err(error) => (Pending::Host(error), host_status::FAILED),
+    };
+    store.pending = Some(pending);
+    status
 }
 
 /// Calls a host function from the host, without a trampoline.

@@ -7,14 +7,20 @@ use smallvec::SmallVec;
 
 use super::builtins::usize_range;
 use super::code::Module;
+use super::exception::Tag;
 use super::func::Func;
+use super::gc::Marker;
 use super::global::Global;
 use super::host::HostFunc;
 use super::memory::Memory;
 use super::store::{AsStore, StoreId, StoreInner, get};
+use super::supertypes::Row;
 use super::table::Table;
-use super::vmcontext::{Context, FuncRef, GlobalCell, HostRecord, Stable};
-use crate::module::index::{DataIndex, ElemIndex, FuncIndex, GlobalIndex, MemoryIndex, TableIndex};
+use super::vmcontext::{Context, FuncRef, GlobalCell, HostRecord, Stable, TagRecord};
+use crate::module::index::{
+    DataIndex, ElemIndex, FuncIndex, GlobalIndex, MemoryIndex, TableIndex, TagIndex,
+};
+use crate::module::types::ValType;
 use crate::module::{ConstExpr, ConstOp, DataMode, ElementItems, ElementMode, ExportIndex};
 
 /// Something that can be imported or exported.
@@ -25,6 +31,7 @@ pub enum Extern {
     Table(Table),
     Memory(Memory),
     Global(Global),
+    Tag(Tag),
 }
 
 macro_rules! extern_from {
@@ -35,7 +42,7 @@ macro_rules! extern_from {
     )*};
 }
 
-extern_from!(Func Table Memory Global);
+extern_from!(Func Table Memory Global Tag);
 
 /// An instance of a module in a store. A copyable handle; using it with another store panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +104,15 @@ impl Instance {
         }
     }
 
+    /// The tag exported under a name.
+    #[must_use]
+    pub fn tag(self, store: &impl AsStore, name: &str) -> Option<Tag> {
+        match self.export(store, name)? {
+            Extern::Tag(tag) => Some(tag),
+            _ => None,
+        }
+    }
+
     /// Its module.
     #[must_use]
     pub fn module(self, store: &impl AsStore) -> &Module {
@@ -111,8 +127,8 @@ pub(super) struct InstanceInner {
     pub(super) module: Module,
     pub(super) memories: Box<[Memory]>,
     pub(super) tables: Box<[Table]>,
-    /// Element segments that are dropped.
-    dropped_elems: Box<[bool]>,
+    /// Element segments.
+    elems: Box<[Elements]>,
     /// Data segments that are dropped.
     dropped_data: Box<[bool]>,
     /// Contexts of the imported host functions, and what keeps their closures alive.
@@ -120,19 +136,36 @@ pub(super) struct InstanceInner {
     pub(super) closures: Vec<std::rc::Rc<HostFunc>>,
 }
 
+/// The elements of a segment.
+#[derive(Debug)]
+enum Elements {
+    /// Those of the module's list of functions, made references when they are asked for.
+    Functions,
+    /// As tables hold them. None once the segment is dropped.
+    Values(Box<[u64]>),
+}
+
+impl Elements {
+    fn none() -> Elements {
+        Elements::Values(Box::default())
+    }
+}
+
 impl InstanceInner {
     pub(super) fn new(ctx: Context, module: &Module) -> InstanceInner {
         let info = module.info();
-        let dropped_elems = info.elements.values().map(|segment| {
+        let elems = info.elements.values().map(|segment| match (&segment.mode, &segment.items) {
             // Declared segments only name functions; they are dropped from the start.
-            matches!(segment.mode, ElementMode::Declared)
+            (ElementMode::Declared, _) => Elements::none(),
+            (_, ElementItems::Functions(_)) => Elements::Functions,
+            (_, ElementItems::Expressions(_)) => Elements::none(),
         });
         let dropped_data = info.data.values().map(|s| matches!(s.mode, DataMode::Static));
         InstanceInner {
             ctx,
             memories: Box::default(),
             tables: Box::default(),
-            dropped_elems: dropped_elems.collect(),
+            elems: elems.collect(),
             dropped_data: dropped_data.collect(),
             hosts: None,
             closures: Vec::new(),
@@ -161,6 +194,12 @@ impl InstanceInner {
         }
     }
 
+    /// The record of a tag.
+    pub(super) fn tag(&self, index: TagIndex) -> *const TagRecord {
+        // SAFETY: instantiation wrote the pointers of all tags.
+        unsafe { self.ctx.tag(index.as_u32()).read() }
+    }
+
     /// The function reference record of a function that has one.
     fn func_ref(&self, func: FuncIndex) -> NonNull<FuncRef> {
         match self.module.info().functions[func].func_ref {
@@ -177,10 +216,43 @@ impl InstanceInner {
             ExportIndex::Table(table) => Extern::Table(self.table(table)),
             ExportIndex::Memory(memory) => Extern::Memory(self.memory(memory)),
             ExportIndex::Global(global) => {
-                let ty = self.module.info().globals[global];
+                let ty = self.module.info().globals[global].map(|ty| self.module.type_id(ty));
                 Extern::Global(Global { store, cell: self.global(global), ty })
             }
+            ExportIndex::Tag(tag) => {
+                // SAFETY: tag records live as long as the store, hence as long as the instance.
+                let record = unsafe { &*self.tag(tag) };
+                Extern::Tag(Tag { store, index: record.index })
+            }
         }
+    }
+
+    /// Marks the objects that globals and segments defined here refer to.
+    pub(super) fn mark(&self, marker: &mut Marker<'_>) {
+        let info = self.module.info();
+        for (segment, elements) in info.elements.values().zip(&self.elems) {
+            if let (Elements::Values(values), false) = (elements, segment.ty.heap.is_func()) {
+                values.iter().for_each(|&value| marker.reference(value as u32));
+            }
+        }
+        let defined = info.globals.values().skip(info.imported.globals as usize);
+        for (n, ty) in defined.enumerate() {
+            if let ValType::Ref(ty) = ty.content
+                && !ty.heap.is_func()
+            {
+                // SAFETY: the cell is the context's own; compiled code waits meanwhile.
+                let GlobalCell([a, b, c, d, ..]) =
+                    unsafe { self.ctx.defined_global(n as u32).read() };
+                marker.reference(u32::from_le_bytes([a, b, c, d]));
+            }
+        }
+    }
+
+    /// Tells compiled code where the table of supertypes lies.
+    pub(super) fn set_supertypes(&mut self, table: *const Row) {
+        // SAFETY: the header is the context's own; compiled code, which reads it anew after each
+        // call, waits meanwhile.
+        unsafe { (*self.ctx.header().as_ptr()).supertypes = table };
     }
 
     pub(super) fn set_stack_limit(&mut self, limit: usize) {
@@ -190,34 +262,46 @@ impl InstanceInner {
 
     /// The bytes of a data segment: none once it is dropped.
     pub(super) fn data(&self, index: DataIndex) -> &[u8] {
+        // Static segments may be missing from the description.
+        let Some(segment) = self.module.info().data.get(index) else { return &[] };
         if self.dropped_data[index.index()] {
             return &[];
         }
-        let segment = &self.module.info().data[index];
         self.module.data(segment.offset..segment.offset + segment.len)
     }
 
     pub(super) fn drop_data(&mut self, index: DataIndex) {
-        self.dropped_data[index.index()] = true;
+        if let Some(dropped) = self.dropped_data.get_mut(index.index()) {
+            *dropped = true;
+        }
     }
 
     pub(super) fn drop_elem(&mut self, index: ElemIndex) {
-        self.dropped_elems[index.index()] = true;
+        self.elems[index.index()] = Elements::none();
     }
 
     /// How many elements a segment has: none once it is dropped.
     pub(super) fn element_count(&self, index: ElemIndex) -> u32 {
-        match &self.module.info().elements[index].items {
-            _ if self.dropped_elems[index.index()] => 0,
-            ElementItems::Functions(funcs) => funcs.len() as u32,
-            ElementItems::Expressions(exprs) => exprs.len() as u32,
+        match &self.elems[index.index()] {
+            Elements::Functions => self.element_funcs(index).len() as u32,
+            Elements::Values(values) => values.len() as u32,
         }
     }
 
+    /// The functions of a segment that is given by them.
+    fn element_funcs(&self, index: ElemIndex) -> &[FuncIndex] {
+        match &self.module.info().elements[index].items {
+            ElementItems::Functions(funcs) => funcs,
+            ElementItems::Expressions(_) => &[],
+        }
+    }
+
+    /// Keeps the values of a segment that is given by expressions.
+    pub(super) fn set_elements(&mut self, index: ElemIndex, values: Box<[u64]>) {
+        self.elems[index.index()] = Elements::Values(values);
+    }
+
     /// The raw elements `src..src + len` of a segment, or `None` when out of bounds.
-    ///
-    /// They are computed when asked for: constant expressions read immutable globals only, so the
-    /// time makes no difference.
     pub(super) fn elements(
         &self,
         index: ElemIndex,
@@ -228,10 +312,10 @@ impl InstanceInner {
         if range.end > self.element_count(index) as usize {
             return None;
         }
-        let items = &self.module.info().elements[index].items;
-        Some(range.map(move |n| match items {
-            ElementItems::Functions(funcs) => self.raw_func(funcs[n]) as u64,
-            ElementItems::Expressions(exprs) => self.evaluate(&exprs[n]) as u64,
+        let funcs = self.element_funcs(index);
+        Some(range.map(move |n| match &self.elems[index.index()] {
+            Elements::Functions => self.raw_func(funcs[n]) as u64,
+            Elements::Values(values) => values[n],
         }))
     }
 
@@ -239,25 +323,34 @@ impl InstanceInner {
         self.func_ref(func).as_ptr().expose_provenance() as u128
     }
 
-    /// The value of a constant expression as compiled code holds it.
+    /// The value of a constant expression that makes no objects, as compiled code holds it.
     pub(super) fn evaluate(&self, expr: &ConstExpr) -> u128 {
         // The usual form needs no stack.
         if let [op] = expr.ops[..] {
             return self.operand(op);
         }
-        let mut stack = SmallVec::<[u128; 4]>::new();
+        let mut stack = SmallVec::new();
         for &op in &expr.ops {
-            let value = match binary(op) {
-                Some(apply) => {
-                    // `check::module` saw that there are two.
-                    let (right, left) = (stack.pop(), stack.pop());
-                    apply(left.unwrap_or_default(), right.unwrap_or_default())
-                }
-                None => self.operand(op),
-            };
+            let value = self.apply(op, &mut stack);
             stack.push(value);
         }
         stack.pop().unwrap_or_default()
+    }
+
+    /// Takes an operator's operands from the stack and gives its result. `check::module` saw that
+    /// there are as many.
+    pub(super) fn apply(&self, op: ConstOp, stack: &mut SmallVec<[u128; 4]>) -> u128 {
+        if let ConstOp::RefI31 = op {
+            let value = stack.pop().unwrap_or_default() as u32;
+            return u128::from(value << 1 | 1);
+        }
+        match binary(op) {
+            Some(apply) => {
+                let (right, left) = (stack.pop(), stack.pop());
+                apply(left.unwrap_or_default(), right.unwrap_or_default())
+            }
+            None => self.operand(op),
+        }
     }
 
     fn operand(&self, op: ConstOp) -> u128 {
@@ -273,7 +366,7 @@ impl InstanceInner {
                 u128::from_le_bytes(self.global(global).as_ref().0)
             },
             ConstOp::RefFunc(func) => self.raw_func(func),
-            // Binary operators are dealt with by `evaluate`.
+            // Operators with operands are dealt with by `apply`, those that make objects by the store.
             _ => 0,
         }
     }

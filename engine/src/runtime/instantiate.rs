@@ -7,23 +7,26 @@ use std::rc::Rc;
 
 use cranelift_entity::EntityRef;
 
-use super::builtins::{TABLE, slice_mut};
+use super::builtins::TABLE;
 use super::call;
 use super::code::Module;
-use super::func::{CallError, Func};
+use super::func::CallError;
 use super::host::HostFunc;
 use super::instance::{Extern, Instance, InstanceInner};
-use super::memory::{LinearMemory, Memory, MemoryError, Placement};
+use super::memory::{LinearMemory, Memory, MemoryError};
+use super::region::Placement;
+use super::registry::TypeId;
 use super::store::StoreInner;
+use super::supertypes;
 use super::table::{TableError, TableInner};
 use super::trap::{Trap, TrapKind};
 use super::vmcontext::{
-    Context, FuncImport, FuncRef, GlobalCell, Header, HostRecord, MemoryDef, Stable,
+    CallersMemory, Context, FuncImport, FuncRef, GlobalCell, Header, HostRecord, Stable,
 };
 use crate::abi::layout::CTX_MAGIC_VALUE;
 use crate::config::{Addressing, DEDICATED_BASE};
 use crate::module::index::{DataIndex, ElemIndex, FuncIndex, MemoryIndex};
-use crate::module::{DataMode, ElementMode, ExportIndex, ImportType, ModuleInfo};
+use crate::module::{ConstExpr, DataMode, ElementItems, ElementMode, ExportIndex};
 
 /// Why a module cannot be instantiated.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +48,10 @@ pub enum InstantiateError {
         "module was compiled for dedicated addressing, but imports a memory that lies elsewhere"
     )]
     NotDedicated,
+    #[error(
+        "cannot reserve address space for the heap of objects: {0}; check the limit on address space (ulimit -v)"
+    )]
+    Heap(#[source] std::io::Error),
     #[error(transparent)]
     Memory(#[from] MemoryError),
     #[error(transparent)]
@@ -79,10 +86,12 @@ pub(super) unsafe fn instantiate(
     // SAFETY: the caller's promise; the borrow ends before compiled code is entered.
     let (instance, start) = unsafe {
         let store = &mut *store.as_ptr();
-        let instance = allocate(store, module, imports)?;
+        let pinned = store.gc_pinned();
+        let instance = prepare(store, module, imports);
+        // From here on the instance's globals, tables and segments keep its objects alive.
+        store.gc_unpin(pinned);
+        let instance = instance?;
         let inner = NonNull::from(store.instances[instance.index as usize].get_mut());
-        // The instance is a separate allocation, so it can be borrowed beside the store.
-        write_segments(store, &mut *inner.as_ptr())?;
         (instance, module.info().start.map(|func| start_function(store, inner.as_ref(), func)))
     };
     if let Some(Start { entry, ctx, code }) = start {
@@ -94,16 +103,31 @@ pub(super) unsafe fn instantiate(
     Ok(instance)
 }
 
+/// Everything up to the start function. Objects that it makes are pinned.
+fn prepare(
+    store: &mut StoreInner,
+    module: &Module,
+    imports: Vec<Resolved>,
+) -> Result<Instance, InstantiateError> {
+    let instance = allocate(store, module, imports)?;
+    let inner = store.instances[instance.index as usize].pointer().as_ptr();
+    // SAFETY: the instance is a separate allocation that no other reference refers to, and it is
+    // not reached through the store meanwhile: nothing collects garbage.
+    write_segments(store, unsafe { &mut *inner })?;
+    Ok(instance)
+}
+
 /// Makes the instance and everything that it defines, and adds it to the store.
 fn allocate(
     store: &mut StoreInner,
     module: &Module,
     imports: Vec<Resolved>,
 ) -> Result<Instance, InstantiateError> {
-    let info = module.info();
     let memories = new_memories(store, module)?;
-    let tables = new_tables(store, info)?;
-    // Nothing below fails: what was made so far is not left behind in the store.
+    let tables = new_tables(store, module)?;
+    let (gc_heap, supertypes) = objects(store, module).map_err(InstantiateError::Heap)?;
+    // Nothing below fails unless initial values have no room in the heap of objects: what was made
+    // so far is not left behind in the store.
     store.add_code(module);
     let ctx = Context::new(
         *module.layout(),
@@ -113,14 +137,19 @@ fn allocate(
             store: store.record_pointer(),
             builtins: TABLE.as_ptr(),
             instance: std::ptr::null_mut(),
+            gc_heap,
+            supertypes,
         },
     );
     let mut instance = InstanceInner::new(ctx, module);
-    let hosts = link(store, &mut instance, imports, memories, tables);
+    let ImportedFuncs { types, hosts } = link(store, &mut instance, imports, memories, tables);
     link_hosts(store, &mut instance, hosts);
-    fill_types_and_func_refs(&instance);
-    initialise_globals(&instance);
-    initialise_tables(store, &instance);
+    make_tags(store, &instance);
+    fill_types_and_func_refs(&instance, &types);
+    let trap = InstantiateError::trap;
+    initialise_globals(store, &instance).map_err(trap)?;
+    initialise_tables(store, &instance).map_err(trap)?;
+    evaluate_elements(store, &mut instance).map_err(trap)?;
     let index = store.instances.len() as u32;
     let instance = Stable::new(Box::new(instance));
     let address = instance.pointer().as_ptr().cast();
@@ -154,40 +183,53 @@ fn new_memories(
     Ok(memories)
 }
 
-fn new_tables(store: &StoreInner, info: &ModuleInfo) -> Result<Vec<TableInner>, InstantiateError> {
+fn new_tables(store: &StoreInner, module: &Module) -> Result<Vec<TableInner>, InstantiateError> {
+    let info = module.info();
     let defined = info.tables.values().skip(info.imported.tables as usize);
-    let tables = defined.map(|&ty| TableInner::new(ty, store.config.max_table_elements));
+    let types = defined.map(|ty| ty.map(|ty| module.type_id(ty)));
+    let tables = types.map(|ty| TableInner::new(ty, store.config.max_table_elements));
     Ok(tables.collect::<Result<_, _>>()?)
 }
 
-/// Writes imports and definitions of memories, tables, globals and functions into the context.
-/// Returns the imported host functions with their indices: their records need the memories.
+/// Imported functions.
+struct ImportedFuncs {
+    /// Their own types, which may be subtypes of what the module declares.
+    types: Vec<TypeId>,
+    /// Those of the host that have no record yet, with their indices.
+    hosts: Vec<(u32, Rc<HostFunc>)>,
+}
+
+/// Writes imports and definitions of memories, tables, globals and functions into the context, but
+/// for functions of the host: their records need the memories.
 fn link(
     store: &mut StoreInner,
     instance: &mut InstanceInner,
     imports: Vec<Resolved>,
     new_memories: Vec<LinearMemory>,
     new_tables: Vec<TableInner>,
-) -> Vec<(u32, Rc<HostFunc>)> {
+) -> ImportedFuncs {
     let ctx = &instance.ctx;
     let info = instance.module.info();
     let mut memories = Vec::with_capacity(info.memories.len());
     let mut tables = Vec::with_capacity(info.tables.len());
+    let mut types = Vec::with_capacity(info.imported.functions as usize);
     let mut hosts = Vec::new();
-    let (mut funcs, mut globals) = (0, 0);
+    let (mut globals, mut tags) = (0, 0);
     for import in imports {
         // SAFETY: the fields belong to a context that no code uses yet; definitions, cells and
         // records of the store live as long as it does, hence as long as the instance.
         unsafe {
             match import {
                 Resolved::Host(func) => {
-                    hosts.push((funcs, func));
-                    funcs += 1;
+                    let index = FuncIndex::new(types.len());
+                    hosts.push((index.as_u32(), func));
+                    types.push(instance.module.type_id(info.functions[index].ty));
                 }
                 Resolved::Extern(Extern::Func(func)) => {
-                    let FuncRef { code, ctx: callee, .. } = *func.record(store).as_ref();
-                    ctx.imported_func(funcs).write(FuncImport { code, ctx: callee });
-                    funcs += 1;
+                    let FuncRef { code, ctx: callee, type_id } = *func.record(store).as_ref();
+                    let import = FuncImport { code, ctx: callee };
+                    ctx.imported_func(types.len() as u32).write(import);
+                    types.push(type_id);
                 }
                 Resolved::Extern(Extern::Memory(memory)) => {
                     let def = store.memory(memory).def().as_ptr();
@@ -202,6 +244,10 @@ fn link(
                 Resolved::Extern(Extern::Global(global)) => {
                     ctx.imported_global(globals).write(global.cell.as_ptr());
                     globals += 1;
+                }
+                Resolved::Extern(Extern::Tag(tag)) => {
+                    ctx.tag(tags).write(tag.record(store));
+                    tags += 1;
                 }
             }
         }
@@ -218,7 +264,20 @@ fn link(
     }
     instance.memories = memories.into();
     instance.tables = tables.into();
-    hosts
+    ImportedFuncs { types, hosts }
+}
+
+/// Makes the tags that the module defines.
+fn make_tags(store: &mut StoreInner, instance: &InstanceInner) {
+    let info = instance.module.info();
+    for (index, &ty) in info.tags.iter().skip(info.imported.tags as usize) {
+        let export = info.exports.iter().find(|export| export.index == ExportIndex::Tag(index));
+        let name = export.map(|export| export.name.as_str().into());
+        let tag = store.add_tag(instance.module.type_id(ty), name);
+        // SAFETY: the field belongs to a context that no code uses yet; tags live as long as the
+        // store.
+        unsafe { instance.ctx.tag(index.as_u32()).write(store.tag(tag)) };
+    }
 }
 
 /// Makes the records of imported host functions and writes their imports.
@@ -251,15 +310,15 @@ fn link_hosts(
 }
 
 /// What host functions see as the caller's memory: the one exported as `memory`, else memory 0.
-fn callers_memory(store: &StoreInner, instance: &InstanceInner) -> *const MemoryDef {
+fn callers_memory(store: &StoreInner, instance: &InstanceInner) -> CallersMemory {
     let exported = match instance.module.info().export("memory") {
         Some(ExportIndex::Memory(memory)) => Some(instance.memory(memory)),
         _ => instance.memories.first().copied(),
     };
-    exported.map_or(std::ptr::null(), |memory: Memory| store.memory(memory).def().as_ptr())
+    exported.map_or(CallersMemory::None, |memory: Memory| store.memory(memory).for_callers())
 }
 
-fn fill_types_and_func_refs(instance: &InstanceInner) {
+fn fill_types_and_func_refs(instance: &InstanceInner, imported: &[TypeId]) {
     let (ctx, module) = (&instance.ctx, &instance.module);
     for (n, &id) in module.type_ids().iter().enumerate() {
         // SAFETY: the field belongs to a context that no code uses yet.
@@ -269,7 +328,8 @@ fn fill_types_and_func_refs(instance: &InstanceInner) {
     for (index, function) in &info.functions {
         let Some(n) = function.func_ref else { continue };
         let (code, callee) = code_and_context(instance, index);
-        let type_id = module.type_ids()[function.signature.index()];
+        let own = imported.get(index.index()).copied();
+        let type_id = own.unwrap_or_else(|| module.type_id(function.ty));
         // SAFETY: as above.
         unsafe { ctx.func_ref(n).write(FuncRef { code, ctx: callee, type_id }) };
     }
@@ -287,24 +347,55 @@ fn code_and_context(instance: &InstanceInner, func: FuncIndex) -> (*const u8, *m
     }
 }
 
-fn initialise_globals(instance: &InstanceInner) {
+/// What a context holds for code that uses objects: the heap's base and the table of supertypes.
+fn objects(
+    store: &mut StoreInner,
+    module: &Module,
+) -> std::io::Result<(*mut u8, *const supertypes::Row)> {
+    if !module.info().uses_objects && module.info().tags.is_empty() {
+        // Its types may still be those of functions that other instances cast.
+        store.cover_types();
+        return Ok((std::ptr::null_mut(), std::ptr::null()));
+    }
+    Ok((store.gc_base()?, store.supertypes()))
+}
+
+fn initialise_globals(store: &mut StoreInner, instance: &InstanceInner) -> Result<(), TrapKind> {
     for (n, init) in instance.module.info().global_inits.iter().enumerate() {
-        let value = GlobalCell(instance.evaluate(init).to_le_bytes());
+        let value = GlobalCell(store.evaluate(instance, init)?.to_le_bytes());
         // SAFETY: the field belongs to a context that no code uses yet.
         unsafe { instance.ctx.defined_global(n as u32).write(value) };
     }
+    Ok(())
 }
 
-fn initialise_tables(store: &mut StoreInner, instance: &InstanceInner) {
+fn initialise_tables(store: &mut StoreInner, instance: &InstanceInner) -> Result<(), TrapKind> {
     let info = instance.module.info();
     let defined = &instance.tables[info.imported.tables as usize..];
     for (&table, init) in defined.iter().zip(&info.table_inits) {
         if let Some(init) = init {
+            let value = store.evaluate(instance, init)? as u64;
             let table = store.table_mut(table);
             // The whole table is in bounds of itself.
-            let _ = table.fill(0, instance.evaluate(init) as u64, table.size());
+            let _ = table.fill(0, value, table.size());
         }
     }
+    Ok(())
+}
+
+/// Evaluates the expressions of element segments that are given by such. Each runs once: what it
+/// makes has an identity.
+fn evaluate_elements(store: &mut StoreInner, instance: &mut InstanceInner) -> Result<(), TrapKind> {
+    let module = instance.module.clone();
+    for (index, segment) in &module.info().elements {
+        if let (ElementItems::Expressions(exprs), false) =
+            (&segment.items, matches!(segment.mode, ElementMode::Declared))
+        {
+            let values = exprs.iter().map(|expr| Ok(store.evaluate(instance, expr)? as u64));
+            instance.set_elements(index, values.collect::<Result<_, TrapKind>>()?);
+        }
+    }
+    Ok(())
 }
 
 /// Writes active element segments, then active data segments, and drops them. What was written
@@ -316,7 +407,8 @@ fn write_segments(
     let module = instance.module.clone();
     for (index, segment) in &module.info().elements {
         if let ElementMode::Active { table, offset } = &segment.mode {
-            let dst = u64::from(instance.evaluate(offset) as u32);
+            let wide = module.info().tables[*table].table64;
+            let dst = start_of_segment(instance, offset, wide);
             let table = instance.table(*table);
             write_elements(store, instance, table, dst, index)
                 .ok_or(InstantiateError::trap(TrapKind::TableOutOfBounds))?;
@@ -325,13 +417,20 @@ fn write_segments(
     }
     for (index, segment) in &module.info().data {
         if let DataMode::Active { memory, offset } = &segment.mode {
-            let dst = u64::from(instance.evaluate(offset) as u32);
+            let wide = module.info().memories[*memory].memory64;
+            let dst = start_of_segment(instance, offset, wide);
             write_data(store, instance, *memory, dst, index)
                 .ok_or(InstantiateError::trap(TrapKind::MemoryOutOfBounds))?;
             instance.drop_data(index);
         }
     }
     Ok(())
+}
+
+/// The place of a segment in a table or memory with 32- or 64-bit indices.
+fn start_of_segment(instance: &InstanceInner, offset: &ConstExpr, wide: bool) -> u64 {
+    let value = instance.evaluate(offset);
+    if wide { value as u64 } else { u64::from(value as u32) }
 }
 
 fn write_elements(
@@ -352,10 +451,7 @@ fn write_data(
     dst: u64,
     index: DataIndex,
 ) -> Option<()> {
-    let source = instance.data(index);
-    let bytes = store.memory_mut(instance.memory(memory)).bytes_mut();
-    slice_mut(bytes, dst, source.len() as u64)?.copy_from_slice(source);
-    Some(())
+    store.memory_mut(instance.memory(memory)).write(dst, instance.data(index))
 }
 
 struct Start {
@@ -371,47 +467,6 @@ fn start_function(store: &StoreInner, instance: &InstanceInner, func: FuncIndex)
     Start { entry: instance.module.entry_trampoline(sig), ctx, code }
 }
 
-/// Whether an import's definition matches its type; the found type in words if not.
-pub(super) fn matches(
-    store: &StoreInner,
-    module: &Module,
-    found: Extern,
-    wanted: &ImportType,
-) -> Result<(), String> {
-    use super::types::{describe, extern_type};
-    let holds = match (found, wanted) {
-        (Extern::Func(func), ImportType::Func(sig)) => {
-            Func::type_id(func, store) == module.type_ids()[sig.index()]
-        }
-        (Extern::Table(table), ImportType::Table(wanted)) => {
-            let found = store.table(table).current_type();
-            found.element == wanted.element
-                && found.table64 == wanted.table64
-                && limits((found.min, found.max), (wanted.min, wanted.max))
-        }
-        (Extern::Memory(memory), ImportType::Memory(wanted)) => {
-            let found = store.memory(memory).current_type();
-            found.memory64 == wanted.memory64
-                && found.shared == wanted.shared
-                && found.page_size_log2 == wanted.page_size_log2
-                && limits((found.min, found.max), (wanted.min, wanted.max))
-        }
-        (Extern::Global(global), ImportType::Global(wanted)) => global.ty == *wanted,
-        _ => false,
-    };
-    if holds { Ok(()) } else { Err(describe(&extern_type(store, found))) }
-}
-
-/// Whether found limits lie within wanted ones.
-fn limits(found: (u64, Option<u64>), wanted: (u64, Option<u64>)) -> bool {
-    let max = match (found.1, wanted.1) {
-        (_, None) => true,
-        (None, Some(_)) => false,
-        (Some(found), Some(wanted)) => found <= wanted,
-    };
-    found.0 >= wanted.0 && max
-}
-
 /// Refuses a module for the fixed address whose memory 0 is an import that lies elsewhere.
 pub(super) fn check_addressing(
     store: &StoreInner,
@@ -425,8 +480,7 @@ pub(super) fn check_addressing(
         Resolved::Extern(Extern::Memory(memory)) => Some(*memory),
         _ => None,
     });
-    let elsewhere = first.is_some_and(|memory| {
-        store.memory(memory).bytes().as_ptr().addr() as u64 != DEDICATED_BASE
-    });
+    let elsewhere =
+        first.is_some_and(|memory| store.memory(memory).base().addr() as u64 != DEDICATED_BASE);
     if elsewhere { Err(InstantiateError::NotDedicated) } else { Ok(()) }
 }

@@ -5,12 +5,12 @@ use std::rc::Rc;
 
 use super::code::Module;
 use super::engine::Engine;
-use super::host::{self, HostFunc, IntoHostFunc};
+use super::host::{self, Caller, HostError, HostFunc, IntoHostFunc};
 use super::instance::{Extern, Instance};
-use super::instantiate::{InstantiateError, Resolved, check_addressing, instantiate, matches};
+use super::instantiate::{InstantiateError, Resolved, check_addressing, instantiate};
 use super::store::{AsStore, StoreId, StoreInner, get, pointer};
-use super::types::{self, ExternType};
-use crate::module::types::FuncType;
+use super::types::{ExternType, FuncType};
+use super::val::Val;
 use crate::module::{Import, ImportType};
 
 type Name = Cow<'static, str>;
@@ -69,6 +69,19 @@ impl Linker {
         func: impl IntoHostFunc<Args, R>,
     ) -> &mut Linker {
         let func = host::host_func(func);
+        self.definitions.push(Definition::Host(module.into(), name.into(), func));
+        self
+    }
+
+    /// Defines a host function of any type; see [`Func::new`](super::Func::new).
+    pub fn func_new(
+        &mut self,
+        module: impl Into<Name>,
+        name: impl Into<Name>,
+        ty: FuncType,
+        func: impl Fn(Caller<'_>, &[Val], &mut [Val]) -> Result<(), HostError> + 'static,
+    ) -> &mut Linker {
+        let func = host::dynamic_func(ty, func);
         self.definitions.push(Definition::Host(module.into(), name.into(), func));
         self
     }
@@ -139,7 +152,7 @@ impl Linker {
         module: &Module,
         import: &Import,
     ) -> Result<Resolved, InstantiateError> {
-        let wanted = || types::describe(&types::import_type(module.info(), &import.ty));
+        let wanted = || module.import_type(&import.ty).describe(&self.engine);
         let names = || (import.module.clone(), import.name.clone());
         let mut candidates = self.definitions.iter().rev();
         let Some(found) = candidates.find_map(|d| d.lookup(store, import)) else {
@@ -152,7 +165,11 @@ impl Linker {
                 let (module, name) = names();
                 return Err(InstantiateError::ForeignImport { module, name });
             }
-            Resolved::Extern(item) => matches(store, module, *item, &import.ty).err(),
+            Resolved::Extern(item) => {
+                let found = ExternType::of(store, *item);
+                let fits = found.matches(&module.import_type(&import.ty), &self.engine);
+                (!fits).then(|| found.describe(&self.engine))
+            }
         };
         match mismatch {
             None => Ok(found),
@@ -195,14 +212,16 @@ impl Definition {
 
 /// The host function's type in words, unless it is what is wanted.
 fn host_mismatch(module: &Module, func: &HostFunc, wanted: &ImportType) -> Option<String> {
-    if let ImportType::Func(sig) = wanted {
-        let wanted = &module.info().signatures[*sig];
-        if wanted.params == func.params && wanted.results == func.results {
+    if let ImportType::Func(ty) = *wanted {
+        let wanted = module.type_id(ty);
+        let ty = module.engine().func_type(wanted);
+        let same = ty.params[..] == func.params[..] && ty.results[..] == func.results[..];
+        if same && module.engine().types().is_plain(wanted) {
             return None;
         }
     }
     let found = FuncType { params: func.params.to_vec(), results: func.results.to_vec() };
-    Some(types::describe(&ExternType::Func(found)))
+    Some(format!("function {found}"))
 }
 
 impl Extern {
@@ -212,6 +231,7 @@ impl Extern {
             Extern::Table(item) => item.store,
             Extern::Memory(item) => item.store,
             Extern::Global(item) => item.store,
+            Extern::Tag(item) => item.store,
         }
     }
 }

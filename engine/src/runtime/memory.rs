@@ -1,29 +1,21 @@
-//! Linear memories: reservation, guards, growth; and the handle that embedders use.
+//! Linear memories: limits, growth, bulk operations; and the handle that embedders use.
 //!
-//! ```text
-//! guard before │ 4 GiB reservation: length bytes accessible, the rest not │ 2 GiB guard
-//!              ▲ base
-//! ```
-//!
-//! All of it is reserved at once and inaccessible, so that the base never moves and an access with
-//! a 32-bit index and a static offset below the guard's size needs no check. Growing makes more of
-//! the reservation accessible.
+//! A memory lies in a [`Region`] of reserved address space. Growing makes more of it accessible. One
+//! with 64-bit indices that outgrows its region moves to a larger one; compiled code loads the base
+//! of such a memory anew for each access. What is shared between threads never moves and lies in a
+//! [`SharedMemory`].
 
 use std::io;
 use std::ops::Range;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::builtins::{slice_mut, usize_range};
+use super::region::{Placement, Plan, Region};
+use super::shared::SharedMemory;
 use super::store::{AsStore, StoreId, get, get_mut};
-use super::sys::Mapping;
-use super::vmcontext::{MemoryDef, Stable};
-use crate::config::{DEDICATED_BASE, MEMORY_GUARD, MEMORY_RESERVATION};
+use super::vmcontext::{CallersMemory, MemoryDef, Stable};
+use crate::config::DEDICATED_BASE;
 use crate::module::types::MemoryType;
-
-/// Inaccessible bytes before a memory, against an address computed too low.
-const GUARD_BEFORE: usize = 2 << 30;
-/// The same before a memory at the fixed address, where the executable and its heap lie lower.
-const DEDICATED_GUARD_BEFORE: usize = 16 << 20;
 
 /// Why a memory cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -47,35 +39,63 @@ pub enum MemoryError {
     Image(#[source] io::Error),
     #[error("linear memory of {pages} pages is over the limit of {limit} bytes")]
     Limit { pages: u64, limit: u64 },
-    #[error("linear memory with 64-bit indices or shared between threads is not supported")]
-    Unsupported,
+    #[error("type of a shared memory must be shared and have a maximum")]
+    NotShared,
 }
 
-/// Where a memory is placed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Placement {
-    Anywhere,
-    Dedicated,
+/// Why bytes of a memory cannot be read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{len} bytes at {offset:#x} are outside of the linear memory of {size} bytes")]
+pub struct OutOfBounds {
+    /// First byte.
+    pub offset: u64,
+    /// How many bytes.
+    pub len: u64,
+    /// Bytes of the memory at that moment.
+    pub size: u64,
 }
 
-/// The right to the fixed address: one at a time in a process.
-#[derive(Debug)]
-struct DedicatedClaim;
+/// How large a memory may be: its sizes in pages as bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    page_size_log2: u8,
+    /// Most bytes: the least of what the index type, the memory's type and the embedder allow.
+    limit: u64,
+}
 
-static DEDICATED_TAKEN: AtomicBool = AtomicBool::new(false);
-
-impl DedicatedClaim {
-    fn take() -> Result<DedicatedClaim, MemoryError> {
-        match DEDICATED_TAKEN.swap(true, Ordering::AcqRel) {
-            true => Err(MemoryError::SecondDedicated),
-            false => Ok(DedicatedClaim),
-        }
+impl Bounds {
+    pub(super) fn new(ty: &MemoryType, limit: u64) -> Bounds {
+        let log2 = ty.page_size_log2;
+        // A size in pages must be a value of the index type, and every byte have an index.
+        let by_index = match ty.memory64 {
+            true => u64::MAX >> log2,
+            false => ((1 << 32) >> log2).min(u64::from(u32::MAX)),
+        };
+        let pages = by_index.min(ty.max.unwrap_or(u64::MAX));
+        // Slices of Rust end where signed addresses do.
+        let limit = limit.min(pages << log2).min(isize::MAX as u64);
+        Bounds { page_size_log2: log2, limit }
     }
-}
 
-impl Drop for DedicatedClaim {
-    fn drop(&mut self) {
-        DEDICATED_TAKEN.store(false, Ordering::Release);
+    /// Most bytes.
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// The bytes of so many pages, if that is allowed.
+    pub(super) fn bytes(&self, pages: u64) -> Option<usize> {
+        let bytes = pages.checked_mul(1 << self.page_size_log2)?;
+        (bytes <= self.limit).then_some(bytes as usize)
+    }
+
+    /// The bytes of the minimum size.
+    pub(super) fn start(&self, ty: &MemoryType) -> Result<usize, MemoryError> {
+        self.bytes(ty.min).ok_or(MemoryError::Limit { pages: ty.min, limit: self.limit })
+    }
+
+    /// Whole pages in so many bytes.
+    pub(super) fn pages(&self, bytes: usize) -> u64 {
+        (bytes as u64) >> self.page_size_log2
     }
 }
 
@@ -83,17 +103,20 @@ impl Drop for DedicatedClaim {
 /// context or, for one that the host made, beside it.
 #[derive(Debug)]
 pub(super) struct LinearMemory {
-    reservation: Mapping,
-    guard_before: usize,
-    /// Accessible bytes.
-    length: usize,
+    backing: Backing,
     ty: MemoryType,
-    /// Most bytes, whatever the type allows.
-    limit: u64,
+    bounds: Bounds,
     def: NonNull<MemoryDef>,
     own_def: Option<Stable<MemoryDef>>,
-    // Dropped after the reservation: fields drop in order.
-    _claim: Option<DedicatedClaim>,
+}
+
+/// Where the bytes are.
+#[derive(Debug)]
+enum Backing {
+    /// In a region that this store alone uses, of which `length` bytes are accessible.
+    Own { region: Region, length: usize },
+    /// Where other stores and threads may use them, too.
+    Shared(Stable<SharedMemory>),
 }
 
 impl LinearMemory {
@@ -103,53 +126,79 @@ impl LinearMemory {
         placement: Placement,
         limit: u64,
     ) -> Result<LinearMemory, MemoryError> {
-        if ty.memory64 || ty.shared {
-            return Err(MemoryError::Unsupported);
+        if ty.shared {
+            return Ok(LinearMemory::from_shared(SharedMemory::place(ty, placement, limit)?));
         }
-        let limit = limit.min(MEMORY_RESERVATION);
-        let length = ty
-            .min
-            .checked_mul(1 << ty.page_size_log2)
-            .filter(|&bytes| bytes <= limit)
-            .ok_or(MemoryError::Limit { pages: ty.min, limit })? as usize;
-        let (reservation, guard_before, claim) = reserve(placement)?;
-        let memory = LinearMemory {
-            reservation,
-            guard_before,
-            length,
-            ty,
-            limit,
-            def: NonNull::dangling(),
-            own_def: None,
-            _claim: claim,
-        };
-        memory.commit(0..length).map_err(|source| MemoryError::Commit { bytes: length, source })?;
-        Ok(memory)
+        let bounds = Bounds::new(&ty, limit);
+        let length = bounds.start(&ty)?;
+        let region = Region::new(Plan::new(&ty, length, bounds.limit()), placement)?;
+        let commit = |source| MemoryError::Commit { bytes: length, source };
+        region.commit(0..length).map_err(commit)?;
+        Ok(LinearMemory::over(Backing::Own { region, length }, ty, bounds))
+    }
+
+    /// The part of this store in a shared memory.
+    pub(super) fn from_shared(shared: SharedMemory) -> LinearMemory {
+        let (ty, bounds) = (shared.declared_type(), shared.bounds());
+        LinearMemory::over(Backing::Shared(Stable::new(Box::new(shared))), ty, bounds)
+    }
+
+    fn over(backing: Backing, ty: MemoryType, bounds: Bounds) -> LinearMemory {
+        LinearMemory { backing, ty, bounds, def: NonNull::dangling(), own_def: None }
+    }
+
+    /// The memory that threads share, if it is one.
+    pub(super) fn shared(&self) -> Option<&SharedMemory> {
+        match &self.backing {
+            Backing::Own { .. } => None,
+            Backing::Shared(shared) => Some(shared.get()),
+        }
+    }
+
+    fn region(&self) -> &Region {
+        match &self.backing {
+            Backing::Own { region, .. } => region,
+            Backing::Shared(shared) => shared.get().region(),
+        }
+    }
+
+    /// Where host functions find the memory, which lives as long as the store.
+    pub(super) fn for_callers(&self) -> CallersMemory {
+        match &self.backing {
+            Backing::Own { .. } => CallersMemory::Own(self.def),
+            Backing::Shared(shared) => CallersMemory::Shared(shared.pointer()),
+        }
     }
 
     /// Address of byte 0.
-    fn base(&self) -> *mut u8 {
-        self.reservation.as_ptr().wrapping_add(self.guard_before)
+    pub(super) fn base(&self) -> *mut u8 {
+        self.region().base()
     }
 
-    fn commit(&self, range: Range<usize>) -> io::Result<()> {
-        let page = super::sys::page_size();
-        let start = self.guard_before + range.start.next_multiple_of(page);
-        let end = self.guard_before + range.end.next_multiple_of(page);
-        self.reservation.make_writable(start..end)
+    /// Accessible bytes.
+    fn length(&self) -> usize {
+        match &self.backing {
+            Backing::Own { length, .. } => *length,
+            Backing::Shared(shared) => shared.get().byte_len(),
+        }
     }
 
-    /// Maps part of the initial contents from an image file: shared pages, copied when written.
+    /// Whether `len` bytes lie at an address.
+    pub(super) fn has(&self, address: u64, len: u64) -> bool {
+        address.checked_add(len).is_some_and(|end| end <= self.length() as u64)
+    }
+
+    /// Maps part of the initial contents from an image file: shared pages, copied when written. The
+    /// memory must be new: nobody else knows it yet.
     pub(super) fn map_image(
         &mut self,
         guest: Range<u64>,
         file: &std::fs::File,
         offset: u64,
     ) -> Result<(), MemoryError> {
-        assert!(guest.end <= self.length as u64, "images lie within the initial size");
-        let range =
-            self.guard_before + guest.start as usize..self.guard_before + guest.end as usize;
-        self.reservation.overlay_file(range, file, offset).map_err(MemoryError::Image)
+        assert!(guest.end <= self.length() as u64, "images lie within the initial size");
+        let range = guest.start as usize..guest.end as usize;
+        self.region().map_file(range, file, offset).map_err(MemoryError::Image)
     }
 
     /// Lets the definition lie at `def` from now on, and fills it in.
@@ -170,7 +219,12 @@ impl LinearMemory {
     }
 
     fn publish(&mut self) {
-        let def = MemoryDef { base: self.base(), length: self.length };
+        let length = match &self.backing {
+            Backing::Own { length, .. } => *length,
+            // Compiled code reads a length that other threads change through its address.
+            Backing::Shared(shared) => shared.get().len_address(),
+        };
+        let def = MemoryDef { base: self.base(), length };
         // SAFETY: `attach` was given a place that is valid for writes; only this thread uses it,
         // and no compiled code runs while the host holds `&mut self`.
         unsafe { self.def.write(def) };
@@ -188,62 +242,128 @@ impl LinearMemory {
 
     /// Current size in pages.
     pub(super) fn pages(&self) -> u64 {
-        (self.length as u64) >> self.ty.page_size_log2
+        self.bounds.pages(self.length())
     }
 
     /// Grows by `delta` pages; the previous size in pages, or `None` when a limit or the system
     /// forbids it.
     pub(super) fn grow(&mut self, delta: u64) -> Option<u64> {
-        let old = self.pages();
-        let max = self.ty.max.unwrap_or(u64::MAX);
-        let pages = old.checked_add(delta).filter(|&pages| pages <= max)?;
-        let bytes = pages.checked_mul(1 << self.ty.page_size_log2);
-        let length = bytes.filter(|&bytes| bytes <= self.limit)? as usize;
-        self.commit(self.length..length).ok()?;
-        self.length = length;
+        let (region, length) = match &mut self.backing {
+            Backing::Own { region, length } => (region, length),
+            Backing::Shared(shared) => return shared.get().grow(delta),
+        };
+        let old = self.bounds.pages(*length);
+        let new_length = self.bounds.bytes(old.checked_add(delta)?)?;
+        if new_length > region.capacity() {
+            *region = region.grown(*length, new_length, self.bounds.limit())?;
+        } else {
+            region.commit(*length..new_length).ok()?;
+        }
+        *length = new_length;
         self.publish();
         Some(old)
     }
 
-    /// The accessible bytes.
+    /// The accessible bytes; none of a shared memory, to whose bytes no reference may exist.
     pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: `length` bytes from the base are committed, and nobody writes to them while the
-        // store, and with it this memory, is borrowed.
-        unsafe { std::slice::from_raw_parts(self.base(), self.length) }
+        match &self.backing {
+            // SAFETY: `length` bytes from the base are committed, and nobody writes to them while
+            // the store, and with it this memory, is borrowed.
+            Backing::Own { region, length } => unsafe {
+                std::slice::from_raw_parts(region.base(), *length)
+            },
+            Backing::Shared(_) => &[],
+        }
     }
 
-    /// The accessible bytes.
+    /// The accessible bytes; none of a shared memory, to whose bytes no reference may exist.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`; the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.base(), self.length) }
+        match &self.backing {
+            // SAFETY: as in `bytes`; the borrow is exclusive.
+            Backing::Own { region, length } => unsafe {
+                std::slice::from_raw_parts_mut(region.base(), *length)
+            },
+            Backing::Shared(_) => &mut [],
+        }
+    }
+
+    /// Copies bytes out; `None`, and nothing copied, when out of bounds.
+    pub(super) fn read(&self, src: u64, out: &mut [u8]) -> Option<()> {
+        match &self.backing {
+            Backing::Own { .. } => {
+                out.copy_from_slice(self.bytes().get(usize_range(src, out.len() as u64))?);
+                Some(())
+            }
+            Backing::Shared(shared) => shared.get().read(src, out).ok(),
+        }
+    }
+
+    /// Copies bytes in; `None`, and nothing copied, when out of bounds.
+    pub(super) fn write(&mut self, dst: u64, bytes: &[u8]) -> Option<()> {
+        match &self.backing {
+            Backing::Own { .. } => {
+                slice_mut(self.bytes_mut(), dst, bytes.len() as u64)?.copy_from_slice(bytes);
+                Some(())
+            }
+            Backing::Shared(shared) => shared.get().write(dst, bytes).ok(),
+        }
+    }
+
+    /// Writes one byte to all of `dst..dst + len`; `None`, and nothing written, when out of bounds.
+    pub(super) fn fill(&mut self, dst: u64, value: u8, len: u64) -> Option<()> {
+        match &self.backing {
+            Backing::Own { .. } => {
+                slice_mut(self.bytes_mut(), dst, len)?.fill(value);
+                Some(())
+            }
+            Backing::Shared(shared) => shared.get().fill(dst, value, len).ok(),
+        }
+    }
+
+    /// Moves bytes within the memory; `None`, and nothing moved, when out of bounds.
+    pub(super) fn copy_within(&mut self, dst: u64, src: u64, len: u64) -> Option<()> {
+        if let Some(shared) = self.shared() {
+            return shared.copy_from(dst, shared, src, len).ok();
+        }
+        let bytes = self.bytes_mut();
+        let (to, from) = (usize_range(dst, len), usize_range(src, len));
+        if to.end > bytes.len() || from.end > bytes.len() {
+            return None;
+        }
+        bytes.copy_within(from, to.start);
+        Some(())
+    }
+
+    /// Copies bytes from another memory; `None`, and nothing copied, when out of bounds.
+    pub(super) fn copy_from(
+        &mut self,
+        dst: u64,
+        other: &LinearMemory,
+        src: u64,
+        len: u64,
+    ) -> Option<()> {
+        match (&self.backing, &other.backing) {
+            // Two handles may stand for one memory: then the ranges may overlap.
+            (Backing::Shared(to), Backing::Shared(from)) => {
+                to.get().copy_from(dst, from.get(), src, len).ok()
+            }
+            (_, Backing::Own { .. }) => self.write(dst, other.bytes().get(usize_range(src, len))?),
+            (Backing::Own { .. }, Backing::Shared(from)) => {
+                from.get().read(src, slice_mut(self.bytes_mut(), dst, len)?).ok()
+            }
+        }
     }
 
     /// Whether an access that faulted at `address` hit the inaccessible part of this memory's
     /// reservation. Runs inside the signal handler.
     pub(super) fn guards(&self, address: usize) -> bool {
-        let start = self.reservation.address();
-        let base = start + self.guard_before;
-        let reserved = (start..start + self.reservation.len()).contains(&address);
-        reserved && !(base..base + self.length).contains(&address)
-    }
-}
-
-fn reserve(placement: Placement) -> Result<(Mapping, usize, Option<DedicatedClaim>), MemoryError> {
-    let after = (MEMORY_RESERVATION + MEMORY_GUARD) as usize;
-    match placement {
-        Placement::Anywhere => {
-            let bytes = GUARD_BEFORE + after;
-            let reservation =
-                Mapping::reserve(bytes).map_err(|source| MemoryError::Reserve { bytes, source })?;
-            Ok((reservation, GUARD_BEFORE, None))
-        }
-        Placement::Dedicated => {
-            let claim = DedicatedClaim::take()?;
-            let start = DEDICATED_BASE as usize - DEDICATED_GUARD_BEFORE;
-            let reservation = Mapping::reserve_at(start, DEDICATED_GUARD_BEFORE + after)
-                .map_err(MemoryError::FixedAddress)?;
-            Ok((reservation, DEDICATED_GUARD_BEFORE, Some(claim)))
-        }
+        let base = self.base().addr();
+        let accessible = match &self.backing {
+            Backing::Own { length, .. } => base..base + length,
+            // What was out of bounds when the access faulted may be accessible by now.
+            Backing::Shared(_) => base..base,
+        };
+        self.region().contains(address) && !accessible.contains(&address)
     }
 }
 
@@ -266,22 +386,64 @@ impl Memory {
         Ok(inner.add_memory(memory))
     }
 
+    /// Lets a store use a memory that is shared between threads. The same memory gives the same
+    /// handle again.
+    pub fn from_shared(store: &mut impl AsStore, shared: &SharedMemory) -> Memory {
+        get_mut(store).memory_of_shared(shared)
+    }
+
+    /// The memory behind the handle, if it is shared between threads.
+    #[must_use]
+    pub fn shared(self, store: &impl AsStore) -> Option<SharedMemory> {
+        get(store).memory(self).shared().cloned()
+    }
+
     /// Its type, with the current size as the minimum.
     #[must_use]
     pub fn ty(self, store: &impl AsStore) -> MemoryType {
         get(store).memory(self).current_type()
     }
 
-    /// Its bytes.
+    /// Its bytes. Empty for a [shared](Memory::shared) memory, whose bytes other threads may write
+    /// at any moment, so that no slice can stand for them: use [`Memory::read`].
     #[must_use]
     pub fn data(self, store: &impl AsStore) -> &[u8] {
         get(store).memory(self).bytes()
     }
 
-    /// Its bytes, to change.
+    /// Its bytes, to change. Empty for a [shared](Memory::shared) memory: use [`Memory::write`].
     #[must_use]
     pub fn data_mut(self, store: &mut impl AsStore) -> &mut [u8] {
         get_mut(store).memory_mut(self).bytes_mut()
+    }
+
+    /// Copies the bytes from `offset` on to all of `out`.
+    ///
+    /// # Errors
+    /// When they are not all inside; `out` is unchanged then.
+    pub fn read(
+        self,
+        store: &impl AsStore,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<(), OutOfBounds> {
+        let (memory, len) = (get(store).memory(self), out.len() as u64);
+        memory.read(offset, out).ok_or(OutOfBounds { offset, len, size: memory.length() as u64 })
+    }
+
+    /// Copies all of `bytes` to the memory from `offset` on.
+    ///
+    /// # Errors
+    /// When they do not fit; the memory is unchanged then.
+    pub fn write(
+        self,
+        store: &mut impl AsStore,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), OutOfBounds> {
+        let memory = get_mut(store).memory_mut(self);
+        let (len, size) = (bytes.len() as u64, memory.length() as u64);
+        memory.write(offset, bytes).ok_or(OutOfBounds { offset, len, size })
     }
 
     /// Its size in pages.
@@ -298,90 +460,4 @@ impl Memory {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ty(min: u64, max: Option<u64>) -> MemoryType {
-        MemoryType { memory64: false, shared: false, min, max, page_size_log2: 16 }
-    }
-
-    fn memory(min: u64, max: Option<u64>, limit: u64) -> LinearMemory {
-        let mut memory = LinearMemory::new(ty(min, max), Placement::Anywhere, limit).unwrap();
-        memory.attach_own();
-        memory
-    }
-
-    #[test]
-    fn growth_keeps_the_base_and_the_bytes_and_stops_at_each_limit() {
-        let mut memory = memory(1, Some(4), 3 << 16);
-        memory.bytes_mut()[65535] = 7;
-        let base = memory.base();
-        assert_eq!(memory.grow(0), Some(1));
-        assert_eq!(memory.grow(2), Some(1));
-        assert_eq!(memory.base(), base);
-        assert_eq!((memory.bytes()[65535], memory.bytes()[65536]), (7, 0));
-        assert_eq!(memory.bytes().len(), 3 << 16);
-        // SAFETY: the definition is the memory's own.
-        assert_eq!(unsafe { memory.def().as_ref() }.length, 3 << 16);
-        assert_eq!(memory.grow(1), None, "over the limit in bytes");
-        assert_eq!(memory.grow(u64::MAX), None);
-        let mut typed = self::memory(1, Some(2), u64::MAX);
-        assert_eq!((typed.grow(2), typed.grow(1), typed.grow(1)), (None, Some(1), None));
-    }
-
-    #[test]
-    fn all_four_gibibytes_can_be_reached_and_no_more() {
-        let mut memory = memory(0, None, u64::MAX);
-        assert_eq!(memory.grow(65536), Some(0));
-        let last = memory.bytes().len() - 1;
-        memory.bytes_mut()[last] = 1;
-        assert_eq!(last, u32::MAX as usize);
-        assert_eq!(memory.grow(1), None);
-    }
-
-    #[test]
-    fn guards_are_all_that_is_reserved_but_not_accessible() {
-        let memory = memory(1, None, u64::MAX);
-        let base = memory.base().addr();
-        for inside in [base, base + 65535] {
-            assert!(!memory.guards(inside));
-        }
-        let end = base + (MEMORY_RESERVATION + MEMORY_GUARD) as usize;
-        for outside in [base - GUARD_BEFORE, base - 1, base + 65536, end - 1] {
-            assert!(memory.guards(outside), "{outside:x}");
-        }
-        assert!(!memory.guards(base - GUARD_BEFORE - 1));
-        assert!(!memory.guards(end));
-        assert!(!memory.guards(0));
-    }
-
-    #[test]
-    fn the_fixed_address_is_given_out_once_at_a_time() {
-        let first = LinearMemory::new(ty(1, None), Placement::Dedicated, u64::MAX).unwrap();
-        assert_eq!(first.base().addr() as u64, DEDICATED_BASE);
-        let second = LinearMemory::new(ty(1, None), Placement::Dedicated, u64::MAX);
-        assert!(matches!(second, Err(MemoryError::SecondDedicated)));
-        drop(first);
-        LinearMemory::new(ty(1, None), Placement::Dedicated, u64::MAX).unwrap();
-    }
-
-    #[test]
-    fn too_large_a_minimum_is_an_error() {
-        let error = LinearMemory::new(ty(2, None), Placement::Anywhere, 65536).unwrap_err();
-        assert!(matches!(error, MemoryError::Limit { pages: 2, limit: 65536 }));
-        assert!(LinearMemory::new(ty(u64::MAX, None), Placement::Anywhere, u64::MAX).is_err());
-    }
-
-    #[test]
-    fn images_are_private_copies_of_the_file() {
-        let file = crate::runtime::sys::anonymous_file(&[5; 8192]).unwrap();
-        let mut first = memory(1, None, u64::MAX);
-        let mut second = memory(1, None, u64::MAX);
-        for memory in [&mut first, &mut second] {
-            memory.map_image(4096..8192, &file, 4096).unwrap();
-        }
-        first.bytes_mut()[5000] = 9;
-        assert_eq!((first.bytes()[5000], second.bytes()[5000]), (9, 5));
-        assert_eq!((second.bytes()[4095], second.bytes()[8192]), (0, 0));
-    }
-}
+mod tests;

@@ -12,21 +12,29 @@ use std::io;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-
-use cranelift_entity::EntityRef;
 
 use super::code::Module;
 use super::engine::Engine;
+use super::exception::{Held, RawException};
+use super::gc::{Gc, Marker};
 use super::host::HostFunc;
 use super::instance::InstanceInner;
 use super::memory::{LinearMemory, Memory};
+use super::registry::TypeId;
+use super::shared::SharedMemory;
+use super::supertypes::{Row, Supertypes};
 use super::sys;
 use super::table::{Table, TableInner};
+use super::throw::Resume;
 use super::trap::{self, Pending, RawTrap};
-use super::vmcontext::{FuncRef, GlobalCell, HostRecord, Stable, StoreRecord};
-use crate::module::index::SigIndex;
-use crate::module::types::FuncType;
+use super::types::FuncType;
+use super::vmcontext::{
+    Activation, CallersMemory, FuncRef, GlobalCell, HostRecord, Stable, StoreRecord, TagRecord,
+};
+use crate::abi::gc;
+use crate::config::MEMORY64_RESERVATION;
 
 /// Limits of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,18 +42,27 @@ pub struct StoreConfig {
     /// Most bytes of native stack that guest code may use below the outermost call into it. The
     /// thread's real stack bounds it as well, less 256 KiB that stay with the host. Default 1 MiB.
     pub max_wasm_stack: usize,
-    /// Most bytes of each linear memory. Default 4 GiB, which is also the most there can be.
+    /// Most bytes of each linear memory. Default 64 GiB; with 32-bit indices 4 GiB are the most there
+    /// can be.
     pub max_memory_bytes: u64,
     /// Most elements of each table. Default ten million.
     pub max_table_elements: u64,
+    /// Most bytes of memory for structures, arrays and exceptions. Default 3840 MiB, which is also
+    /// the most there can be.
+    pub max_gc_heap_bytes: u64,
+    /// Collect garbage before every allocation of an object: finds references that the collector
+    /// does not see. Very slow; for tests. Default off.
+    pub gc_stress: bool,
 }
 
 impl Default for StoreConfig {
     fn default() -> StoreConfig {
         StoreConfig {
             max_wasm_stack: 1 << 20,
-            max_memory_bytes: 4 << 30,
+            max_memory_bytes: MEMORY64_RESERVATION,
             max_table_elements: 10_000_000,
+            max_gc_heap_bytes: gc::RESERVATION - gc::FIRST_OBJECT as u64,
+            gc_stress: false,
         }
     }
 }
@@ -102,12 +119,20 @@ pub(super) struct StoreInner {
     tables: Vec<TableInner>,
     globals: Vec<Stable<GlobalCell>>,
     host_funcs: Vec<Stable<HostEntry>>,
+    tags: Vec<Stable<TagRecord>>,
+    /// Exceptions that the host holds.
+    held: Held,
+    pub(super) gc: Gc,
+    /// Used from the first instance on whose code may ask for it.
+    supertypes: Option<Supertypes>,
     /// By the engine's type number.
     signatures: Vec<Option<Signature>>,
     /// Why the last runtime call or host function failed.
     pub(super) pending: Option<Pending>,
     /// What the fault handler saw last.
     pub(super) trap: RawTrap,
+    /// Where a throw goes on.
+    pub(super) resume: Resume,
 }
 
 /// How to get in and out of functions of a type; addresses in the text of a module of this store.
@@ -148,7 +173,10 @@ impl Store {
         sys::ensure_signal_stack().map_err(StoreError::SignalStack)?;
         let stack = sys::stack_bounds().map_err(StoreError::Stack)?;
         let inner = StoreInner {
-            record: StoreRecord::NONE,
+            record: StoreRecord {
+                activation: Activation::NONE,
+                raise: sys::raise as *const () as *const u8,
+            },
             this: ptr::null_mut(),
             id: StoreId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             engine: engine.clone(),
@@ -161,9 +189,14 @@ impl Store {
             tables: Vec::new(),
             globals: Vec::new(),
             host_funcs: Vec::new(),
+            tags: Vec::new(),
+            held: Held::default(),
+            gc: Gc::default(),
+            supertypes: None,
             signatures: Vec::new(),
             pending: None,
             trap: RawTrap::default(),
+            resume: Resume::default(),
         };
         let inner = NonNull::from(Box::leak(Box::new(inner)));
         // SAFETY: just leaked; nothing else refers to it.
@@ -250,6 +283,17 @@ impl StoreInner {
         Memory { store: self.id, index: self.memories.len() as u32 - 1 }
     }
 
+    /// The store's handle of a shared memory.
+    pub(super) fn memory_of_shared(&mut self, shared: &SharedMemory) -> Memory {
+        let is_it = |known: &LinearMemory| known.shared().is_some_and(|known| known.is(shared));
+        if let Some(index) = self.memories.iter().position(is_it) {
+            return Memory { store: self.id, index: index as u32 };
+        }
+        let mut memory = LinearMemory::from_shared(shared.clone());
+        memory.attach_own();
+        self.add_memory(memory)
+    }
+
     /// Whether a fault at `address` hit the inaccessible part of a memory. Runs inside the signal
     /// handler.
     pub(super) fn guards(&self, address: usize) -> bool {
@@ -288,20 +332,12 @@ impl StoreInner {
         (src_memory, src): (Memory, u64),
         len: u64,
     ) -> Option<()> {
-        let (to, from) = (dst_memory.index as usize, src_memory.index as usize);
-        let range = |start: u64| Some(start as usize..start.checked_add(len)? as usize);
-        if to == from {
-            let bytes = self.memories[to].bytes_mut();
-            let (to, from) = (range(dst)?, range(src)?);
-            if to.end > bytes.len() || from.end > bytes.len() {
-                return None;
-            }
-            bytes.copy_within(from, to.start);
-            return Some(());
+        if dst_memory == src_memory {
+            return self.memory_mut(dst_memory).copy_within(dst, src, len);
         }
+        let (to, from) = (dst_memory.index as usize, src_memory.index as usize);
         let [to, from] = self.memories.get_disjoint_mut([to, from]).ok()?;
-        to.bytes_mut().get_mut(range(dst)?)?.copy_from_slice(from.bytes().get(range(src)?)?);
-        Some(())
+        to.copy_from(dst, from, src, len)
     }
 
     pub(super) fn add_table(&mut self, table: TableInner) -> Table {
@@ -316,17 +352,72 @@ impl StoreInner {
         pointer
     }
 
+    /// Adds a tag and gives its place.
+    pub(super) fn add_tag(&mut self, type_id: TypeId, name: Option<Arc<str>>) -> u32 {
+        let index = self.tags.len() as u32;
+        self.tags.push(Stable::new(Box::new(TagRecord { index, type_id, name })));
+        index
+    }
+
+    pub(super) fn tag(&self, index: u32) -> &TagRecord {
+        self.tags[index as usize].get()
+    }
+
+    /// Keeps an exception from being collected as long as the host has the result.
+    pub(super) fn hold(&mut self, exception: RawException) -> Arc<RawException> {
+        self.held.add(exception)
+    }
+
+    /// Lets compiled code find the supertypes of all types that there are; before this is called
+    /// for the first time, no code needs them.
+    pub(super) fn supertypes(&mut self) -> *const Row {
+        self.supertypes.get_or_insert_default();
+        self.cover_types();
+        self.supertypes.as_ref().map_or(ptr::null(), Supertypes::as_ptr)
+    }
+
+    /// Takes types in that were registered since: before anything of such a type can be seen.
+    pub(super) fn cover_types(&mut self) {
+        let Some(supertypes) = &mut self.supertypes else { return };
+        if supertypes.cover(self.engine.types()) {
+            let table = supertypes.as_ptr();
+            for instance in &mut self.instances {
+                instance.get_mut().set_supertypes(table);
+            }
+        }
+    }
+
+    /// Marks the objects that globals and tables refer to, and what the host holds.
+    pub(super) fn mark_roots(&self, marker: &mut Marker<'_>) {
+        for instance in &self.instances {
+            instance.get().mark(marker);
+        }
+        for global in &self.globals {
+            // Globals of the host do not know their type here; a number that looks like a
+            // reference only keeps an object alive.
+            let [a, b, c, d, ..] = global.get().0;
+            marker.reference(u32::from_le_bytes([a, b, c, d]));
+        }
+        for table in &self.tables {
+            table.handles().iter().for_each(|&handle| marker.reference(handle));
+        }
+        for exception in self.held.iter() {
+            marker.reference(exception.bits());
+        }
+    }
+
     /// How to get in and out of functions of a type, if a module of this store has such.
-    pub(super) fn signature(&self, type_id: u32) -> Option<Signature> {
-        self.signatures.get(type_id as usize).copied().flatten()
+    pub(super) fn signature(&self, type_id: TypeId) -> Option<Signature> {
+        self.signatures.get(type_id.number() as usize).copied().flatten()
     }
 
     /// Makes a function of the host that belongs to no import.
     pub(super) fn add_host_func(&mut self, func: Rc<HostFunc>) -> NonNull<FuncRef> {
         let ty = FuncType { params: func.params.to_vec(), results: func.results.to_vec() };
-        let type_id = self.engine.type_id(&ty);
+        let type_id = self.engine.define_func(ty);
+        self.cover_types();
         let store = self.record_pointer();
-        let record = func.record(store, ptr::null());
+        let record = func.record(store, CallersMemory::None);
         let code = self.signature(type_id).map_or(ptr::null(), |signature| signature.exit);
         let func_ref = FuncRef { code, ctx: ptr::null_mut(), type_id };
         let entry = HostEntry { record, func: func_ref, _closure: func };
@@ -351,12 +442,13 @@ impl StoreInner {
         if !self.codes.add(module) {
             return;
         }
-        for (n, &type_id) in module.type_ids().iter().enumerate() {
-            let place = type_id as usize;
+        let types = module.info().type_signatures.values().zip(module.type_ids());
+        for (&sig, &type_id) in types {
+            let Some(sig) = sig else { continue };
+            let place = type_id.number() as usize;
             if self.signatures.len() <= place {
                 self.signatures.resize(place + 1, None);
             }
-            let sig = SigIndex::new(n);
             let signature = self.signatures[place].get_or_insert_with(|| Signature {
                 entry: module.entry_trampoline(sig),
                 exit: module.exit_trampoline(sig),

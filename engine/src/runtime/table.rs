@@ -2,10 +2,10 @@
 
 use std::ptr::{self, NonNull};
 
-use super::store::{AsStore, StoreId, get, get_mut};
+use super::store::{AsStore, StoreId, StoreInner, get, get_mut};
+use super::types::{TableType, ValType};
 use super::val::Val;
 use super::vmcontext::{FuncRef, Stable, TableDef};
-use crate::module::types::{TableType, ValType};
 
 /// Why a table cannot be made or changed.
 #[derive(Debug, thiserror::Error)]
@@ -13,8 +13,6 @@ use crate::module::types::{TableType, ValType};
 pub enum TableError {
     #[error("table of {elements} elements is over the limit of {limit}")]
     Limit { elements: u64, limit: u64 },
-    #[error("table with 64-bit indices is not supported")]
-    Unsupported,
     #[error("value does not have the table's element type")]
     ElementType,
     #[error("index {index} is outside of the table of {size} elements")]
@@ -42,10 +40,7 @@ pub(super) struct TableInner {
 impl TableInner {
     /// A table of the type's minimum size, all null. `limit` is the most elements it may have.
     pub(super) fn new(ty: TableType, limit: u64) -> Result<TableInner, TableError> {
-        if ty.table64 {
-            return Err(TableError::Unsupported);
-        }
-        let limit = limit.min(u64::from(u32::MAX));
+        let limit = if ty.table64 { limit } else { limit.min(u64::from(u32::MAX)) };
         if ty.min > limit {
             return Err(TableError::Limit { elements: ty.min, limit });
         }
@@ -101,6 +96,14 @@ impl TableInner {
         match &self.elements {
             Elements::Funcs(elements) => elements.len() as u64,
             Elements::Handles(elements) => elements.len() as u64,
+        }
+    }
+
+    /// The elements, unless they are functions.
+    pub(super) fn handles(&self) -> &[u32] {
+        match &self.elements {
+            Elements::Funcs(_) => &[],
+            Elements::Handles(elements) => elements,
         }
     }
 
@@ -221,7 +224,7 @@ impl Table {
     pub fn new(store: &mut impl AsStore, ty: TableType, init: Val) -> Result<Table, TableError> {
         let inner = get_mut(store);
         let mut table = TableInner::new(ty, inner.config.max_table_elements)?;
-        let init = element(init, ty)?.to_raw(inner) as u64;
+        let init = element(init, ty, inner)?.to_raw(inner) as u64;
         table.attach_own();
         table.fill(0, init, ty.min).ok_or(TableError::OutOfBounds { index: 0, size: ty.min })?;
         Ok(inner.add_table(table))
@@ -256,7 +259,7 @@ impl Table {
     pub fn set(self, store: &mut impl AsStore, index: u64, value: Val) -> Result<(), TableError> {
         let inner = get_mut(store);
         let table = inner.table(self);
-        let (size, raw) = (table.size(), element(value, table.ty)?.to_raw(inner) as u64);
+        let (size, raw) = (table.size(), element(value, table.ty, inner)?.to_raw(inner) as u64);
         let table = inner.table_mut(self);
         table.fill(index, raw, 1).ok_or(TableError::OutOfBounds { index, size })
     }
@@ -270,19 +273,19 @@ impl Table {
         let table = inner.table(self);
         let elements = table.size().saturating_add(delta);
         let limit = table.ty.max.unwrap_or(u64::MAX).min(table.limit);
-        let raw = element(init, table.ty)?.to_raw(inner) as u64;
+        let raw = element(init, table.ty, inner)?.to_raw(inner) as u64;
         inner.table_mut(self).grow(delta, raw).ok_or(TableError::Limit { elements, limit })
     }
 }
 
-fn element(value: Val, ty: TableType) -> Result<Val, TableError> {
-    value.matches(ValType::Ref(ty.element)).then_some(value).ok_or(TableError::ElementType)
+fn element(value: Val, ty: TableType, store: &StoreInner) -> Result<Val, TableError> {
+    value.matches(ValType::Ref(ty.element), store).then_some(value).ok_or(TableError::ElementType)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::module::types::{HeapType, RefType};
+    use crate::runtime::types::{HeapType, RefType};
 
     fn table(heap: HeapType, min: u64, max: Option<u64>, limit: u64) -> TableInner {
         let element = RefType { nullable: true, heap };

@@ -13,6 +13,7 @@ use std::ptr;
 
 use cranelift_entity::EntityRef;
 
+use super::exception::{Exception, RawException};
 use super::func::CallError;
 use super::host::HostError;
 use super::store::StoreInner;
@@ -29,7 +30,13 @@ const MAX_NAME: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trap {
     kind: TrapKind,
-    backtrace: Vec<Frame>,
+    backtrace: Backtrace,
+}
+
+/// The frames of guest code at some moment, innermost first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Backtrace {
+    frames: Vec<Frame>,
     truncated: bool,
 }
 
@@ -41,14 +48,14 @@ pub struct Frame {
     /// Its name from the module's name section.
     pub name: Option<String>,
     /// Byte offset of the instruction in the wasm module, if known: for the innermost frame the one
-    /// that trapped, for the others the call.
+    /// that trapped or threw, for the others the call.
     pub wasm_offset: Option<u32>,
 }
 
 impl Trap {
     /// A trap outside of any function.
     pub(super) fn without_frames(kind: TrapKind) -> Trap {
-        Trap { kind, backtrace: Vec::new(), truncated: false }
+        Trap { kind, backtrace: Backtrace::default() }
     }
 
     /// Why.
@@ -60,14 +67,27 @@ impl Trap {
     /// Where: the innermost function first, at most [`MAX_FRAMES`].
     #[must_use]
     pub fn backtrace(&self) -> &[Frame] {
-        &self.backtrace
+        self.backtrace.frames()
+    }
+}
+
+impl Backtrace {
+    pub(super) fn frames(&self) -> &[Frame] {
+        &self.frames
     }
 }
 
 impl fmt::Display for Trap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "wasm trap: {}", self.kind)?;
-        for (n, frame) in self.backtrace.iter().enumerate() {
+        self.backtrace.fmt(f)
+    }
+}
+
+/// A line for each frame, each after a line break.
+impl fmt::Display for Backtrace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, frame) in self.frames.iter().enumerate() {
             write!(f, "\n{n:>3}: {frame}")?;
         }
         if self.truncated {
@@ -99,11 +119,15 @@ impl fmt::Display for Frame {
     }
 }
 
-/// Why a runtime call or host function failed, until the trap that it causes has unwound.
+/// Why a runtime call or host function failed, until compiled code has been left.
 #[derive(Debug)]
 pub(super) enum Pending {
     Trap(TrapKind),
     Host(HostError),
+    /// Compiled code threw it, and no frame up to the innermost entry catches it.
+    Thrown(RawException),
+    /// The host raises it.
+    Raised(Exception),
 }
 
 /// What the fault handler writes down: numbers only.
@@ -169,9 +193,9 @@ fn on_fault(fault: &mut Fault<'_>) -> bool {
         return false;
     }
     // SAFETY: compiled code was interrupted in a function below the innermost entry trampoline.
-    unsafe { capture(store, kind, pc, fault.frame_pointer()) };
-    let record = &store.record;
-    fault.resume_at(record.entry_handler, record.entry_sp, record.entry_fp);
+    unsafe { capture(store, Some(kind), pc, fault.frame_pointer()) };
+    let activation = &store.record.activation;
+    fault.resume_at(activation.entry_handler, activation.entry_sp, activation.entry_fp);
     true
 }
 
@@ -181,6 +205,7 @@ const NULL_PAGE: std::ops::Range<usize> = 0..4096;
 fn is_trapping_access(store: &StoreInner, kind: TrapKind, address: usize) -> bool {
     match kind {
         TrapKind::MemoryOutOfBounds => store.guards(address),
+        TrapKind::NullStruct | TrapKind::NullArray => store.gc.null_zone().contains(&address),
         TrapKind::NullReference
         | TrapKind::UninitializedElement
         | TrapKind::IndirectCallTypeMismatch => NULL_PAGE.contains(&address),
@@ -189,17 +214,18 @@ fn is_trapping_access(store: &StoreInner, kind: TrapKind, address: usize) -> boo
 }
 
 /// Writes down the addresses of all frames of compiled code, innermost first, through nested
-/// activations.
+/// activations. `pc` is the instruction that trapped or, without a trap, the address to which the
+/// innermost call returns.
 ///
 /// # Safety
 /// `fp` must be the frame pointer of compiled code that runs below the store's innermost entry
 /// trampoline: compiled code keeps frame pointers, so `[fp]` is its caller's frame pointer and
 /// `[fp + 8]` its return address.
-unsafe fn capture(store: &mut StoreInner, kind: TrapKind, pc: usize, fp: usize) {
+pub(super) unsafe fn capture(store: &mut StoreInner, kind: Option<TrapKind>, pc: usize, fp: usize) {
     let trap = &mut store.trap;
-    *trap = RawTrap { kind: Some(kind), ..RawTrap::default() };
+    *trap = RawTrap { kind, ..RawTrap::default() };
     trap.push(pc);
-    let mut activation: &Activation = &store.record;
+    let mut activation: &Activation = &store.record.activation;
     let mut fp = fp;
     loop {
         // SAFETY: every frame up to the entry trampoline's is compiled code with a frame pointer.
@@ -241,30 +267,44 @@ unsafe fn walk(trap: &mut RawTrap, mut fp: usize, entry_fp: usize) -> bool {
     true
 }
 
-/// Turns what the fault handler wrote down into an error.
+/// Turns what the fault handler or a throw left into an error.
 pub(super) fn take(store: &mut StoreInner) -> CallError {
-    let pending = store.pending.take();
-    let kind = match (store.trap.kind.take(), pending) {
-        (Some(TrapKind::Host), Some(Pending::Host(error))) => {
-            // What stopped a nested call stops the outer ones as itself.
-            return match error.downcast::<CallError>() {
-                Ok(inner) => *inner,
-                Err(error) => CallError::Host(error),
-            };
-        }
+    let kind = store.trap.kind.take();
+    let kind = match (kind, store.pending.take()) {
+        (Some(TrapKind::Host), Some(Pending::Host(error))) => return host_error(error),
         (Some(TrapKind::Host), Some(Pending::Trap(kind))) => kind,
         (Some(kind), _) => kind,
-        // The entry trampoline says that it was resumed by the handler, so there was a trap.
-        (None, _) => unreachable!("a failed call left no trap"),
+        (None, Some(Pending::Thrown(raw))) => {
+            let backtrace = symbolicate(store, false);
+            return CallError::Exception(Exception::from_raw(store, raw, backtrace));
+        }
+        (None, Some(Pending::Raised(mut exception))) => {
+            exception.or_backtrace(|| symbolicate(store, false));
+            return CallError::Exception(exception);
+        }
+        // The entry trampoline says that it was resumed, by the fault handler or by a throw.
+        (None, _) => unreachable!("a failed call left neither trap nor exception"),
     };
-    CallError::Trap(Trap { kind, backtrace: symbolicate(store), truncated: store.trap.truncated })
+    CallError::Trap(Trap { kind, backtrace: symbolicate(store, true) })
 }
 
-fn symbolicate(store: &StoreInner) -> Vec<Frame> {
+/// What stopped a nested call stops the outer ones as itself.
+pub(super) fn host_error(error: HostError) -> CallError {
+    match error.downcast::<CallError>() {
+        Ok(inner) => *inner,
+        Err(error) => match error.downcast::<Exception>() {
+            Ok(exception) => CallError::Exception(*exception),
+            Err(error) => CallError::Host(error),
+        },
+    }
+}
+
+/// The frames that were written down. `trapped`: the innermost address is that of an instruction.
+fn symbolicate(store: &StoreInner, trapped: bool) -> Backtrace {
     let pcs = &store.trap.pcs[..store.trap.len];
     let frames = pcs.iter().enumerate().filter_map(|(n, &pc)| {
-        // All but the innermost are return addresses, which may belong to the next function.
-        let pc = if n == 0 { pc } else { pc - 1 };
+        // All others are return addresses, which may belong to the next function.
+        let pc = if n == 0 && trapped { pc } else { pc - 1 };
         let module = store.codes.find(pc)?;
         let position = module.position(pc)?;
         Some(Frame {
@@ -273,7 +313,7 @@ fn symbolicate(store: &StoreInner) -> Vec<Frame> {
             wasm_offset: position.wasm_offset,
         })
     });
-    frames.collect()
+    Backtrace { frames: frames.collect(), truncated: store.trap.truncated }
 }
 
 #[cfg(test)]
@@ -289,12 +329,14 @@ mod tests {
         };
         let trap = Trap {
             kind: TrapKind::Unreachable,
-            backtrace: vec![
-                frame(3, Some("_ZN4core9panicking5panic17h0123456789abcdefE"), Some(0x1a2b)),
-                frame(1, Some("evil\x1b[2J"), None),
-                frame(7, None, Some(0x10)),
-            ],
-            truncated: true,
+            backtrace: Backtrace {
+                frames: vec![
+                    frame(3, Some("_ZN4core9panicking5panic17h0123456789abcdefE"), Some(0x1a2b)),
+                    frame(1, Some("evil\x1b[2J"), None),
+                    frame(7, None, Some(0x10)),
+                ],
+                truncated: true,
+            },
         };
         let expected = "wasm trap: unreachable\n  0: 0x1a2b  core::panicking::panic\
                         \n  1: ?  evil\\u{1b}[2J\n  2: 0x10  <function 7>\

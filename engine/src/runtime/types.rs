@@ -1,80 +1,145 @@
-//! Types of imports and exports in words, for messages.
+//! Types as the host sees them: the module's, with the engine's numbers for defined types.
 
+use super::engine::Engine;
 use super::instance::Extern;
+use super::registry::TypeId;
 use super::store::StoreInner;
-use crate::module::ImportType;
-use crate::module::ModuleInfo;
-use crate::module::types::{FuncType, GlobalType, MemoryType, TableType, ValType};
+use crate::module::types::{self, MemoryType};
+
+/// A value type; see [`types::ValType`].
+pub type ValType = types::ValType<TypeId>;
+/// A reference type; see [`types::RefType`].
+pub type RefType = types::RefType<TypeId>;
+/// What a reference refers to; see [`types::HeapType`].
+pub type HeapType = types::HeapType<TypeId>;
+/// A function type; see [`types::FuncType`].
+pub type FuncType = types::FuncType<TypeId>;
+/// A defined type; see [`types::SubType`].
+pub type SubType = types::SubType<TypeId>;
+/// What is stored in a field or element; see [`types::StorageType`].
+pub type StorageType = types::StorageType<TypeId>;
+/// Type of a field or element; see [`types::FieldType`].
+pub type FieldType = types::FieldType<TypeId>;
+/// A table's type; see [`types::TableType`].
+pub type TableType = types::TableType<TypeId>;
+/// A global's type; see [`types::GlobalType`].
+pub type GlobalType = types::GlobalType<TypeId>;
+
+/// Subtyping: core specification, "Matching".
+impl Engine {
+    /// Whether every value of type `ty` is one of type `of`.
+    ///
+    /// # Panics
+    /// May panic when a type names a defined type of another engine.
+    #[must_use]
+    pub fn is_subtype(&self, ty: ValType, of: ValType) -> bool {
+        match (ty, of) {
+            (ValType::Ref(ty), ValType::Ref(of)) => self.is_ref_subtype(ty, of),
+            _ => ty == of,
+        }
+    }
+
+    pub(super) fn is_ref_subtype(&self, ty: RefType, of: RefType) -> bool {
+        (of.nullable || !ty.nullable) && self.is_heap_subtype(ty.heap, of.heap)
+    }
+
+    pub(super) fn is_heap_subtype(&self, ty: HeapType, of: HeapType) -> bool {
+        use types::HeapType as H;
+        if ty == of {
+            return true;
+        }
+        if ty.hierarchy() != of.hierarchy() {
+            return false;
+        }
+        match (ty, of) {
+            // The tops and bottoms of the hierarchies.
+            (_, H::Func | H::Extern | H::Any | H::Exn)
+            | (H::NoFunc | H::NoExtern | H::None | H::NoExn, _) => true,
+            (H::I31 | H::Struct | H::Array | H::ConcreteStruct(_) | H::ConcreteArray(_), H::Eq)
+            | (H::ConcreteStruct(_), H::Struct)
+            | (H::ConcreteArray(_), H::Array) => true,
+            _ => match (ty.as_concrete(), of.as_concrete()) {
+                (Some((_, ty)), Some((_, of))) => self.types().is_subtype(ty, of),
+                _ => false,
+            },
+        }
+    }
+}
 
 /// The type of something importable.
 #[derive(Debug)]
 pub(super) enum ExternType {
-    Func(FuncType),
+    Func(TypeId),
     Table(TableType),
     Memory(MemoryType),
     Global(GlobalType),
+    Tag(TypeId),
 }
 
-/// What is found.
-pub(super) fn extern_type(store: &StoreInner, item: Extern) -> ExternType {
-    match item {
-        Extern::Func(func) => {
-            ExternType::Func((*store.engine.func_type(func.type_id(store))).clone())
+impl ExternType {
+    /// What is found.
+    pub(super) fn of(store: &StoreInner, item: Extern) -> ExternType {
+        match item {
+            Extern::Func(func) => ExternType::Func(func.type_id(store)),
+            Extern::Table(table) => ExternType::Table(store.table(table).current_type()),
+            Extern::Memory(memory) => ExternType::Memory(store.memory(memory).current_type()),
+            Extern::Global(global) => ExternType::Global(global.ty),
+            Extern::Tag(tag) => ExternType::Tag(tag.record(store).type_id),
         }
-        Extern::Table(table) => ExternType::Table(store.table(table).current_type()),
-        Extern::Memory(memory) => ExternType::Memory(store.memory(memory).current_type()),
-        Extern::Global(global) => ExternType::Global(global.ty),
+    }
+
+    /// Whether something of this type can be imported where `wanted` is.
+    pub(super) fn matches(&self, wanted: &ExternType, engine: &Engine) -> bool {
+        match (self, wanted) {
+            (&ExternType::Func(found), &ExternType::Func(wanted)) => {
+                engine.types().is_subtype(found, wanted)
+            }
+            (ExternType::Table(found), ExternType::Table(wanted)) => {
+                found.element == wanted.element
+                    && found.table64 == wanted.table64
+                    && within((found.min, found.max), (wanted.min, wanted.max))
+            }
+            (ExternType::Memory(found), ExternType::Memory(wanted)) => {
+                found.memory64 == wanted.memory64
+                    && found.shared == wanted.shared
+                    && found.page_size_log2 == wanted.page_size_log2
+                    && within((found.min, found.max), (wanted.min, wanted.max))
+            }
+            (ExternType::Global(found), ExternType::Global(wanted)) => {
+                // What can be set through either name must fit both.
+                let content = match found.mutable {
+                    true => found.content == wanted.content,
+                    false => engine.is_subtype(found.content, wanted.content),
+                };
+                found.mutable == wanted.mutable && content
+            }
+            // Whoever throws and whoever catches must agree on the type.
+            (ExternType::Tag(found), ExternType::Tag(wanted)) => found == wanted,
+            _ => false,
+        }
+    }
+
+    /// The type in words.
+    pub(super) fn describe(&self, engine: &Engine) -> String {
+        match self {
+            ExternType::Func(id) => describe_func(*id, engine),
+            ExternType::Table(ty) => {
+                format!("table of {} with {}", ty.element, limits(ty.min, ty.max, "elements"))
+            }
+            ExternType::Memory(ty) => format!("memory with {}", limits(ty.min, ty.max, "pages")),
+            ExternType::Global(ty) => ty.to_string(),
+            ExternType::Tag(id) => format!("tag of {}", describe_func(*id, engine)),
+        }
     }
 }
 
-/// What is wanted.
-pub(super) fn import_type(info: &ModuleInfo, ty: &ImportType) -> ExternType {
-    match *ty {
-        ImportType::Func(sig) => ExternType::Func(info.signatures[sig].clone()),
-        ImportType::Table(ty) => ExternType::Table(ty),
-        ImportType::Memory(ty) => ExternType::Memory(ty),
-        ImportType::Global(ty) => ExternType::Global(ty),
-    }
-}
-
-/// A type in words.
-pub(super) fn describe(ty: &ExternType) -> String {
-    match ty {
-        ExternType::Func(ty) => {
-            format!("function ({}) -> ({})", list(&ty.params), list(&ty.results))
-        }
-        ExternType::Table(ty) => {
-            format!(
-                "table of {} with {}",
-                name(ValType::Ref(ty.element)),
-                limits(ty.min, ty.max, "elements")
-            )
-        }
-        ExternType::Memory(ty) => format!("memory with {}", limits(ty.min, ty.max, "pages")),
-        ExternType::Global(ty) => {
-            let mutability = if ty.mutable { "mutable" } else { "immutable" };
-            format!("{mutability} global of type {}", name(ty.content))
-        }
-    }
-}
-
-fn list(types: &[ValType]) -> String {
-    types.iter().map(|&ty| name(ty)).collect::<Vec<_>>().join(", ")
-}
-
-fn name(ty: ValType) -> &'static str {
-    match ty {
-        ValType::I32 => "i32",
-        ValType::I64 => "i64",
-        ValType::F32 => "f32",
-        ValType::F64 => "f64",
-        ValType::V128 => "v128",
-        ValType::Ref(ty) => match (ty.heap.is_func(), ty.nullable) {
-            (true, true) => "funcref",
-            (true, false) => "(ref func)",
-            (false, true) => "externref",
-            (false, false) => "(ref extern)",
-        },
+/// Function types that differ in more than parameters and results are told apart by their number.
+fn describe_func(id: TypeId, engine: &Engine) -> String {
+    let ty = engine.func_type(id);
+    if engine.types().is_plain(id) {
+        format!("function {ty}")
+    } else {
+        format!("function {ty} ({id})")
     }
 }
 
@@ -83,4 +148,14 @@ fn limits(min: u64, max: Option<u64>, unit: &str) -> String {
         Some(max) => format!("{min} to {max} {unit}"),
         None => format!("at least {min} {unit}"),
     }
+}
+
+/// Whether found limits lie within wanted ones.
+fn within(found: (u64, Option<u64>), wanted: (u64, Option<u64>)) -> bool {
+    let max = match (found.1, wanted.1) {
+        (_, None) => true,
+        (None, Some(_)) => false,
+        (Some(found), Some(wanted)) => found <= wanted,
+    };
+    found.0 >= wanted.0 && max
 }

@@ -5,7 +5,11 @@
 
 use std::alloc::{self, Layout as Block};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
+use super::registry::TypeId;
+use super::shared::SharedMemory;
+use super::supertypes::Row;
 use crate::abi::layout::{self, Layout};
 
 /// A value slot of trampolines: little endian, zero-extended.
@@ -46,7 +50,7 @@ pub(super) struct FuncImport {
 pub(super) struct FuncRef {
     pub(super) code: *const u8,
     pub(super) ctx: *mut u8,
-    pub(super) type_id: u32,
+    pub(super) type_id: TypeId,
 }
 
 /// The fixed head of a context.
@@ -58,6 +62,8 @@ pub(super) struct Header {
     pub(super) store: *mut StoreRecord,
     pub(super) builtins: *const *const u8,
     pub(super) instance: *mut u8,
+    pub(super) gc_heap: *mut u8,
+    pub(super) supertypes: *const Row,
 }
 
 /// Where the innermost entry into compiled code came from.
@@ -82,8 +88,26 @@ impl Activation {
     };
 }
 
-/// The part of a store that compiled code writes; see [`layout::store_record`].
-pub(super) type StoreRecord = Activation;
+/// The part of a store that compiled code knows; see [`layout::store_record`].
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct StoreRecord {
+    /// The innermost one.
+    pub(super) activation: Activation,
+    /// What exit trampolines call to raise an exception.
+    pub(super) raise: *const u8,
+}
+
+/// A tag: compiled code and the runtime know it by the address of its record.
+#[derive(Debug)]
+pub(super) struct TagRecord {
+    /// Its place in the store.
+    pub(super) index: u32,
+    /// The engine's number of its type.
+    pub(super) type_id: TypeId,
+    /// What its module exports it as.
+    pub(super) name: Option<Arc<str>>,
+}
 
 /// The function behind a host record.
 pub(super) type HostCall = unsafe extern "C" fn(record: *mut HostRecord, values: *mut Slot) -> u32;
@@ -96,8 +120,16 @@ pub(super) struct HostRecord {
     pub(super) store: *mut StoreRecord,
     /// The closure, of the type that `call` was made for.
     pub(super) closure: *const (),
-    /// The importing instance's memory, or null.
-    pub(super) memory: *const MemoryDef,
+    /// The importing instance's memory.
+    pub(super) memory: CallersMemory,
+}
+
+/// The memory that a host function sees as its caller's.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum CallersMemory {
+    None,
+    Own(NonNull<MemoryDef>),
+    Shared(NonNull<SharedMemory>),
 }
 
 /// A heap value at a fixed address, to which compiled code and raw pointers may refer.
@@ -216,14 +248,19 @@ impl Context {
         self.field(self.layout.imported_func(n))
     }
 
-    pub(super) fn type_id(&self, n: u32) -> NonNull<u32> {
-        assert!(n < self.layout.shape().signatures);
+    pub(super) fn type_id(&self, n: u32) -> NonNull<TypeId> {
+        assert!(n < self.layout.shape().types);
         self.field(self.layout.type_id(n))
     }
 
     pub(super) fn func_ref(&self, n: u32) -> NonNull<FuncRef> {
         assert!(n < self.layout.shape().escaped_funcs);
         self.field(self.layout.func_ref(n))
+    }
+
+    pub(super) fn tag(&self, n: u32) -> NonNull<*const TagRecord> {
+        assert!(n < self.layout.shape().tags);
+        self.field(self.layout.tag(n))
     }
 }
 
@@ -241,9 +278,9 @@ const _: () = assert!(layout::VALUE_SIZE as usize == size_of::<Slot>());
 mod tests {
     use super::*;
     use crate::abi::layout::{
-        CTX_BUILTINS, CTX_HEADER_SIZE, CTX_INSTANCE, CTX_MAGIC, CTX_STACK_LIMIT, CTX_STORE,
-        GLOBAL_SIZE, Shape, func_import, func_ref, host_record, memory_def, store_record,
-        table_def,
+        CTX_BUILTINS, CTX_GC_HEAP, CTX_HEADER_SIZE, CTX_INSTANCE, CTX_MAGIC, CTX_STACK_LIMIT,
+        CTX_STORE, CTX_SUPERTYPES, GLOBAL_SIZE, Shape, func_import, func_ref, host_record,
+        memory_def, store_record, table_def,
     };
     use std::mem::offset_of;
 
@@ -258,13 +295,18 @@ mod tests {
         same(offset_of!(Header, store), CTX_STORE);
         same(offset_of!(Header, builtins), CTX_BUILTINS);
         same(offset_of!(Header, instance), CTX_INSTANCE);
+        same(offset_of!(Header, gc_heap), CTX_GC_HEAP);
+        same(offset_of!(Header, supertypes), CTX_SUPERTYPES);
         assert!(size_of::<Header>() <= CTX_HEADER_SIZE as usize);
 
-        same(offset_of!(StoreRecord, entry_sp), store_record::ENTRY_SP);
-        same(offset_of!(StoreRecord, entry_fp), store_record::ENTRY_FP);
-        same(offset_of!(StoreRecord, entry_handler), store_record::ENTRY_HANDLER);
-        same(offset_of!(StoreRecord, last_exit_fp), store_record::LAST_EXIT_FP);
-        same(offset_of!(StoreRecord, outer), store_record::SIZE);
+        same(offset_of!(StoreRecord, activation), 0);
+        same(offset_of!(Activation, entry_sp), store_record::ENTRY_SP);
+        same(offset_of!(Activation, entry_fp), store_record::ENTRY_FP);
+        same(offset_of!(Activation, entry_handler), store_record::ENTRY_HANDLER);
+        same(offset_of!(Activation, last_exit_fp), store_record::LAST_EXIT_FP);
+        same(offset_of!(Activation, outer), store_record::OUTER);
+        same(offset_of!(StoreRecord, raise), store_record::RAISE);
+        same(size_of::<StoreRecord>(), store_record::SIZE);
 
         same(offset_of!(HostRecord, call), host_record::CALL);
         same(offset_of!(HostRecord, store), host_record::STORE);
@@ -291,7 +333,7 @@ mod tests {
     #[test]
     fn every_field_of_a_context_is_aligned_and_within() {
         let shape = Shape {
-            signatures: 3,
+            types: 3,
             imported_funcs: 3,
             imported_memories: 1,
             imported_tables: 1,
@@ -300,6 +342,7 @@ mod tests {
             defined_tables: 1,
             defined_globals: 3,
             escaped_funcs: 3,
+            tags: 3,
         };
         let header = Header {
             magic: 7,
@@ -307,6 +350,8 @@ mod tests {
             store: std::ptr::null_mut(),
             builtins: std::ptr::null(),
             instance: std::ptr::null_mut(),
+            gc_heap: std::ptr::null_mut(),
+            supertypes: std::ptr::null(),
         };
         let context = Context::new(Layout::new(shape), header);
         // `field` asserts the bounds and the alignment.
@@ -316,6 +361,7 @@ mod tests {
             context.imported_global(n);
             context.defined_global(n);
             context.func_ref(n);
+            context.tag(n);
         }
         context.defined_memory(0);
         context.imported_memory(0);
@@ -334,6 +380,8 @@ mod tests {
             store: std::ptr::null_mut(),
             builtins: std::ptr::null(),
             instance: std::ptr::null_mut(),
+            gc_heap: std::ptr::null_mut(),
+            supertypes: std::ptr::null(),
         };
         Context::new(Layout::new(Shape::default()), header).func_ref(0);
     }

@@ -13,7 +13,7 @@ use crate::World;
 /// Set in the process that is to crash.
 const CHILD: &str = "CORACLE_TEST_CRASH";
 
-fn is_child() -> bool {
+pub(crate) fn is_child() -> bool {
     let child = std::env::var_os(CHILD).is_some();
     if child {
         // SAFETY: alarm only asks for a signal, whose default action ends a child that hangs.
@@ -24,8 +24,13 @@ fn is_child() -> bool {
 
 /// Runs the test `name` of this file in a process of its own.
 fn run(name: &str) -> ExitStatus {
+    run_test(&format!("crash::{name}"))
+}
+
+/// Runs a test in a process of its own.
+pub(crate) fn run_test(path: &str) -> ExitStatus {
     Command::new(std::env::current_exe().unwrap())
-        .args([&format!("crash::{name}"), "--exact", "--test-threads=1"])
+        .args([path, "--exact", "--test-threads=1"])
         .env(CHILD, "1")
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -74,6 +79,51 @@ fn an_access_of_the_host_to_a_guard_kills_the_process() {
     let _ = world.call(instance, "f", &[]);
 }
 
+/// The instruction that compiled code traps by, elsewhere.
+fn illegal_instruction() {
+    // SAFETY: none: the fault is what the test is about.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!("ud2")
+    };
+    // SAFETY: as above.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!("udf #0xc11f")
+    };
+}
+
+#[test]
+fn an_illegal_instruction_of_a_host_function_kills_the_process() {
+    if !is_child() {
+        let status = run("an_illegal_instruction_of_a_host_function_kills_the_process");
+        assert_eq!(status.signal(), Some(libc::SIGILL), "{status}");
+        return;
+    }
+    let mut world = World::new();
+    world.linker.func_wrap("h", "crash", |_: Caller<'_>| illegal_instruction());
+    let instance = world.instance(
+        r#"(module (import "h" "crash" (func $crash)) (func (export "f") (call $crash)))"#,
+    );
+    let _ = world.call(instance, "f", &[]);
+}
+
+#[test]
+fn a_fault_of_another_thread_is_not_the_guests() {
+    if !is_child() {
+        let status = run("a_fault_of_another_thread_is_not_the_guests");
+        assert_eq!(status.signal(), Some(libc::SIGSEGV), "{status}");
+        return;
+    }
+    let mut world = World::new();
+    let instance = world.instance(r#"(module (func (export "f") (loop $l (br $l))))"#);
+    std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_millis(20));
+        read_null()
+    });
+    let _ = world.call(instance, "f", &[]);
+}
+
 #[test]
 fn a_signal_sent_to_a_running_guest_is_no_trap() {
     if !is_child() {
@@ -90,13 +140,11 @@ fn a_signal_sent_to_a_running_guest_is_no_trap() {
     // SAFETY: pthread_self has no preconditions.
     let guest = unsafe { libc::pthread_self() };
     std::thread::spawn(move || {
-        // The standard library's handler, which was there before, takes the first one to be a fault
-        // that comes again and only puts the default action back.
-        loop {
-            std::thread::sleep(Duration::from_millis(20));
-            // SAFETY: the guest's thread spins as long as the process lives.
-            unsafe { libc::pthread_kill(guest, libc::SIGSEGV) };
-        }
+        std::thread::sleep(Duration::from_millis(20));
+        // The standard library's handler, which was there before, takes it to be a fault that comes
+        // again and only puts the default action back; one must do all the same.
+        // SAFETY: the guest's thread spins as long as the process lives.
+        unsafe { libc::pthread_kill(guest, libc::SIGSEGV) };
     });
     let _ = world.call(instance, "f", &[]);
 }

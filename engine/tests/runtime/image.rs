@@ -3,14 +3,31 @@
 use std::io::Write;
 
 use coracle_engine::image::{CodeImage, ImageBuilder, ImageError, Meta, Section};
+use coracle_engine::module::index::{SigIndex, TypeIndex};
+use coracle_engine::module::types::{
+    ArrayType, CompositeType, FieldType, HeapType, MemoryType, RefType, StorageType, SubType,
+    ValType,
+};
+use coracle_engine::module::{ImportType, ModuleInfo};
 use coracle_engine::runtime::{Engine, Linker, LoadError, Module, Store};
 
-use crate::image_of;
+use crate::{image_of, image_with};
 
 const WAT: &str = r#"(module (import "env" "f" (func (param i32)))
     (memory (export "m") 2) (table 2 funcref) (global (mut i64) (i64.const 3))
     (data (i32.const 5000) "hello") (data "passive") (elem (i32.const 0) $a $b)
     (func $a (result i32) (i32.load (i32.const 4))) (func $b (export "b") (call 0 (i32.const 1))))"#;
+
+/// Types of all kinds, with recursion and supertypes.
+const TYPES: &str = r#"(module
+    (rec (type $f (sub (func (param (ref null $s)) (result (ref $g)))))
+        (type $g (sub $f (func (param (ref null $s)) (result (ref $g)))))
+        (type $s (struct (field i8) (field (mut (ref null $g))))))
+    (type $a (array (mut (ref null $f)))) (type $c (func (param (ref $f))))
+    (import "env" "g" (global (ref null $g))) (import "env" "t" (table 1 (ref null $f)))
+    (table 2 (ref null $g)) (global (ref null $s) (ref.null $s))
+    (func $h (type $g) (unreachable)) (elem (ref null $g) (ref.func $h) (ref.null $g))
+    (func (export "c") (type $c) (drop (call_ref $f (ref.null $s) (local.get 0)))))"#;
 
 const SECTIONS: [Section; 10] = [
     Section::Text,
@@ -66,6 +83,11 @@ fn descriptions_that_leave_their_bounds_are_refused() {
     };
     damaged("imported functions", &|meta| meta.module.imported.functions = 2);
     damaged("imported memories", &|meta| meta.module.imported.memories = 9);
+    let memory = |meta: &mut Meta, change: &dyn Fn(&mut MemoryType)| {
+        meta.module.memories.values_mut().for_each(change);
+    };
+    damaged("pages", &|meta| memory(meta, &|ty| ty.page_size_log2 = 64));
+    damaged("a shared memory", &|meta| memory(meta, &|ty| (ty.shared, ty.max) = (true, None)));
     damaged("references", &|meta| meta.module.escaped_funcs = 0);
     damaged("initial values", &|meta| meta.module.global_inits.clear());
     damaged("operators", &|meta| meta.module.global_inits[0].ops.clear());
@@ -76,14 +98,109 @@ fn descriptions_that_leave_their_bounds_are_refused() {
 }
 
 #[test]
-fn no_flipped_bit_of_the_metadata_panics() {
+fn types_that_cannot_be_numbered_are_refused() {
+    let blob = image_with(TYPES, |features| features.gc = true);
+    assert!(load(&with_meta(&blob, |_| ())).is_ok());
+    let ty = TypeIndex::from_u32;
+    let damaged = |what: &str, change: &dyn Fn(&mut ModuleInfo)| {
+        let result = load(&with_meta(&blob, |meta| change(&mut meta.module)));
+        match result {
+            Err(LoadError::Image(ImageError::Damaged { what: found })) => {
+                assert_eq!(found, what);
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    };
+    for groups in [&[3, 1][..], &[3, 1, 2], &[4, 1, u32::MAX], &[2, 3], &[1, 2, 1, 1], &[]] {
+        damaged("types", &|info| info.rec_groups = groups.to_vec());
+    }
+    assert!(load(&with_meta(&blob, |meta| meta.module.rec_groups = vec![5])).is_ok());
+    damaged("types", &|info| info.types[ty(1)].supertype = Some(ty(1)));
+    damaged("types", &|info| info.types[ty(0)].supertype = Some(ty(1)));
+    damaged("types", &|info| info.types[ty(1)].supertype = Some(ty(77)));
+    damaged("types", &|info| info.types[ty(3)].supertype = Some(ty(0)));
+    damaged("types", &|info| info.types[ty(0)].is_final = true);
+    damaged("types", &|info| {
+        info.types = info.types.values().take(3).cloned().collect();
+    });
+    damaged("types", &|info| {
+        info.type_signatures = info.type_signatures.values().take(3).copied().collect();
+    });
+    damaged("types", &|info| info.type_signatures[ty(0)] = None);
+    damaged("types", &|info| info.type_signatures[ty(2)] = info.type_signatures[ty(0)]);
+    damaged("number of functions", &|info| info.signatures.clear());
+    damaged("types", &|info| info.signatures.values_mut().for_each(|s| s.params.clear()));
+    damaged("types", &|info| {
+        let element = FieldType { storage: StorageType::Val(to(ty(4))), mutable: true };
+        info.types[ty(3)].composite = CompositeType::Array(ArrayType { element });
+    });
+    damaged("types", &|info| {
+        // A structure type as a function type.
+        let element = FieldType { storage: StorageType::Val(to(ty(2))), mutable: true };
+        info.types[ty(3)].composite = CompositeType::Array(ArrayType { element });
+    });
+    let reference = |n| RefType { nullable: true, heap: HeapType::ConcreteFunc(ty(n)) };
+    for n in [2, 5, u32::MAX - 1] {
+        damaged("types of tables and globals", &|info| {
+            info.tables.values_mut().for_each(|table| table.element = reference(n));
+        });
+        damaged("types of tables and globals", &|info| {
+            info.globals.values_mut().for_each(|global| global.content = to(ty(n)));
+        });
+        damaged("element segments", &|info| {
+            info.elements.values_mut().for_each(|segment| segment.ty = reference(n));
+        });
+    }
+    damaged("imports", &|info| {
+        let ImportType::Global(global) = &mut info.imports[0].ty else { panic!("a global") };
+        global.content = to(ty(2));
+    });
+    damaged("functions", &|info| info.functions.values_mut().for_each(|f| f.ty = ty(2)));
+    damaged("functions", &|info| {
+        info.functions.values_mut().for_each(|f| f.signature = SigIndex::from_u32(1));
+    });
+}
+
+/// A nullable reference to a type that is said to be a function type.
+fn to(ty: TypeIndex) -> ValType {
+    ValType::Ref(RefType { nullable: true, heap: HeapType::ConcreteFunc(ty) })
+}
+
+#[test]
+fn a_chain_of_supertypes_over_the_limit_is_refused() {
     let blob = image_of(WAT);
-    let image = CodeImage::new(&blob).unwrap();
+    let chain = |len: usize| {
+        load(&with_meta(&blob, |meta| {
+            let info = &mut meta.module;
+            for _ in 0..len {
+                let (last, ty) = info.types.last_mut().unwrap();
+                ty.is_final = false;
+                let next = SubType { supertype: Some(last), ..ty.clone() };
+                let signature = info.type_signatures[last];
+                info.types.push(next);
+                info.type_signatures.push(signature);
+                info.rec_groups.push(1);
+            }
+        }))
+    };
+    assert!(chain(63).is_ok());
+    assert!(matches!(chain(64), Err(LoadError::Image(ImageError::Damaged { what: "types" }))));
+}
+
+#[test]
+fn no_flipped_bit_of_the_metadata_panics() {
+    for blob in [image_of(WAT), image_with(TYPES, |features| features.gc = true)] {
+        flip_metadata(&blob);
+    }
+}
+
+fn flip_metadata(blob: &[u8]) {
+    let image = CodeImage::new(blob).unwrap();
     let range = image.header().range(Section::Meta);
     let engine = Engine::new();
     for at in range.start as usize..range.end as usize {
         for bit in 0..8 {
-            let mut bad = blob.clone();
+            let mut bad = blob.to_vec();
             bad[at] ^= 1 << bit;
             // Loaded or refused; the code of a damaged image is not run.
             let _ = Module::from_bytes(&engine, &bad);

@@ -134,6 +134,7 @@ fn limits_of_the_store_bind_guests() {
 
 #[test]
 fn the_fixed_address_is_for_one_instance_at_a_time() {
+    let _alone = crate::fixed_address();
     let settings = Settings { addressing: Addressing::Dedicated, ..settings() };
     let image = |wat: &str| compile(&wat::parse_str(wat).unwrap(), &settings).unwrap();
     let engine = Engine::new();
@@ -200,9 +201,10 @@ fn segments_are_dropped_after_use() {
     let instance = world.instance(
         r#"(module (memory 1) (table 3 funcref) (func $f)
             (data $passive "abc") (data $active (i32.const 0) "x")
-            (elem $p func $f $f) (elem $a (i32.const 0) func $f)
+            (data $last (i32.const 1) "y") (elem $p func $f $f) (elem $a (i32.const 0) func $f)
             (func (export "init") (param i32) (memory.init $passive (i32.const 8) (i32.const 0) (local.get 0)))
             (func (export "active") (param i32) (memory.init $active (i32.const 8) (i32.const 0) (local.get 0)))
+            (func (export "last") (param i32) (data.drop $last) (memory.init $last (i32.const 8) (i32.const 0) (local.get 0)))
             (func (export "drop") (data.drop $passive) (elem.drop $p))
             (func (export "table") (param i32) (table.init $p (i32.const 0) (i32.const 0) (local.get 0)))
             (func (export "declared") (param i32) (table.init $a (i32.const 0) (i32.const 0) (local.get 0))))"#,
@@ -210,6 +212,7 @@ fn segments_are_dropped_after_use() {
     let call = |world: &mut World, name, n| world.call(instance, name, &[Val::I32(n)]).is_ok();
     assert!(call(&mut world, "init", 3) && !call(&mut world, "init", 4));
     assert!(call(&mut world, "active", 0) && !call(&mut world, "active", 1));
+    assert!(call(&mut world, "last", 0) && !call(&mut world, "last", 1));
     assert!(call(&mut world, "table", 2) && !call(&mut world, "table", 3));
     assert!(call(&mut world, "declared", 0) && !call(&mut world, "declared", 1));
     world.call(instance, "drop", &[]).unwrap();

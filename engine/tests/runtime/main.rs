@@ -3,14 +3,26 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail where it stands")]
 
 mod crash;
+mod exceptions;
+mod gc;
+mod gc_host;
 mod host;
+mod host_types;
 mod image;
 mod link;
+mod memory;
+mod tail_calls;
+mod threads;
 mod traps;
+mod types;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use coracle_engine::compile::compile;
-use coracle_engine::config::Settings;
-use coracle_engine::runtime::{CallError, Engine, Instance, Linker, Module, Store, Trap, Val};
+use coracle_engine::config::{Features, Settings};
+use coracle_engine::runtime::{
+    CallError, Engine, Instance, Linker, Module, Store, StoreConfig, Trap, Val,
+};
 
 /// An engine, a store, a linker: what a test needs before its module.
 struct World {
@@ -21,8 +33,12 @@ struct World {
 
 impl World {
     fn new() -> World {
+        World::with_config(StoreConfig::default())
+    }
+
+    fn with_config(config: StoreConfig) -> World {
         let engine = Engine::new();
-        let store = Store::new(&engine).unwrap();
+        let store = Store::with_config(&engine, config).unwrap();
         let linker = Linker::new(&engine);
         World { engine, store, linker }
     }
@@ -64,12 +80,25 @@ impl World {
     }
 }
 
+/// For tests that need the fixed address: it is given out once at a time in a process.
+fn fixed_address() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn settings() -> Settings {
     Settings { verifier: true, ..Settings::default() }
 }
 
 fn image_of(wat: &str) -> Vec<u8> {
-    compile(&wat::parse_str(wat).unwrap(), &settings()).unwrap()
+    image_with(wat, |_| ())
+}
+
+/// Compiles with other features than the default ones.
+fn image_with(wat: &str, change: impl FnOnce(&mut Features)) -> Vec<u8> {
+    let mut settings = settings();
+    change(&mut settings.features);
+    compile(&wat::parse_str(wat).unwrap(), &settings).unwrap()
 }
 
 /// The names in a backtrace, innermost first.

@@ -1,9 +1,9 @@
 //! The host module `spectest` that the scripts import from.
 
-use coracle_engine::module::types::{
-    GlobalType, HeapType, MemoryType, RefType, TableType, ValType,
+use coracle_engine::module::types::MemoryType;
+use coracle_engine::runtime::{
+    Caller, Global, GlobalType, HeapType, Linker, Memory, RefType, Store, Table, TableType, Val,
 };
-use coracle_engine::runtime::{Caller, Global, Linker, Memory, Store, Table, Val};
 
 /// Defines it for a store.
 pub(crate) fn define(linker: &mut Linker, store: &mut Store) {
@@ -20,17 +20,21 @@ pub(crate) fn define(linker: &mut Linker, store: &mut Store) {
         ("global_f32", Val::F32(666.6)),
         ("global_f64", Val::F64(666.6)),
     ] {
-        let ty = GlobalType { content: value.ty(), mutable: false };
+        let ty = GlobalType { content: value.ty(store), mutable: false };
         let global = Global::new(store, ty, value).expect("the value has its own type");
         linker.define("spectest", name, global);
     }
     let element = RefType { nullable: true, heap: HeapType::Func };
-    assert_eq!(ValType::Ref(element), ValType::FUNCREF);
     let ty = TableType { element, table64: false, min: 10, max: Some(20) };
     let table = Table::new(store, ty, Val::FuncRef(None)).expect("a small table");
     linker.define("spectest", "table", table);
+    let ty = TableType { table64: true, ..ty };
+    let table = Table::new(store, ty, Val::FuncRef(None)).expect("a small table");
+    linker.define("spectest", "table64", table);
     let ty =
         MemoryType { memory64: false, shared: false, min: 1, max: Some(2), page_size_log2: 16 };
     let memory = Memory::new(store, ty).expect("a small memory");
     linker.define("spectest", "memory", memory);
+    let memory = Memory::new(store, MemoryType { shared: true, ..ty }).expect("a small memory");
+    linker.define("spectest", "shared_memory", memory);
 }

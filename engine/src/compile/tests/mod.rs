@@ -2,7 +2,9 @@
 
 mod golden;
 mod image;
+mod references;
 mod refused;
+mod vectors;
 
 use super::compile_on;
 use crate::config::Settings;

@@ -4,14 +4,14 @@
 //! just fallen through.
 
 use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, JumpTableData, Value};
-use wasmparser::{BlockType, BrTable, Operator};
+use wasmparser::{BlockType, BrTable, Operator, TryTable};
 
 use super::Translator;
+use super::exception::Handler;
 use crate::abi::trap::TrapKind;
 use crate::compile::CompileError;
 use crate::compile::signature::value_type;
 use crate::compile::trap::trap_code;
-use crate::module::decode::val_type;
 use crate::module::limits;
 use crate::module::types::ValType;
 
@@ -41,6 +41,8 @@ enum Kind {
         params: Vec<Value>,
     },
     Else,
+    /// A `try_table`: its clauses in order.
+    Try(Box<[Handler]>),
     /// A frame that cannot be reached; it only balances its `end`.
     Dead,
 }
@@ -62,6 +64,19 @@ impl Frame {
         Frame { kind: Kind::Body, height: 0, results, exit: None }
     }
 
+    /// The frame of a `try_table`.
+    fn try_table(handlers: Box<[Handler]>, height: usize, results: Results) -> Frame {
+        Frame { kind: Kind::Try(handlers), height, results, exit: None }
+    }
+
+    /// The clauses, if it is a `try_table`.
+    pub(super) fn handlers(&mut self) -> &mut [Handler] {
+        match &mut self.kind {
+            Kind::Try(handlers) => handlers,
+            _ => &mut [],
+        }
+    }
+
     fn dead() -> Frame {
         Frame { kind: Kind::Dead, height: 0, results: Results::None, exit: None }
     }
@@ -79,6 +94,8 @@ impl Translator<'_, '_> {
             Operator::Br { relative_depth } => self.br(*relative_depth),
             Operator::BrIf { relative_depth } => self.br_if(*relative_depth),
             Operator::BrTable { targets } => self.br_table(targets)?,
+            Operator::BrOnNull { relative_depth } => self.br_on_null(*relative_depth),
+            Operator::BrOnNonNull { relative_depth } => self.br_on_non_null(*relative_depth),
             Operator::Return => self.return_(),
             Operator::Unreachable => {
                 self.builder.ins().trap(trap_code(TrapKind::Unreachable));
@@ -92,7 +109,10 @@ impl Translator<'_, '_> {
     /// What cannot be reached only opens and closes frames.
     pub(super) fn unreachable_operator(&mut self, op: &Operator<'_>) {
         match op {
-            Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => {
+            Operator::Block { .. }
+            | Operator::Loop { .. }
+            | Operator::If { .. }
+            | Operator::TryTable { .. } => {
                 self.control.push(Frame::dead());
             }
             Operator::Else => self.else_(),
@@ -105,7 +125,7 @@ impl Translator<'_, '_> {
     fn block_type(&self, ty: BlockType) -> Result<(usize, Results), CompileError> {
         Ok(match ty {
             BlockType::Empty => (0, Results::None),
-            BlockType::Type(ty) => (0, Results::One(val_type(ty)?)),
+            BlockType::Type(ty) => (0, Results::One(self.env.module.val_type(ty)?)),
             BlockType::FuncType(ty) => (self.type_at(ty).params.len(), Results::Type(ty)),
         })
     }
@@ -140,6 +160,14 @@ impl Translator<'_, '_> {
         self.builder.switch_to_block(header);
         let kind = Kind::Loop { header, params };
         self.control.push(Frame { kind, height, results, exit: None });
+        Ok(())
+    }
+
+    pub(super) fn try_table(&mut self, try_table: &TryTable) -> Result<(), CompileError> {
+        let (params, results) = self.block_type(try_table.ty)?;
+        let height = self.stack.len() - params;
+        let handlers = self.new_handlers(&try_table.catches);
+        self.control.push(Frame::try_table(handlers, height, results));
         Ok(())
     }
 
@@ -184,6 +212,7 @@ impl Translator<'_, '_> {
             }
             Kind::Loop { header, .. } => self.builder.seal_block(*header),
             Kind::If { .. } => self.end_if(at),
+            Kind::Try(_) => self.end_try(at),
             Kind::Body | Kind::Block | Kind::Else => {}
         }
         self.close(at);
@@ -235,7 +264,7 @@ impl Translator<'_, '_> {
     }
 
     /// The block that a branch to the frame leads to and the number of values it takes.
-    fn label(&mut self, at: usize) -> (Block, usize) {
+    pub(super) fn label(&mut self, at: usize) -> (Block, usize) {
         if let Kind::Loop { header, params } = self.control[at].kind {
             return (header, params);
         }
@@ -270,7 +299,7 @@ impl Translator<'_, '_> {
     }
 
     /// Where a relative depth leads on the control stack.
-    fn depth(&self, relative: u32) -> usize {
+    pub(super) fn depth(&self, relative: u32) -> usize {
         self.control.len() - 1 - relative as usize
     }
 
@@ -296,6 +325,13 @@ impl Translator<'_, '_> {
         self.reachable = false;
     }
 
+    /// Where a branch to a relative depth leads, and the values on the stack that it passes.
+    pub(super) fn branch_target(&mut self, relative: u32) -> (Block, Vec<BlockArg>) {
+        let at = self.depth(relative);
+        let (block, count) = self.label(at);
+        (block, self.block_args(count))
+    }
+
     fn br_if(&mut self, relative: u32) {
         let condition = self.pop();
         let at = self.depth(relative);
@@ -303,6 +339,34 @@ impl Translator<'_, '_> {
         let args = self.block_args(count);
         let next = self.builder.create_block();
         self.builder.ins().brif(condition, block, &args, next, &[]);
+        self.builder.seal_block(next);
+        self.builder.switch_to_block(next);
+    }
+
+    /// Branches without a reference that is null; goes on with one that is not.
+    fn br_on_null(&mut self, relative: u32) {
+        if self.never_null {
+            return;
+        }
+        let reference = self.pop();
+        let at = self.depth(relative);
+        let (block, count) = self.label(at);
+        let args = self.block_args(count);
+        let next = self.builder.create_block();
+        self.builder.ins().brif(reference, next, &[], block, &args);
+        self.builder.seal_block(next);
+        self.builder.switch_to_block(next);
+        self.push(reference);
+    }
+
+    /// Branches with a reference that is not null; goes on without one that is.
+    fn br_on_non_null(&mut self, relative: u32) {
+        let at = self.depth(relative);
+        let (block, count) = self.label(at);
+        let args = self.block_args(count);
+        let reference = self.pop();
+        let next = self.builder.create_block();
+        self.builder.ins().brif(reference, block, &args, next, &[]);
         self.builder.seal_block(next);
         self.builder.switch_to_block(next);
     }

@@ -5,7 +5,13 @@
 //! A memory with 32-bit indices has 4 GiB of address space to itself and an inaccessible guard
 //! behind it. The index is at most 2^32 - 1, so an access whose static offset and size together
 //! stay within the guard's size hits memory that is accessible exactly up to the current length,
-//! and faults beyond. Everything else is compared with the length first.
+//! and faults beyond.
+//!
+//! A memory with 64-bit indices has a guard behind it as well, but an index may point past that. It
+//! is replaced by the length if it is not below it (a conditional move, no branch): what lies at the
+//! length is inaccessible, and so is what follows up to the guard's end.
+//!
+//! Everything else is compared with the length first.
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Endianness, InstBuilder, MemFlagsData, Value, types};
@@ -17,7 +23,7 @@ use crate::abi::layout::memory_def;
 use crate::abi::trap::TrapKind;
 use crate::compile::signature::POINTER;
 use crate::compile::trap::trap_code;
-use crate::config::{Addressing, DEDICATED_BASE, MEMORY_GUARD};
+use crate::config::{Addressing, DEDICATED_BASE, MEMORY_GUARD, MEMORY64_GUARD};
 use crate::module::index::MemoryIndex;
 use crate::module::types::MemoryType;
 
@@ -152,7 +158,7 @@ impl Translator<'_, '_> {
     }
 
     /// Flags of an access by wasm code: it may fault, which is a trap.
-    fn heap_flags(&self) -> MemFlagsData {
+    pub(super) fn heap_flags(&self) -> MemFlagsData {
         MemFlagsData::new()
             .with_endianness(Endianness::Little)
             .with_trap_code(Some(trap_code(TrapKind::MemoryOutOfBounds)))
@@ -160,19 +166,36 @@ impl Translator<'_, '_> {
     }
 
     /// Pops an index and gives the address of `size` bytes behind it.
-    fn address(&mut self, memarg: &MemArg, size: u64) -> Address {
+    pub(super) fn address(&mut self, memarg: &MemArg, size: u64) -> Address {
+        let (memory, index) = self.index(memarg);
+        self.address_at(memory, index, memarg.offset, size)
+    }
+
+    /// Pops the index of an access, as an i64, and says into which memory it is.
+    pub(super) fn index(&mut self, memarg: &MemArg) -> (MemoryIndex, Value) {
         let memory = match memarg.target {
             wasmparser::MemArgTarget::Memory(memory) => MemoryIndex::from_u32(memory),
             _ => MemoryIndex::from_u32(0),
         };
-        let ty = self.env.module.memories[memory];
         let index = self.pop();
-        let index = self.widen(index, ty.memory64);
-        if !is_guarded(&ty, memarg.offset, size) {
-            return self.checked_address(memory, index, memarg.offset, size);
-        }
+        (memory, self.widen(index, self.env.module.memories[memory].memory64))
+    }
+
+    /// The address of `size` bytes, `offset` behind an index.
+    pub(super) fn address_at(
+        &mut self,
+        memory: MemoryIndex,
+        index: Value,
+        offset: u64,
+        size: u64,
+    ) -> Address {
+        let index = match reach(&self.env.module.memories[memory], offset, size) {
+            Reach::Guarded => index,
+            Reach::Clamped => self.clamped(memory, index),
+            Reach::Checked => return self.checked_address(memory, index, offset, size),
+        };
         // Below the guard's size, so it fits.
-        let offset = memarg.offset as i32;
+        let offset = offset as i32;
         if self.is_dedicated(memory) {
             return self.dedicated_address(index, offset);
         }
@@ -182,10 +205,15 @@ impl Translator<'_, '_> {
 
     /// Whether the memory's base is compiled in.
     fn is_dedicated(&self, memory: MemoryIndex) -> bool {
-        self.env.settings.addressing == Addressing::Dedicated
-            && memory.as_u32() == 0
-            && self.env.module.imported.memories == 0
-            && !self.env.module.memories[memory].memory64
+        self.env.settings.addressing == Addressing::Dedicated && memory.as_u32() == 0
+    }
+
+    /// The index or, if that is not below the length, the length.
+    fn clamped(&mut self, memory: MemoryIndex, index: Value) -> Value {
+        let length = self.memory_length(memory);
+        let outside = self.builder.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, index, length);
+        // A processor that guesses must not read past the memory either.
+        self.builder.ins().select_spectre_guard(outside, length, index)
     }
 
     /// The base goes into the instruction's displacement, together with the offset, if their sum
@@ -248,7 +276,8 @@ impl Translator<'_, '_> {
     fn memory_base(&mut self, memory: MemoryIndex) -> Value {
         let (def, offset) = self.memory_def(memory);
         let offset = offset + memory_def::BASE;
-        if self.env.module.memories[memory].memory64 {
+        let ty = &self.env.module.memories[memory];
+        if ty.memory64 && !ty.shared {
             let flags = self.ctx_flags();
             return self.builder.ins().load(POINTER, flags, def, offset as i32);
         }
@@ -258,12 +287,36 @@ impl Translator<'_, '_> {
     /// The current length in bytes.
     fn memory_length(&mut self, memory: MemoryIndex) -> Value {
         let (def, offset) = self.memory_def(memory);
+        let offset = offset + memory_def::LENGTH;
         let flags = self.ctx_flags();
-        self.builder.ins().load(types::I64, flags, def, (offset + memory_def::LENGTH) as i32)
+        if self.env.module.memories[memory].shared {
+            let length = self.load_constant(POINTER, def, offset);
+            return self.builder.ins().atomic_load(types::I64, flags, length);
+        }
+        self.builder.ins().load(types::I64, flags, def, offset as i32)
     }
 }
 
-/// Whether an access out of bounds always faults.
-fn is_guarded(ty: &MemoryType, offset: u64, size: u64) -> bool {
-    !ty.memory64 && ty.page_size_log2 >= HOST_PAGE_LOG2 && offset + size <= MEMORY_GUARD
+/// How an access is kept within a memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// By the guard behind the memory alone.
+    Guarded,
+    /// By the guard, once the index is not past the length.
+    Clamped,
+    /// By a comparison with the length.
+    Checked,
+}
+
+/// How an access of `size` bytes, `offset` behind any index, is kept within a memory.
+fn reach(ty: &MemoryType, offset: u64, size: u64) -> Reach {
+    // A guard begins at a page of the machine, and so must the end of the memory.
+    let by_page = ty.page_size_log2 >= HOST_PAGE_LOG2;
+    let within = |guard: u64| offset.checked_add(size).is_some_and(|end| end <= guard);
+    match ty.memory64 {
+        false if by_page && within(MEMORY_GUARD) => Reach::Guarded,
+        // The length that an index was clamped to might be accessible by now in shared memory.
+        true if by_page && within(MEMORY64_GUARD) && !ty.shared => Reach::Clamped,
+        _ => Reach::Checked,
+    }
 }

@@ -5,28 +5,38 @@
 //! variables. It relies on the validator having accepted an operator before it sees it. Operators
 //! that cannot be reached are only validated.
 
+mod atomic;
 mod call;
 mod control;
+mod emit_call;
 mod entities;
+mod exception;
+mod gc;
 mod memory;
 mod numeric;
 mod reference;
+mod simd;
 mod table;
+mod wide;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cranelift_codegen::ir::{
     AliasRegion, AliasRegionData, Function, GlobalValueData, InstBuilder, MemFlagsData, SourceLoc,
     Type, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::TargetFrontendConfig;
+use cranelift_entity::PrimaryMap;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use wasmparser::{BinaryReader, FuncValidator, Operator, OperatorsReader, ValidatorResources};
 
 use super::CompileError;
+use super::isa::{Machine, Target};
 use super::signature::{POINTER, value_type, wasm_signature};
 use crate::abi::layout::{self, Layout};
 use crate::config::Settings;
-use crate::module::decode::val_type;
-use crate::module::index::FuncIndex;
+use crate::module::index::{FuncIndex, TypeIndex};
+use crate::module::types::{ObjectLayout, SubType};
 use crate::module::{ModuleInfo, limits};
 use control::Frame;
 use entities::Entities;
@@ -37,6 +47,34 @@ pub(super) struct Environment<'a> {
     pub(super) layout: Layout,
     pub(super) settings: &'a Settings,
     pub(super) frontend: TargetFrontendConfig,
+    pub(super) machine: Machine,
+    /// How objects of each type lie in the heap.
+    objects: PrimaryMap<TypeIndex, Option<ObjectLayout>>,
+    /// Whether code that was translated so far uses the heap of objects.
+    uses_objects: AtomicBool,
+}
+
+impl<'a> Environment<'a> {
+    pub(super) fn new(
+        module: &'a ModuleInfo,
+        settings: &'a Settings,
+        target: &Target,
+    ) -> Environment<'a> {
+        Environment {
+            module,
+            layout: module.layout(),
+            settings,
+            frontend: target.isa.frontend_config(),
+            machine: target.machine,
+            objects: module.types.values().map(SubType::object_layout).collect(),
+            uses_objects: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the code uses the heap of objects, once all of it is translated.
+    pub(super) fn uses_objects(&self) -> bool {
+        self.uses_objects.load(Ordering::Relaxed)
+    }
 }
 
 /// Allocations that are reused from one function to the next.
@@ -76,7 +114,7 @@ fn translate(
     func: &mut Function,
     buffers: &mut Buffers,
 ) -> Result<(), CompileError> {
-    let ty = env.module.func_type(index);
+    let ty = &env.module.signatures[env.module.functions[index].signature];
     func.signature = wasm_signature(ty);
     func.name = UserFuncName::user(0, index.as_u32());
     limit_stack(func);
@@ -90,6 +128,8 @@ fn translate(
     while !operators.eof() {
         let offset = operators.original_position();
         let operator = operators.read()?;
+        translator.operand = cast_operand(&operator, validator);
+        translator.never_null = reference::is_never_null(&operator, validator);
         validator.op(offset, &operator)?;
         translator.operator(&operator, offset)?;
         translator.check_complexity(index)?;
@@ -97,6 +137,20 @@ fn translate(
     operators.finish()?;
     translator.builder.finalize(env.frontend);
     Ok(())
+}
+
+/// The type of the reference that an operator casts or tests, before the validator pops it.
+fn cast_operand(
+    op: &Operator<'_>,
+    validator: &FuncValidator<ValidatorResources>,
+) -> Option<wasmparser::ValType> {
+    match op {
+        Operator::RefTestNonNull { .. }
+        | Operator::RefTestNullable { .. }
+        | Operator::RefCastNonNull { .. }
+        | Operator::RefCastNullable { .. } => validator.get_operand_type(0).flatten(),
+        _ => None,
+    }
 }
 
 /// Every prologue compares the stack pointer with the limit in the context.
@@ -119,6 +173,12 @@ struct Regions {
     table: AliasRegion,
     /// Contexts and what they point to, globals among it.
     ctx: AliasRegion,
+    /// Fields and elements of objects.
+    objects: AliasRegion,
+    /// Headers and lengths of objects.
+    headers: AliasRegion,
+    /// Where the next objects are allocated.
+    cursors: AliasRegion,
 }
 
 impl Regions {
@@ -128,7 +188,14 @@ impl Regions {
                 .alias_regions
                 .insert(AliasRegionData { user_id, description: description.into() })
         };
-        Regions { heap: region(0, "heap"), table: region(1, "table"), ctx: region(2, "ctx") }
+        Regions {
+            heap: region(0, "heap"),
+            table: region(1, "table"),
+            ctx: region(2, "ctx"),
+            objects: region(3, "objects"),
+            headers: region(4, "headers"),
+            cursors: region(5, "cursors"),
+        }
     }
 }
 
@@ -144,10 +211,16 @@ struct Translator<'a, 'f> {
     control: &'f mut Vec<Frame>,
     /// Whether the next operator can be reached.
     reachable: bool,
+    /// Whether the reference that the operator takes is known not to be null.
+    never_null: bool,
     /// The function's context.
     ctx: Value,
-    /// Values that branches and calls have passed so far.
+    /// The places of the `try_table`s on the control stack.
+    try_tables: Vec<usize>,
+    /// Values that branches and calls have passed so far, and handlers that calls have.
     passed: usize,
+    /// The type of what the operator casts or tests.
+    operand: Option<wasmparser::ValType>,
 }
 
 impl<'a, 'f> Translator<'a, 'f> {
@@ -167,8 +240,11 @@ impl<'a, 'f> Translator<'a, 'f> {
             stack: &mut buffers.stack,
             control: &mut buffers.control,
             reachable: true,
+            never_null: false,
             ctx,
+            try_tables: Vec::new(),
             passed: 0,
+            operand: None,
         }
     }
 
@@ -184,7 +260,8 @@ impl<'a, 'f> Translator<'a, 'f> {
         self.control.push(Frame::body(results));
     }
 
-    /// Reads the declarations of locals; all begin as zero.
+    /// Reads the declarations of locals. All begin as zero; those without a default value are set
+    /// before they are read, which the validator checks.
     fn declare_locals(
         &mut self,
         reader: &mut BinaryReader<'_>,
@@ -194,7 +271,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             let offset = reader.original_position();
             let (count, ty) = (reader.read()?, reader.read()?);
             validator.define_locals(offset, count, ty)?;
-            let ty = value_type(val_type(ty)?);
+            let ty = value_type(self.env.module.val_type(ty)?);
             if count > 0 {
                 let zero = self.zero(ty);
                 for _ in 0..count {
@@ -210,10 +287,7 @@ impl<'a, 'f> Translator<'a, 'f> {
         match ty {
             types::F32 => self.builder.ins().f32const(0.0),
             types::F64 => self.builder.ins().f64const(0.0),
-            ty if ty.is_vector() => {
-                let zero = self.builder.ins().iconst(types::I8, 0);
-                self.builder.ins().splat(ty, zero)
-            }
+            ty if ty.is_vector() => self.vector_constant(ty, [0; 16]),
             ty => self.builder.ins().iconst(ty, 0),
         }
     }
@@ -229,10 +303,15 @@ impl<'a, 'f> Translator<'a, 'f> {
             || self.local(op)
             || self.memory_access(op)
             || self.control(op)?
+            || self.exception(op)?
             || self.call(op)
             || self.memory(op)
+            || self.atomic(op)
             || self.reference(op)?
-            || self.table(op);
+            || self.table(op)
+            || self.wide_arithmetic(op)
+            || self.simd(op)
+            || self.gc(op)?;
         if known {
             return Ok(());
         }
@@ -244,7 +323,10 @@ impl<'a, 'f> Translator<'a, 'f> {
     /// Refuses what is valid but only made to be expensive.
     fn check_complexity(&self, index: FuncIndex) -> Result<(), CompileError> {
         let (what, limit) = if self.passed > limits::PASSED_VALUES {
-            ("values that its branches and calls pass", limits::PASSED_VALUES)
+            (
+                "values that its branches and calls pass, and handlers of its calls",
+                limits::PASSED_VALUES,
+            )
         } else if self.control.len() > limits::NESTING {
             ("blocks inside each other", limits::NESTING)
         } else {

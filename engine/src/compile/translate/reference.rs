@@ -3,14 +3,34 @@
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Endianness, InstBuilder, Value, types};
 use cranelift_entity::EntityRef;
-use wasmparser::Operator;
+use wasmparser::{FuncValidator, Operator, ValidatorResources};
 
 use super::Translator;
+use crate::abi::trap::TrapKind;
 use crate::compile::CompileError;
 use crate::compile::signature::{POINTER, value_type};
-use crate::module::decode::heap_type;
+use crate::compile::trap::trap_code;
 use crate::module::index::{FuncIndex, GlobalIndex};
 use crate::module::types::{RefType, ValType};
+
+/// Whether validation shows that the reference that an operator traps on if it is null, or tests
+/// for null, never is. The operator itself must not have been validated yet.
+pub(super) fn is_never_null(
+    op: &Operator<'_>,
+    validator: &FuncValidator<ValidatorResources>,
+) -> bool {
+    // How many operands lie above the reference.
+    let depth = match op {
+        Operator::CallRef { .. }
+        | Operator::ReturnCallRef { .. }
+        | Operator::RefAsNonNull
+        | Operator::RefIsNull
+        | Operator::BrOnNull { .. } => 0,
+        _ => return false,
+    };
+    let ty = validator.get_operand_type(depth).flatten();
+    matches!(ty, Some(wasmparser::ValType::Ref(ty)) if !ty.is_nullable())
+}
 
 impl Translator<'_, '_> {
     /// Translates an operator of this family; `false` if it is of another.
@@ -27,15 +47,23 @@ impl Translator<'_, '_> {
                 self.builder.ins().store(flags, value, base, offset as i32);
             }
             Operator::RefNull { hty } => {
-                let ty = RefType { nullable: true, heap: heap_type(hty)? };
+                let ty = RefType { nullable: true, heap: self.env.module.heap_type(hty)? };
                 let null = self.zero(value_type(ValType::Ref(ty)));
                 self.push(null);
             }
             Operator::RefIsNull => {
                 let value = self.pop();
-                let null = self.builder.ins().icmp_imm_u(IntCC::Equal, value, 0);
-                let null = self.builder.ins().uextend(types::I32, null);
+                let null = if self.never_null {
+                    self.builder.ins().iconst(types::I32, 0)
+                } else {
+                    let null = self.builder.ins().icmp_imm_u(IntCC::Equal, value, 0);
+                    self.builder.ins().uextend(types::I32, null)
+                };
                 self.push(null);
+            }
+            Operator::RefAsNonNull => {
+                let value = self.peek();
+                self.check_null(value);
             }
             Operator::RefFunc { function_index } => {
                 let value = self.ref_func(FuncIndex::from_u32(function_index))?;
@@ -44,6 +72,13 @@ impl Translator<'_, '_> {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Traps if the operator's reference is null.
+    pub(super) fn check_null(&mut self, reference: Value) {
+        if !self.never_null {
+            self.builder.ins().trapz(reference, trap_code(TrapKind::NullReference));
+        }
     }
 
     /// A reference to a function is the address of its record in the context.

@@ -30,6 +30,22 @@ pub(super) fn decode(expr: &wasmparser::ConstExpr<'_>) -> Result<ConstExpr, Deco
             Operator::I64Add => ConstOp::I64Add,
             Operator::I64Sub => ConstOp::I64Sub,
             Operator::I64Mul => ConstOp::I64Mul,
+            Operator::RefI31 => ConstOp::RefI31,
+            Operator::StructNew { struct_type_index } => {
+                ConstOp::StructNew(index(struct_type_index))
+            }
+            Operator::StructNewDefault { struct_type_index } => {
+                ConstOp::StructNewDefault(index(struct_type_index))
+            }
+            Operator::ArrayNew { array_type_index } => ConstOp::ArrayNew(index(array_type_index)),
+            Operator::ArrayNewDefault { array_type_index } => {
+                ConstOp::ArrayNewDefault(index(array_type_index))
+            }
+            Operator::ArrayNewFixed { array_type_index, array_size } => {
+                ConstOp::ArrayNewFixed(index(array_type_index), array_size)
+            }
+            // A reference is the same in both hierarchies.
+            Operator::AnyConvertExtern | Operator::ExternConvertAny => continue,
             other => {
                 let message = format!("constant operator {other:?} is not supported");
                 return Err(DecodeError::Invalid { offset, message });

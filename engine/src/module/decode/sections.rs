@@ -1,18 +1,19 @@
 //! One method for each section. The validator has seen it before.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use cranelift_entity::EntityRef;
 use wasmparser::{
-    CompositeInnerType, DataKind, DataSectionReader, ElementItems as Items, ElementKind,
-    ElementSectionReader, ExportSectionReader, ExternalKind, FunctionSectionReader,
-    GlobalSectionReader, ImportSectionReader, MemorySectionReader, TableInit, TableSectionReader,
+    DataKind, DataSectionReader, ElementItems as Items, ElementKind, ElementSectionReader,
+    ExportSectionReader, ExternalKind, FunctionSectionReader, GlobalSectionReader,
+    ImportSectionReader, MemorySectionReader, TableInit, TableSectionReader, TagSectionReader,
     TypeRef, TypeSectionReader,
 };
 
 use super::{DecodeError, Decoder, const_expr, limit_count, types};
 use crate::module::index::{FuncIndex, SigIndex, TypeIndex};
-use crate::module::types::{FuncType, ValType};
+use crate::module::types::{CompositeType, HeapType, RefType, Signature, SubType};
 use crate::module::{
     ConstExpr, ConstOp, DataMode, DataSegment, ElementItems, ElementMode, ElementSegment, Export,
     ExportIndex, Function, Import, ImportType, limits,
@@ -25,29 +26,46 @@ pub(super) fn index<I: EntityRef>(n: u32) -> I {
 
 impl<'a> Decoder<'a> {
     pub(super) fn types(&mut self, reader: TypeSectionReader<'a>) -> Result<(), DecodeError> {
-        let mut known: HashMap<FuncType, SigIndex> = HashMap::new();
+        let mut known: HashMap<Signature, SigIndex> = HashMap::new();
         for group in reader {
-            for ty in group?.into_types() {
-                let ty = match ty.composite_type.inner {
-                    CompositeInnerType::Func(ty) => types::func_type(&ty)?,
-                    other => {
-                        let message = format!("type `{other}` is not supported");
-                        return Err(DecodeError::Invalid { offset: 0, message });
-                    }
-                };
-                let info = &mut self.out.info;
-                let signature = match known.get(&ty) {
-                    Some(&signature) => signature,
-                    None => *known.entry(ty.clone()).or_insert(info.signatures.push(ty)),
-                };
-                info.types.push(signature);
+            let group = group?;
+            // Types of a group may name later ones of it.
+            for ty in group.types() {
+                self.kinds.push(types::kind(ty)?);
             }
+            limit_count("types", self.kinds.len(), limits::TYPES as usize)?;
+            for ty in group.types() {
+                let ty = types::sub_type(&self.kinds, ty)?;
+                self.push_type(ty, &mut known)?;
+            }
+            self.out.info.rec_groups.push(group.types().len() as u32);
         }
-        limit_count("types", self.out.info.types.len(), limits::TYPES as usize)
+        Ok(())
     }
 
-    fn signature(&self, ty: u32) -> SigIndex {
-        self.out.info.types[index::<TypeIndex>(ty)]
+    fn push_type(
+        &mut self,
+        ty: SubType,
+        known: &mut HashMap<Signature, SigIndex>,
+    ) -> Result<(), DecodeError> {
+        self.type_parts += match &ty.composite {
+            CompositeType::Func(ty) => ty.params.len() + ty.results.len(),
+            CompositeType::Struct(ty) => ty.fields.len(),
+            CompositeType::Array(_) => 1,
+        };
+        let what = "parameters, results and fields in its types";
+        limit_count(what, self.type_parts, limits::TYPE_PARTS)?;
+        let info = &mut self.out.info;
+        let signature = ty.as_func().map(|ty| match known.entry(ty.signature()) {
+            Entry::Occupied(entry) => *entry.get(),
+            Entry::Vacant(entry) => {
+                let signature = info.signatures.push(entry.key().clone());
+                *entry.insert(signature)
+            }
+        });
+        info.types.push(ty);
+        info.type_signatures.push(signature);
+        Ok(())
     }
 
     pub(super) fn imports(&mut self, reader: ImportSectionReader<'a>) -> Result<(), DecodeError> {
@@ -55,12 +73,12 @@ impl<'a> Decoder<'a> {
             let import = import?;
             let ty = match import.ty {
                 TypeRef::Func(ty) => {
-                    let signature = self.signature(ty);
-                    self.push_func(signature);
-                    ImportType::Func(signature)
+                    let ty = index(ty);
+                    self.push_func(ty);
+                    ImportType::Func(ty)
                 }
                 TypeRef::Table(ty) => {
-                    let ty = types::table_type(ty)?;
+                    let ty = types::table_type(&self.kinds, ty)?;
                     self.out.info.tables.push(ty);
                     ImportType::Table(ty)
                 }
@@ -70,11 +88,16 @@ impl<'a> Decoder<'a> {
                     ImportType::Memory(ty)
                 }
                 TypeRef::Global(ty) => {
-                    let ty = types::global_type(ty)?;
+                    let ty = types::global_type(&self.kinds, ty)?;
                     self.out.info.globals.push(ty);
                     ImportType::Global(ty)
                 }
-                other @ (TypeRef::Tag(_) | TypeRef::FuncExact(_)) => {
+                TypeRef::Tag(ty) => {
+                    let ty = index(ty.func_type_idx);
+                    self.out.info.tags.push(ty);
+                    ImportType::Tag(ty)
+                }
+                other @ TypeRef::FuncExact(_) => {
                     let message = format!("import of {other:?} is not supported");
                     return Err(DecodeError::Invalid { offset: 0, message });
                 }
@@ -87,6 +110,7 @@ impl<'a> Decoder<'a> {
         info.imported.tables = info.tables.len() as u32;
         info.imported.memories = info.memories.len() as u32;
         info.imported.globals = info.globals.len() as u32;
+        info.imported.tags = info.tags.len() as u32;
         self.check_spaces()
     }
 
@@ -96,11 +120,14 @@ impl<'a> Decoder<'a> {
         limit_count("functions", info.functions.len(), limits::FUNCTIONS as usize)?;
         limit_count("tables", info.tables.len(), limits::TABLES as usize)?;
         limit_count("memories", info.memories.len(), limits::MEMORIES as usize)?;
-        limit_count("globals", info.globals.len(), limits::GLOBALS as usize)
+        limit_count("globals", info.globals.len(), limits::GLOBALS as usize)?;
+        limit_count("tags", info.tags.len(), limits::TAGS as usize)
     }
 
-    fn push_func(&mut self, signature: SigIndex) {
-        self.out.info.functions.push(Function { signature, func_ref: None });
+    /// Adds a function of a type that the validator knows to be a function type.
+    fn push_func(&mut self, ty: TypeIndex) {
+        let signature = self.out.info.signature_at(ty);
+        self.out.info.functions.push(Function { ty, signature, func_ref: None });
     }
 
     pub(super) fn functions(
@@ -108,8 +135,7 @@ impl<'a> Decoder<'a> {
         reader: FunctionSectionReader<'a>,
     ) -> Result<(), DecodeError> {
         for ty in reader {
-            let signature = self.signature(ty?);
-            self.push_func(signature);
+            self.push_func(index(ty?));
         }
         self.check_spaces()
     }
@@ -121,7 +147,7 @@ impl<'a> Decoder<'a> {
                 TableInit::RefNull => None,
                 TableInit::Expr(expr) => Some(self.const_expr(&expr)?),
             };
-            self.out.info.tables.push(types::table_type(table.ty)?);
+            self.out.info.tables.push(types::table_type(&self.kinds, table.ty)?);
             self.out.info.table_inits.push(init);
         }
         self.check_spaces()
@@ -138,8 +164,15 @@ impl<'a> Decoder<'a> {
         for global in reader {
             let global = global?;
             let init = self.const_expr(&global.init_expr)?;
-            self.out.info.globals.push(types::global_type(global.ty)?);
+            self.out.info.globals.push(types::global_type(&self.kinds, global.ty)?);
             self.out.info.global_inits.push(init);
+        }
+        self.check_spaces()
+    }
+
+    pub(super) fn tags(&mut self, reader: TagSectionReader<'a>) -> Result<(), DecodeError> {
+        for tag in reader {
+            self.out.info.tags.push(index(tag?.func_type_idx));
         }
         self.check_spaces()
     }
@@ -156,7 +189,8 @@ impl<'a> Decoder<'a> {
                 ExternalKind::Table => ExportIndex::Table(index(export.index)),
                 ExternalKind::Memory => ExportIndex::Memory(index(export.index)),
                 ExternalKind::Global => ExportIndex::Global(index(export.index)),
-                other @ (ExternalKind::Tag | ExternalKind::FuncExact) => {
+                ExternalKind::Tag => ExportIndex::Tag(index(export.index)),
+                other @ ExternalKind::FuncExact => {
                     let message = format!("export of {other:?} is not supported");
                     return Err(DecodeError::Invalid { offset: 0, message });
                 }
@@ -186,7 +220,7 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
-    fn element_items(&mut self, items: Items<'a>) -> Result<(ValType, ElementItems), DecodeError> {
+    fn element_items(&mut self, items: Items<'a>) -> Result<(RefType, ElementItems), DecodeError> {
         match items {
             Items::Functions(reader) => {
                 self.count_elements(reader.count())?;
@@ -195,7 +229,8 @@ impl<'a> Decoder<'a> {
                     .map(|func| func.map(index::<FuncIndex>))
                     .collect::<Result<Vec<_>, _>>()?;
                 self.escaped.extend_from_slice(&funcs);
-                Ok((ValType::FUNCREF, ElementItems::Functions(funcs)))
+                let ty = RefType { nullable: true, heap: HeapType::Func };
+                Ok((ty, ElementItems::Functions(funcs)))
             }
             Items::Expressions(ty, reader) => {
                 self.count_elements(reader.count())?;
@@ -203,13 +238,13 @@ impl<'a> Decoder<'a> {
                     .into_iter()
                     .map(|expr| self.const_expr(&expr?))
                     .collect::<Result<Vec<_>, _>>()?;
-                let ty = types::ref_type(ty)?;
+                let ty = types::ref_type(&self.kinds, ty)?;
                 let items = if ty.heap.is_func() {
                     shorten(exprs)
                 } else {
                     ElementItems::Expressions(exprs)
                 };
-                Ok((ValType::Ref(ty), items))
+                Ok((ty, items))
             }
         }
     }

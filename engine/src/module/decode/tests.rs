@@ -1,7 +1,8 @@
 //! Tests of decoding: what is recorded, what is refused and how it is said.
 
 use super::*;
-use crate::module::index::{FuncIndex, GlobalIndex, SigIndex};
+use crate::module::index::{FuncIndex, GlobalIndex, SigIndex, TypeIndex};
+use crate::module::types::{HeapType, RefType, SubType, ValType};
 use crate::module::{ConstExpr, ConstOp, ElementItems, ExportIndex};
 
 fn binary(wat: &str) -> Vec<u8> {
@@ -21,15 +22,7 @@ fn refusal(bytes: &[u8]) -> String {
 
 /// A module of one section that claims `count` entries.
 fn section(id: u8, count: u32) -> Vec<u8> {
-    let mut leb = Vec::new();
-    let mut rest = count;
-    loop {
-        leb.push((rest & 0x7f) as u8 | if rest > 0x7f { 0x80 } else { 0 });
-        rest >>= 7;
-        if rest == 0 {
-            break;
-        }
-    }
+    let leb = leb(count);
     let mut bytes = b"\0asm\x01\0\0\0".to_vec();
     bytes.extend([id, leb.len() as u8]);
     bytes.extend(leb);
@@ -45,6 +38,83 @@ fn equal_types_share_a_signature() {
     assert_eq!(info.signatures.len(), 2);
     let of = |n| info.functions[FuncIndex::from_u32(n)].signature;
     assert_eq!((of(0), of(1)), (SigIndex::from_u32(0), SigIndex::from_u32(1)));
+}
+
+#[test]
+fn types_are_recorded_with_their_groups_kinds_and_signatures() {
+    let features = Features::default();
+    let binary = binary(
+        "(module (rec (type $f (sub (func (param (ref null $s) (ref $f))))) (type $s (struct (field i8) (field (mut anyref)))))
+            (type $g (sub final $f (func (param (ref null $s) (ref null func))))) (type $a (array (ref $s)))
+            (rec) (type (func (param i32 i64))) (func (type $g)))",
+    );
+    let info = decode(&binary, features).unwrap().info;
+    assert_eq!(info.rec_groups, [2, 1, 1, 0, 1]);
+    let ty = TypeIndex::from_u32;
+    let kinds: Vec<_> = info.types.values().map(SubType::kind).collect();
+    assert_eq!(kinds[..4], [TypeKind::Func, TypeKind::Struct, TypeKind::Func, TypeKind::Array]);
+    let supertypes: Vec<_> = info.types.values().map(|ty| (ty.is_final, ty.supertype)).collect();
+    assert_eq!(supertypes[..3], [(false, None), (true, None), (true, Some(ty(0)))]);
+    // A later type of the group is known for what it is.
+    let first = info.func_type_at(ty(0)).params[0];
+    let heap = HeapType::ConcreteStruct(ty(1));
+    assert_eq!(first, ValType::Ref(RefType { nullable: true, heap }));
+    // The two function types differ in references only; their functions are called alike, as one
+    // with the numbers that references are is.
+    assert_eq!(info.signatures.len(), 1);
+    let signatures: Vec<_> = info.type_signatures.values().map(Option::is_some).collect();
+    assert_eq!(signatures, [true, false, true, false, true]);
+    assert_eq!(info.functions[FuncIndex::from_u32(0)].ty, ty(2));
+    assert!(info.declares_subtype(ty(2), ty(0)) && !info.declares_subtype(ty(0), ty(2)));
+    let without = Features { gc: false, ..Features::default() };
+    assert!(decode(&binary, without).is_err(), "groups need garbage collection");
+}
+
+#[test]
+fn types_that_are_many_or_large_are_refused() {
+    let limit = |module: &[u8], words: &str| {
+        let features = Features::default();
+        match decode(module, features) {
+            Err(error @ DecodeError::Limit { .. }) => {
+                assert!(error.to_string().contains(words), "{error}");
+            }
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("accepted"),
+        }
+    };
+    // A group counts as one entry of the section, whatever is in it.
+    let mut group = vec![0x4e];
+    group.extend(leb(limits::TYPES + 1));
+    group.extend([0x60, 0, 0].repeat(limits::TYPES as usize + 1));
+    limit(&type_section(1, &group), "types");
+    let mut large = vec![0x60];
+    large.extend(leb(1000));
+    large.extend([0x7f; 1000]);
+    large.push(0);
+    let count = limits::TYPE_PARTS / 1000 + 1;
+    limit(&type_section(count as u32, &large.repeat(count)), "parameters, results and fields");
+}
+
+/// A module with a type section of so many entries.
+fn type_section(count: u32, entries: &[u8]) -> Vec<u8> {
+    let count = leb(count);
+    let mut bytes = b"\0asm\x01\0\0\0\x01".to_vec();
+    bytes.extend(leb((count.len() + entries.len()) as u32));
+    bytes.extend(count);
+    bytes.extend(entries);
+    bytes
+}
+
+/// The binary form of a number.
+fn leb(mut rest: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        bytes.push((rest & 0x7f) as u8 | if rest > 0x7f { 0x80 } else { 0 });
+        rest >>= 7;
+        if rest == 0 {
+            return bytes;
+        }
+    }
 }
 
 #[test]
@@ -139,7 +209,9 @@ fn text_is_told_by_its_first_parenthesis() {
 #[test]
 fn proposals_that_are_off_are_refused() {
     let simd = binary("(module (func (param v128)))");
-    assert!(refusal(&simd).contains("SIMD"), "{}", refusal(&simd));
+    assert!(decode(&simd, Features::default()).is_ok());
+    let without = Features { simd: false, relaxed_simd: false, ..Features::default() };
+    assert!(decode(&simd, without).is_err_and(|error| error.to_string().contains("SIMD")));
     let bulk = binary(
         "(module (memory 1) (func (memory.fill (i32.const 0) (i32.const 0) (i32.const 0))))",
     );
@@ -148,6 +220,10 @@ fn proposals_that_are_off_are_refused() {
     assert!(decode(&externref, Features::default()).is_ok());
     let without = Features { reference_types: false, ..Features::default() };
     assert!(decode(&externref, without).is_err());
+    let typed = binary("(module (type $t (func)) (func (param (ref null $t))))");
+    assert!(decode(&typed, Features::default()).is_ok());
+    let without = Features { function_references: false, gc: false, ..Features::default() };
+    assert!(decode(&typed, without).is_err());
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("the runtime knows the signal context of x86_64 only: add `Registers` for this CPU");
@@ -62,6 +62,45 @@ impl Mapping {
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
         Ok(mapping)
+    }
+
+    /// Reserves inaccessible address space anywhere: `before` bytes, then `len` bytes that begin at
+    /// a multiple of `align`. All three are page-aligned.
+    pub(in crate::runtime) fn reserve_aligned(
+        before: usize,
+        len: usize,
+        align: usize,
+    ) -> io::Result<Mapping> {
+        let mut all = Mapping::reserve(before + len + align)?;
+        let start = (all.address() + before).next_multiple_of(align) - before;
+        let skipped = start - all.address();
+        let tail = all.split_off(skipped + before + len);
+        // What is not needed is unmapped when it is dropped.
+        drop(tail);
+        Ok(all.split_off(skipped))
+    }
+
+    /// Leaves the first `at` bytes with `self` and gives the rest away. Either may be empty.
+    fn split_off(&mut self, at: usize) -> Mapping {
+        assert!(at <= self.len, "split within the mapping");
+        // SAFETY: `at` is within the mapping or its end (asserted).
+        let start = unsafe { self.start.add(at) };
+        let rest = Mapping { start, len: self.len - at };
+        self.len = at;
+        rest
+    }
+
+    /// Gives the memory of `range` (page-aligned, counted from the start) back to the system. An
+    /// anonymous mapping reads as zero there afterwards.
+    pub(in crate::runtime) fn discard(&self, range: Range<usize>) -> io::Result<()> {
+        assert!(range.start <= range.end && range.end <= self.len, "discard within the mapping");
+        // SAFETY: the range lies within this mapping (asserted), to whose bytes the caller has no
+        // reference.
+        unsafe {
+            let start = self.as_ptr().add(range.start);
+            rustix::mm::madvise(start.cast(), range.len(), Advice::LinuxDontNeed)?;
+        }
+        Ok(())
     }
 
     /// Maps the first `len` bytes of a file for reading, shared with every process that maps it.
@@ -144,6 +183,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if self.len == 0 {
+            return;
+        }
         // SAFETY: the range was mapped by `new`'s caller and belongs to `self` alone; references
         // into it borrow from the owner of this value.
         let result = unsafe { rustix::mm::munmap(self.as_ptr().cast(), self.len) };
@@ -412,6 +454,23 @@ fn fall_through(
             let handler =
                 unsafe { std::mem::transmute::<usize, extern "C" fn(libc::c_int)>(handler) };
             handler(signal);
+        }
+    }
+    if !by_kernel {
+        send_again_if_default(signal);
+    }
+}
+
+/// A handler that gives up puts the default action back and returns, so that the fault comes again
+/// (the standard library's does). What a process sent does not come again by itself.
+fn send_again_if_default(signal: libc::c_int) {
+    let mut action = empty_action();
+    // SAFETY: sigaction and raise are async-signal-safe; the first only reads the current action.
+    // The signal is blocked until the handler returns; then the raised one ends the process.
+    unsafe {
+        let known = libc::sigaction(signal, ptr::null(), &mut action) == 0;
+        if known && action.sa_sigaction == libc::SIG_DFL {
+            libc::raise(signal);
         }
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn write_strings(
     buffer: u32,
 ) -> Result<(), Errno> {
     memory.check_array(pointers, strings.starts.len() as u32, 4, 4)?;
-    memory.bytes_mut(buffer, strings.bytes.len() as u32)?.copy_from_slice(&strings.bytes);
+    memory.write_bytes(buffer, &strings.bytes)?;
     for (n, start) in (0..).zip(&strings.starts) {
         memory.write_u32(pointers + 4 * n, buffer + start)?;
     }

@@ -196,6 +196,5 @@ pub fn fd_prestat_dir_name(
     if (path_len as usize) < name.len() {
         return Err(Errno::Nametoolong);
     }
-    memory.bytes_mut(path, name.len() as u32)?.copy_from_slice(name);
-    Ok(())
+    Ok(memory.write_bytes(path, name)?)
 }

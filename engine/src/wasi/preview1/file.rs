@@ -30,7 +30,8 @@ pub fn fd_read(
         descriptor.require(needs::fd_read)?;
     }
     memory.check::<4>(nread)?;
-    let count = descriptor.object.read(&mut memory.buffers_mut(iovs, iovs_len)?)?;
+    let count = memory
+        .scatter(iovs, iovs_len, |buffers| descriptor.object.read(buffers).map_err(Errno::from))?;
     Ok(memory.write_u32(nread, count as u32)?)
 }
 
@@ -49,7 +50,8 @@ pub fn fd_pread(
 ) -> Result<(), Errno> {
     let file = ctx.descriptor(fd)?.seekable(needs::fd_pread)?;
     memory.check::<4>(nread)?;
-    let count = file.read_at(&mut memory.buffers_mut(iovs, iovs_len)?, offset)?;
+    let count = memory
+        .scatter(iovs, iovs_len, |buffers| file.read_at(buffers, offset).map_err(Errno::from))?;
     Ok(memory.write_u32(nread, count as u32)?)
 }
 
@@ -70,7 +72,8 @@ pub fn fd_write(
         descriptor.require(needs::fd_write)?;
     }
     memory.check::<4>(nwritten)?;
-    let count = descriptor.object.write(&memory.buffers(iovs, iovs_len)?)?;
+    let count = memory
+        .gather(iovs, iovs_len, |buffers| descriptor.object.write(buffers).map_err(Errno::from))?;
     Ok(memory.write_u32(nwritten, count as u32)?)
 }
 
@@ -89,7 +92,8 @@ pub fn fd_pwrite(
 ) -> Result<(), Errno> {
     let file = ctx.descriptor(fd)?.seekable(needs::fd_pwrite)?;
     memory.check::<4>(nwritten)?;
-    let count = file.write_at(&memory.buffers(iovs, iovs_len)?, offset)?;
+    let count = memory
+        .gather(iovs, iovs_len, |buffers| file.write_at(buffers, offset).map_err(Errno::from))?;
     Ok(memory.write_u32(nwritten, count as u32)?)
 }
 
@@ -184,17 +188,20 @@ pub fn fd_readdir(
     let descriptor = ctx.descriptor_mut(fd)?;
     descriptor.dir(needs::fd_readdir)?;
     memory.check::<4>(used)?;
-    let buffer = memory.bytes_mut(buf, buf_len)?;
-    let mut filled = 0;
-    descriptor.object.dir_mut()?.list(cookie, |entry| {
-        let parts = [&dirent(&entry)[..], entry.name];
-        parts.iter().all(|part| {
-            let room = &mut buffer[filled..];
-            let fits = part.len().min(room.len());
-            room[..fits].copy_from_slice(&part[..fits]);
-            filled += fits;
-            fits == part.len()
-        })
+    let dir = descriptor.object.dir_mut()?;
+    let filled = memory.write_with(buf, buf_len, |buffer| {
+        let mut filled = 0;
+        dir.list(cookie, |entry| {
+            let parts = [&dirent(&entry)[..], entry.name];
+            parts.iter().all(|part| {
+                let room = &mut buffer[filled..];
+                let fits = part.len().min(room.len());
+                room[..fits].copy_from_slice(&part[..fits]);
+                filled += fits;
+                fits == part.len()
+            })
+        })?;
+        Ok::<_, Errno>(filled)
     })?;
     Ok(memory.write_u32(used, filled as u32)?)
 }

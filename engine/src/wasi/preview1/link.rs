@@ -34,8 +34,7 @@ macro_rules! functions {
                         let Ok(mut ctx) = ctx.try_borrow_mut() else {
                             return Errno::Busy as u32;
                         };
-                        // Without a memory every address is outside.
-                        let mut memory = GuestMemory::new(caller.memory().unwrap_or_default());
+                        let mut memory = GuestMemory::of(&mut caller);
                         status($family::$name(&mut ctx, &mut memory, $($arg),*))
                     },
                 );

@@ -1,5 +1,7 @@
 //! Paths: opening and changing what lies beneath a directory.
 
+use std::borrow::Cow;
+
 use super::descriptor::Descriptor;
 use super::errno::Errno;
 use super::rights::{Rights, needs};
@@ -13,12 +15,12 @@ use crate::wasi::guest_mem::GuestMemory;
 const MAX_PATH: u32 = 4095;
 
 /// A path as the guest gives it: UTF-8 by the specification.
-fn path<'m>(memory: &'m GuestMemory<'_>, address: u32, len: u32) -> Result<&'m [u8], Errno> {
+fn path<'m>(memory: &'m GuestMemory<'_>, address: u32, len: u32) -> Result<Cow<'m, [u8]>, Errno> {
     if len > MAX_PATH {
         return Err(Errno::Nametoolong);
     }
     let bytes = memory.bytes(address, len)?;
-    std::str::from_utf8(bytes).map_err(|_| Errno::Ilseq)?;
+    std::str::from_utf8(&bytes).map_err(|_| Errno::Ilseq)?;
     Ok(bytes)
 }
 
@@ -38,7 +40,7 @@ pub fn path_create_directory(
     len: u32,
 ) -> Result<(), Errno> {
     let dir = dir(ctx, fd, needs::path_create_directory)?;
-    Ok(dir.create_dir(path(memory, address, len)?)?)
+    Ok(dir.create_dir(&path(memory, address, len)?)?)
 }
 
 /// `path_remove_directory`.
@@ -53,7 +55,7 @@ pub fn path_remove_directory(
     len: u32,
 ) -> Result<(), Errno> {
     let dir = dir(ctx, fd, needs::path_remove_directory)?;
-    Ok(dir.remove_dir(path(memory, address, len)?)?)
+    Ok(dir.remove_dir(&path(memory, address, len)?)?)
 }
 
 /// `path_unlink_file`.
@@ -68,7 +70,7 @@ pub fn path_unlink_file(
     len: u32,
 ) -> Result<(), Errno> {
     let dir = dir(ctx, fd, needs::path_unlink_file)?;
-    Ok(dir.remove_file(path(memory, address, len)?)?)
+    Ok(dir.remove_file(&path(memory, address, len)?)?)
 }
 
 /// `path_filestat_get`: attributes.
@@ -85,7 +87,7 @@ pub fn path_filestat_get(
     stat: u32,
 ) -> Result<(), Errno> {
     let dir = dir(ctx, fd, needs::path_filestat_get)?;
-    let found = dir.stat_at(path(memory, address, len)?, types::follow(flags)?)?;
+    let found = dir.stat_at(&path(memory, address, len)?, types::follow(flags)?)?;
     types::write_filestat(memory, stat, &found)
 }
 
@@ -107,7 +109,7 @@ pub fn path_filestat_set_times(
 ) -> Result<(), Errno> {
     let dir = dir(ctx, fd, needs::path_filestat_set_times)?;
     let times = types::new_times(accessed, modified, time_flags)?;
-    Ok(dir.set_times_at(path(memory, address, len)?, types::follow(flags)?, times)?)
+    Ok(dir.set_times_at(&path(memory, address, len)?, types::follow(flags)?, times)?)
 }
 
 /// `path_link`: another name for a file. Following a symbolic link at the old path is refused: the
@@ -133,7 +135,7 @@ pub fn path_link(
         return Err(Errno::Inval);
     }
     let old = path(memory, old_address, old_len)?;
-    Ok(source.link(old, target, path(memory, new_address, new_len)?)?)
+    Ok(source.link(&old, target, &path(memory, new_address, new_len)?)?)
 }
 
 /// `path_rename`.
@@ -154,7 +156,7 @@ pub fn path_rename(
     let source = dir(ctx, old_fd, needs::path_rename_source)?;
     let target = dir(ctx, new_fd, needs::path_rename_target)?;
     let old = path(memory, old_address, old_len)?;
-    Ok(source.rename(old, target, path(memory, new_address, new_len)?)?)
+    Ok(source.rename(&old, target, &path(memory, new_address, new_len)?)?)
 }
 
 /// `path_symlink`: a link at the new path that holds the old one.
@@ -172,7 +174,7 @@ pub fn path_symlink(
 ) -> Result<(), Errno> {
     let dir = dir(ctx, fd, needs::path_symlink)?;
     let content = path(memory, old_address, old_len)?;
-    Ok(dir.symlink(content, path(memory, new_address, new_len)?)?)
+    Ok(dir.symlink(&content, &path(memory, new_address, new_len)?)?)
 }
 
 /// `path_readlink`: a link's content; what does not fit is cut off.
@@ -195,8 +197,8 @@ pub fn path_readlink(
     // The path and the buffer may overlap; a link's content is no longer than a path.
     let mut content = [0; MAX_PATH as usize + 1];
     let room = buf_len.min(content.len() as u32) as usize;
-    let count = dir.read_link(path(memory, address, len)?, &mut content[..room])?;
-    memory.bytes_mut(buf, count as u32)?.copy_from_slice(&content[..count]);
+    let count = dir.read_link(&path(memory, address, len)?, &mut content[..room])?;
+    memory.write_bytes(buf, &content[..count])?;
     Ok(memory.write_u32(used, count as u32)?)
 }
 
@@ -244,7 +246,7 @@ pub fn path_open(
     let path = path(memory, address, len)?;
     // Asked before anything is created or truncated.
     ctx.fds.vacancy()?;
-    let object = dir.open(path, &options)?;
+    let object = dir.open(&path, &options)?;
     let number = ctx.fds.insert(Descriptor::restricted(object, base, inheriting))?;
     Ok(memory.write_u32(opened, number)?)
 }

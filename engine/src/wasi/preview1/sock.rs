@@ -55,9 +55,14 @@ pub fn sock_recv(
     memory.check::<4>(ro_datalen)?;
     memory.check::<2>(ro_flags)?;
     let options = ReceiveOptions { peek: ri_flags & 1 != 0, wait_all: ri_flags & 2 != 0 };
-    let received = socket.receive(&mut memory.buffers_mut(ri_data, ri_data_len)?, options)?;
-    memory.write_u32(ro_datalen, received.bytes as u32)?;
-    Ok(memory.write(ro_flags, u16::from(received.truncated).to_le_bytes())?)
+    let mut truncated = false;
+    let count = memory.scatter(ri_data, ri_data_len, |buffers| {
+        let received = socket.receive(buffers, options)?;
+        truncated = received.truncated;
+        Ok::<_, Errno>(received.bytes)
+    })?;
+    memory.write_u32(ro_datalen, count as u32)?;
+    Ok(memory.write(ro_flags, u16::from(truncated).to_le_bytes())?)
 }
 
 /// `sock_send`: no flags are defined.
@@ -78,7 +83,8 @@ pub fn sock_send(
         return Err(Errno::Inval);
     }
     memory.check::<4>(so_datalen)?;
-    let count = socket.send(&memory.buffers(si_data, si_data_len)?)?;
+    let count =
+        memory.gather(si_data, si_data_len, |buffers| socket.send(buffers).map_err(Errno::from))?;
     Ok(memory.write_u32(so_datalen, count as u32)?)
 }
 

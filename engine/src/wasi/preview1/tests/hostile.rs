@@ -75,10 +75,9 @@ fn call(c: &mut WasiCtx, m: &mut GuestMemory<'_>, function: u32, r: &mut Random)
         36 => paths::path_unlink_file(c, m, fd, v[0], v[1]),
         // Every subscription is of time that is past, so that none waits.
         37 => {
-            if let Ok(memory) = m.bytes_mut(0, 65_536) {
-                memory.fill(0);
-                memory[16] = (r.next() % 4) as u8;
-            }
+            let mut zeros = vec![0; 65_536];
+            zeros[16] = (r.next() % 4) as u8;
+            let _ = m.write_bytes(0, &zeros);
             poll::poll_oneoff(c, m, v[0], v[1], v[2], v[3])
         }
         38 => random::random_get(c, m, v[0], v[1]),
