@@ -1,9 +1,16 @@
 #!/usr/bin/env bash
-# usage: bench.sh [ARGUMENT...]
+# usage: bench.sh [OPTION...], or make bench BENCH_ARGS="OPTION..."
 #
-# Builds the corpus, the peers and the benchmarks, and runs these with the arguments (--help lists them).
-# Everything that is measured is built in release mode. A first run takes about half an hour, most of it
-# for wasmtime and for the code that WasmEdge's LLVM makes; what was built is kept.
+# Builds the corpus, the peers and the benchmarks, and runs these. Everything that is measured is built in
+# release mode. A first run takes about half an hour, most of it for wasmtime and for the code that
+# WasmEdge's LLVM makes; what was built is kept.
+#
+#   --runs N         measured runs of each (5)
+#   --quick          one run, one module compiled: shows that all works
+#   --programs A,B   only these programs of the corpus
+#   --peers A,B      only these of coracle, wasmtime, wasmtime-fastest, wasmedge, native
+#   --measures A,B   only these of programs, compile, calls, start
+#   --out FOLDER     where the report goes (engine/benches/report)
 set -euo pipefail
 
 BENCHES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -25,7 +32,8 @@ for line in sys.stdin:
 
 main() {
     if [[ ${1-} == --help ]]; then
-        sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        return 0
     fi
     "$BENCHES/peers/wasmedge.sh"
     "$BENCHES/corpus/build.sh"

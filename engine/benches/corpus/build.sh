@@ -8,7 +8,7 @@ set -euo pipefail
 CORPUS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 SRC=$(cd "$CORPUS/../../../test-images" && pwd)
 BUILD=$CORPUS/build
-CACHE=${CORACLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle}/test-images
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/coracle/test-images # as the test images have it
 # shellcheck source-path=SCRIPTDIR source=../../../test-images/toolchain.sh
 source "$SRC/toolchain.sh"
 
