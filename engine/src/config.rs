@@ -148,7 +148,7 @@ pub const MEMORY64_RESERVATION: u64 = 64 << 30;
 pub const MEMORY64_GUARD: u64 = 64 << 20;
 
 /// What a compilation depends on besides the module and the host's CPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Settings {
     /// Accepted proposals.
     pub features: Features,
@@ -158,8 +158,24 @@ pub struct Settings {
     pub cpu: Cpu,
     /// Base of memory 0.
     pub addressing: Addressing,
+    /// Replace calls by the callee's body where it pays.
+    pub inlining: bool,
     /// Run Cranelift's verifier on every function: on in all tests.
     pub verifier: bool,
     /// Check the register allocation of every function; slow. On in fuzzing.
     pub regalloc_checker: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            features: Features::default(),
+            opt_level: OptLevel::default(),
+            addressing: Addressing::default(),
+            inlining: true,
+            cpu: Cpu::default(),
+            verifier: false,
+            regalloc_checker: false,
+        }
+    }
 }

@@ -133,6 +133,7 @@ pub(crate) struct Configuration {
     pub(crate) name: &'static str,
     pub(crate) opt_level: OptLevel,
     pub(crate) addressing: Addressing,
+    pub(crate) inlining: bool,
     pub(crate) cpu: Cpu,
 }
 
@@ -145,6 +146,7 @@ impl Configuration {
             features,
             opt_level: self.opt_level,
             addressing: self.addressing,
+            inlining: self.inlining,
             cpu: self.cpu,
             verifier: true,
             ..Settings::default()
@@ -153,35 +155,47 @@ impl Configuration {
 }
 
 /// All of them run; the first also checks what must be refused.
-pub(crate) const CONFIGURATIONS: [Configuration; 5] = [
+pub(crate) const CONFIGURATIONS: [Configuration; 6] = [
     Configuration {
         name: "generic speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Generic,
+        inlining: true,
         cpu: Cpu::Native,
     },
     Configuration {
         name: "generic none",
         opt_level: OptLevel::None,
         addressing: Addressing::Generic,
+        inlining: false,
         cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Dedicated,
+        inlining: true,
         cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated none",
         opt_level: OptLevel::None,
         addressing: Addressing::Dedicated,
+        inlining: true,
+        cpu: Cpu::Native,
+    },
+    Configuration {
+        name: "dedicated speed, nothing inlined",
+        opt_level: OptLevel::Speed,
+        addressing: Addressing::Dedicated,
+        inlining: false,
         cpu: Cpu::Native,
     },
     Configuration {
         name: "baseline CPU",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Generic,
+        inlining: true,
         cpu: Cpu::Baseline,
     },
 ];

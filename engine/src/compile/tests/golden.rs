@@ -1,7 +1,6 @@
 //! Listings of generated code: what must fold, and what must be checked.
 
-use cranelift_entity::EntityRef;
-
+use super::super::analysis::Analysis;
 use super::super::func::{Compiler, Job};
 use super::super::isa;
 use super::super::translate::Environment;
@@ -9,17 +8,16 @@ use crate::abi::layout::{CTX_HEADER_SIZE, CTX_SUPERTYPES};
 use crate::abi::trap::TrapKind;
 use crate::config::{Addressing, OptLevel, Settings};
 use crate::module::decode::{decode, to_binary};
-use crate::module::index::DefinedFuncIndex;
 
 /// The code of the module's last function.
 pub(super) fn listing(wat: &str, settings: Settings) -> String {
     let target = isa::target(&settings).unwrap();
     let binary = to_binary(wat.as_bytes()).unwrap();
-    let mut decoded = decode(&binary, settings.features).unwrap();
-    let env = Environment::new(&decoded.info, &settings, &target);
-    let index = DefinedFuncIndex::new(decoded.bodies.len() - 1);
-    let body = Box::new(decoded.bodies.pop().unwrap());
-    Compiler::new(&env, &*target.isa).listing(Job::Function(index, body))
+    let decoded = decode(&binary, settings.features).unwrap();
+    let analysis = Analysis::new(&decoded.info, decoded.bodies, &settings, 1).unwrap();
+    let env = Environment::new(&decoded.info, &analysis, &settings, &target);
+    let last = analysis.functions().last().unwrap();
+    Compiler::new(&env, &*target.isa).listing(Job::Function(last))
 }
 
 pub(super) fn generic(wat: &str) -> String {

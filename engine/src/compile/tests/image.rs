@@ -24,13 +24,13 @@ fn info_of(blob: &[u8]) -> ModuleInfo {
 
 #[test]
 fn traps_are_found_with_their_kind_and_position() {
-    let wat = "(module (memory 1) (table 1 funcref)
-        (func (param i32 i32 f32) (result i32)
+    let wat = r#"(module (memory 1) (table 1 funcref)
+        (func (export "f") (param i32 i32 f32) (result i32)
             (drop (i32.div_s (local.get 0) (local.get 1)))
             (drop (i32.trunc_f32_s (local.get 2)))
             (drop (table.get (local.get 0)))
             (if (local.get 1) (then unreachable))
-            (i32.load (local.get 0))))";
+            (i32.load (local.get 0))))"#;
     let blob = image_of(wat);
     let image = CodeImage::new(&blob).unwrap();
     let offsets = words(image.section(Section::TrapOffsets));

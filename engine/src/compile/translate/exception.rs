@@ -134,11 +134,11 @@ impl<'a> Translator<'a, '_> {
                 if caught.insert(tag) {
                     effective.push(pad);
                 }
-                if tag.is_none() || self.handled + effective.len() > limits::HANDLERS {
+                if tag.is_none() || self.body.handled + effective.len() > limits::HANDLERS {
                     break;
                 }
             }
-            self.handled += effective.len();
+            self.body.handled += effective.len();
             self.try_tables[n].effective = Some(effective.into());
         }
     }
@@ -149,7 +149,7 @@ impl<'a> Translator<'a, '_> {
         self.find_effective_handlers();
         let effective = self.try_tables.last().and_then(|table| table.effective.clone());
         let effective = effective.unwrap_or_default();
-        self.handled += effective.len();
+        self.body.handled += effective.len();
         let mut items = Vec::with_capacity(effective.len() + 1);
         let mut new = Vec::new();
         if table == Table::OfCall {
@@ -201,7 +201,7 @@ impl<'a> Translator<'a, '_> {
         values.extend(exception);
         let (label, count) = self.label(handler.target);
         debug_assert_eq!(count, values.len(), "the validator compared the label's type");
-        self.passed += count;
+        self.body.passed += count;
         let args: Vec<BlockArg> = values.into_iter().map(BlockArg::Value).collect();
         self.builder.ins().jump(label, &args);
     }
@@ -209,7 +209,7 @@ impl<'a> Translator<'a, '_> {
     fn throw(&mut self, tag: TagIndex) {
         let at = self.stack.len() - self.tag_params(tag).len();
         let values: Vec<Value> = self.stack.drain(at..).collect();
-        self.passed += values.len();
+        self.body.passed += values.len();
         match self.caught(tag) {
             Caught::By(handler) => {
                 self.branch_to_handler(handler, values, |this, values| {
