@@ -61,6 +61,10 @@ test-e2e: build images ## The main job under real containerd and Docker.
 fuzz: ## Fuzz all targets of the engine, 15 minutes in all (FUZZ_SECONDS changes it).
 	engine/fuzz/run.sh
 
+.PHONY: bench
+bench: setup ## Measure the engine against wasmtime, WasmEdge and native code (BENCH_ARGS="--help").
+	engine/benches/bench.sh $(BENCH_ARGS)
+
 .PHONY: testbed
 testbed: setup build images ## Start containerd and Docker side by side and say how to use them.
 	deploy/testbed/up.sh

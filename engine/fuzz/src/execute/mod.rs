@@ -13,9 +13,9 @@ mod plan;
 mod wasmtime;
 
 use arbitrary::Unstructured;
-use coracle_engine::config::{Addressing, OptLevel, Settings};
+use coracle_engine::config::{Addressing, Features, OptLevel, Settings};
 
-use crate::{features, stats};
+use crate::stats;
 pub use event::{Event, Stop, Trace, Value};
 use generate::Case;
 use plan::Plan;
@@ -91,7 +91,7 @@ fn compare(wasm: &[u8], case: &Case) {
         let settings = Settings {
             addressing,
             opt_level,
-            features: features::all(),
+            features: Features::all(),
             verifier: true,
             regalloc_checker: true,
             ..Settings::default()
