@@ -38,6 +38,7 @@ check: ## Formatting, lints, docs, licences, scripts: warnings are errors.
 	cargo deny --all-features check licenses bans sources
 	cargo deny --manifest-path engine/fuzz/Cargo.toml check licenses sources
 	cargo fmt --manifest-path engine/fuzz/Cargo.toml --check
+	cargo clippy --locked --manifest-path engine/fuzz/Cargo.toml --target-dir $(CACHE)/fuzz/test --all-targets -- -D warnings
 	python3 -m unittest discover -q -s engine/supply-chain -p 'test_*.py'
 	python3 engine/supply-chain/guard.py tree
 	python3 engine/supply-chain/guard.py advisories
@@ -59,6 +60,10 @@ test-e2e: build images ## The main job under real containerd and Docker.
 .PHONY: fuzz
 fuzz: ## Fuzz all targets of the engine, 15 minutes in all (FUZZ_SECONDS changes it).
 	engine/fuzz/run.sh
+
+.PHONY: bench
+bench: setup ## Measure the engine against wasmtime, WasmEdge and native code (BENCH_ARGS="--help").
+	engine/benches/bench.sh $(BENCH_ARGS)
 
 .PHONY: testbed
 testbed: setup build images ## Start containerd and Docker side by side and say how to use them.

@@ -20,9 +20,6 @@ const I32: ValType = ValType::I32;
 /// Bytes of the largest body that the validator lets pass.
 const BODY: usize = 7_654_321;
 
-/// Where accesses go, from their index on.
-const AT: MemArg = MemArg { offset: 0, align: 2, target: MemArgTarget::Memory(0), ordering: None };
-
 /// A name and what makes the module.
 type Case = (&'static str, fn() -> Vec<u8>);
 
@@ -197,13 +194,19 @@ fn additions(body: &mut Function, bytes: usize) {
     body.instruction(&Instruction::Drop);
 }
 
+/// An aligned word of memory 0.
+fn word(offset: u64) -> MemArg {
+    MemArg { offset, align: 2, target: MemArgTarget::Memory(0), ordering: None }
+}
+
 fn loads_and_stores() -> Vec<u8> {
+    let at = word(0);
     let step = [
         Instruction::LocalGet(0),
         Instruction::LocalGet(0),
-        Instruction::I32Load(AT),
+        Instruction::I32Load(at),
         Instruction::LocalTee(0),
-        Instruction::I32Store(AT),
+        Instruction::I32Store(at),
     ];
     one(&[], |body| repeat(body, &step, BODY / 12 - 10))
 }
@@ -212,7 +215,7 @@ fn values_on_the_stack() -> Vec<u8> {
     one(&[], |body| {
         for n in 0..1_000_000u64 {
             body.instruction(&Instruction::LocalGet(0));
-            body.instruction(&Instruction::I32Load(MemArg { offset: n % 64, ..AT }));
+            body.instruction(&Instruction::I32Load(word(n % 64)));
         }
         repeat(body, &[Instruction::I32Add], 999_999);
         body.instruction(&Instruction::Drop);
@@ -236,7 +239,7 @@ fn locals_across_loops(locals: u32, loops: usize) -> Vec<u8> {
         repeat(body, &turn, loops);
         for n in 1..=locals {
             body.instruction(&Instruction::LocalGet(0)).instruction(&Instruction::LocalGet(n));
-            body.instruction(&Instruction::I32Store(AT));
+            body.instruction(&Instruction::I32Store(word(0)));
         }
     })
 }

@@ -98,8 +98,8 @@ fn types_also_in_recursion_groups() {
     boundary(u64::from(limits::TYPES), module, "types");
     let module = |count: u64| {
         let mut section = TypeSection::new();
-        let half = |n: u64| {
-            (0..n as u32).map(|_| wasm_encoder::SubType {
+        let half = |n: usize| {
+            (0..n).map(|_| wasm_encoder::SubType {
                 is_final: true,
                 supertype_idxs: Vec::new(),
                 composite_type: wasm_encoder::CompositeType {
@@ -113,8 +113,8 @@ fn types_also_in_recursion_groups() {
                 },
             })
         };
-        section.ty().rec(half(count / 2));
-        section.ty().rec(half(count - count / 2));
+        section.ty().rec(half((count / 2) as usize));
+        section.ty().rec(half((count - count / 2) as usize));
         let mut module = Module::new();
         module.section(&section);
         module

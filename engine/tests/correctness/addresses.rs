@@ -129,6 +129,8 @@ struct Shape {
     before: usize,
     /// It ends in the middle of a page of the machine, as pages of one byte allow.
     odd: bool,
+    /// Other threads may use it.
+    shared: bool,
 }
 
 impl Shape {
@@ -140,9 +142,10 @@ impl Shape {
     /// Its type in the text format.
     fn ty(self) -> String {
         let index = self.index();
-        match self.odd {
-            true => format!("{index} {} (pagesize 1)", self.length()),
-            false => format!("{index} {PAGES}"),
+        match (self.odd, self.shared) {
+            (true, _) => format!("{index} {} (pagesize 1)", self.length()),
+            (false, true) => format!("{index} {PAGES} {} shared", PAGES + 1),
+            (false, false) => format!("{index} {PAGES}"),
         }
     }
 
@@ -218,6 +221,10 @@ fn pattern(address: u64) -> u8 {
     (address.wrapping_mul(0x9e37_79b9) >> 13) as u8
 }
 
+fn patterns(start: u64, len: u64) -> Vec<u8> {
+    (start..start + len).map(pattern).collect()
+}
+
 /// Where an access lies, or why it traps.
 fn model(
     shape: Shape,
@@ -254,9 +261,7 @@ fn agree(
 fn check(configuration: Configuration, shape: Shape) {
     let offsets = shape.offsets();
     let mut guest = Guest::new(&shape.wat(&offsets), configuration);
-    for (address, byte) in guest.memory().iter_mut().enumerate() {
-        *byte = pattern(address as u64);
-    }
+    guest.write(0, &patterns(0, shape.length()));
     let mut inside = 0;
     for load in LOADS {
         inside += check_load(&mut guest, shape, &offsets, load);
@@ -278,8 +283,7 @@ fn check_load(guest: &mut Guest, shape: Shape, offsets: &[u64], load: &Load) -> 
             let found = guest.call_func(func, &[value(shape.index(), u128::from(index))]);
             let Some(found) = agree(found, &expected, &what) else { continue };
             let start = expected.unwrap();
-            let bytes: Vec<u8> = (start..start + size).map(pattern).collect();
-            assert_eq!(bits(&found[0]), decode(&bytes), "{}", what());
+            assert_eq!(bits(&found[0]), decode(&patterns(start, size)), "{}", what());
             inside += 1;
         }
     }
@@ -297,31 +301,30 @@ fn check_store(guest: &mut Guest, shape: Shape, offsets: &[u64], store: &Store) 
             let expected = model(shape, name, index, offset, size);
             let args = [value(shape.index(), u128::from(index)), value(ty, VECTOR)];
             let stored = agree(guest.call_func(func, &args), &expected, &what).is_some();
-            let memory = guest.memory();
             if stored {
                 let start = expected.unwrap();
-                assert_eq!(&memory[start as usize..][..size as usize], bytes, "{}", what());
-                for n in start..start + size {
-                    memory[n as usize] = pattern(n);
-                }
+                assert_eq!(guest.read(start, size), bytes, "{}", what());
+                guest.write(start, &patterns(start, size));
                 inside += 1;
             }
             // Nothing else was touched: at the ends, where a wrong width or address would show.
-            for n in (0..32).chain(shape.length() - 64..shape.length()) {
-                assert_eq!(memory[n as usize], pattern(n), "{}: byte {n:#x}", what());
+            for (start, len) in [(0, 32), (shape.length() - 64, 64)] {
+                assert_eq!(guest.read(start, len), patterns(start, len), "{}", what());
             }
         }
     }
     inside
 }
 
-const NARROW: Shape = Shape { wide: false, before: 0, odd: false };
-const WIDE: Shape = Shape { wide: true, before: 0, odd: false };
+const NARROW: Shape = Shape { wide: false, before: 0, odd: false, shared: false };
+const WIDE: Shape = Shape { wide: true, ..NARROW };
 /// Not at the fixed address, whatever the mode.
-const SECOND: Shape = Shape { wide: false, before: 1, odd: false };
+const SECOND: Shape = Shape { before: 1, ..NARROW };
 /// Every access is compared with the length.
-const ODD: Shape = Shape { wide: false, before: 0, odd: true };
-const WIDE_ODD: Shape = Shape { wide: true, before: 1, odd: true };
+const ODD: Shape = Shape { odd: true, ..NARROW };
+const WIDE_ODD: Shape = Shape { wide: true, before: 1, ..ODD };
+const SHARED: Shape = Shape { shared: true, ..NARROW };
+const WIDE_SHARED: Shape = Shape { wide: true, ..SHARED };
 
 #[test]
 fn generic_optimised() {
@@ -368,6 +371,14 @@ fn a_second_memory() {
 }
 
 #[test]
+fn shared_memories() {
+    for configuration in [CONFIGURATIONS[0], CONFIGURATIONS[3]] {
+        check(configuration, SHARED);
+        check(configuration, WIDE_SHARED);
+    }
+}
+
+#[test]
 fn memories_that_end_within_a_page() {
     for shape in [ODD, WIDE_ODD] {
         for configuration in &CONFIGURATIONS[..4] {
@@ -382,7 +393,7 @@ fn constant_indices_do_not_wrap() {
     let indices = [0u64, 8, 0x7fff_fff0, 0x8000_0000, 0xffff_fff8, 0xffff_ffff];
     let offsets = [0u64, 8, 0x6fff_ffff, 0x7000_0000, 0x7fff_ffff, 0xffff_fff8];
     let wide = [LENGTH - 4, 0x1_0000_0000, i64::MAX as u64, u64::MAX - 3, u64::MAX];
-    for shape in [NARROW, WIDE, SECOND, ODD, WIDE_ODD] {
+    for shape in [NARROW, WIDE, SECOND, ODD, WIDE_ODD, SHARED, WIDE_SHARED] {
         let more = if shape.wide { &wide[..] } else { &[] };
         let all = |values: &[u64]| [values, more].concat();
         let (indices, offsets) = (all(&indices), all(&offsets));

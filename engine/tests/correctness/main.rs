@@ -95,6 +95,19 @@ impl Guest {
         memory.data_mut(&mut self.store)
     }
 
+    /// Also of memories that threads share, of which there is no slice.
+    fn read(&self, at: u64, len: u64) -> Vec<u8> {
+        let memory = self.instance.memory(&self.store, "memory").unwrap();
+        let mut bytes = vec![0; len as usize];
+        memory.read(&self.store, at, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn write(&mut self, at: u64, bytes: &[u8]) {
+        let memory = self.instance.memory(&self.store, "memory").unwrap();
+        memory.write(&mut self.store, at, bytes).unwrap();
+    }
+
     fn func(&self, name: &str) -> Func {
         match self.instance.func(&self.store, name) {
             Some(func) => func,

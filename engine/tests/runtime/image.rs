@@ -92,6 +92,11 @@ fn descriptions_that_leave_their_bounds_are_refused() {
     damaged("references", &|meta| meta.module.escaped_funcs = 0);
     damaged("initial values", &|meta| meta.module.global_inits.clear());
     damaged("operators", &|meta| meta.module.global_inits[0].ops.clear());
+    for log2 in [1, 15, 17, 64, 255] {
+        damaged("page size", &|meta| {
+            meta.module.memories.values_mut().for_each(|ty| ty.page_size_log2 = log2);
+        });
+    }
     damaged("memory image", &|meta| meta.module.memory_images[0].guest_offset = 1 << 20);
     damaged("alignment", &|meta| meta.module.memory_images[0].image_offset = 1);
     damaged("image length", &|meta| meta.module.memory_images[0].len = 1 << 40);
