@@ -100,16 +100,21 @@ pub(super) struct Buffers {
     pub(super) inlined: Inlined,
 }
 
-/// Translates a function's body, which is valid, into `func`.
+/// Translates a function's body, which is valid, into `func`. `checks_stack`: it is to compare the
+/// stack pointer with the limit.
 ///
 /// # Errors
 /// When the body is over a limit.
 pub(super) fn function(
     env: &Environment<'_>,
     defined: DefinedFuncIndex,
+    checks_stack: bool,
     func: &mut Function,
     buffers: &mut Buffers,
 ) -> Result<(), CompileError> {
+    if checks_stack {
+        limit_stack(func);
+    }
     let result = translate(env, defined, func, buffers);
     if result.is_err() {
         // The builder is only reusable after a complete function.
@@ -128,7 +133,6 @@ fn translate(
     let ty = &env.module.signatures[env.module.functions[index].signature];
     func.signature = wasm_signature(ty);
     func.name = UserFuncName::user(0, index.as_u32());
-    limit_stack(func);
     buffers.stack.clear();
     buffers.control.clear();
     buffers.entities.clear();
@@ -141,7 +145,7 @@ fn translate(
     Ok(())
 }
 
-/// Every prologue compares the stack pointer with the limit in the context.
+/// The prologue compares the stack pointer with the limit in the context.
 fn limit_stack(func: &mut Function) {
     let ctx = func.create_global_value(GlobalValueData::VMContext);
     let flags = func.dfg.mem_flags.insert_unchecked(MemFlagsData::trusted().with_readonly());
