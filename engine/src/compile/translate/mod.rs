@@ -9,6 +9,7 @@ mod atomic;
 mod bulk;
 mod call;
 mod control;
+mod dispatch;
 mod emit_call;
 mod entities;
 mod exception;
@@ -44,6 +45,7 @@ use crate::module::index::{DefinedFuncIndex, FuncIndex, TypeIndex};
 use crate::module::types::{ObjectLayout, SubType};
 use crate::module::{ModuleInfo, limits};
 use control::Frame;
+use dispatch::Dispatches;
 use entities::Entities;
 use exception::TryTable;
 pub(super) use hint::Hint;
@@ -96,6 +98,7 @@ pub(super) struct Buffers {
     control: Vec<Frame>,
     entities: Entities,
     locals: Locals,
+    dispatches: Dispatches,
     /// Positions of the last function in bodies that it took in.
     pub(super) inlined: Inlined,
 }
@@ -137,6 +140,7 @@ fn translate(
     buffers.control.clear();
     buffers.entities.clear();
     buffers.locals.clear();
+    buffers.dispatches.clear();
     buffers.inlined.clear();
     let mut translator = Translator::new(env, index, func, buffers);
     translator.begin(ty.params.len(), ty.results.len());
@@ -198,6 +202,7 @@ struct Translator<'a, 'f> {
     regions: Regions,
     entities: &'f mut Entities,
     locals: &'f mut Locals,
+    dispatches: &'f mut Dispatches,
     inlined: &'f mut Inlined,
     /// What is being translated: the function, or a body that it takes in.
     body: Body,
@@ -235,6 +240,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             regions,
             entities: &mut buffers.entities,
             locals: &mut buffers.locals,
+            dispatches: &mut buffers.dispatches,
             inlined: &mut buffers.inlined,
             body: Body::outermost(index),
             stack: &mut buffers.stack,
@@ -299,6 +305,7 @@ impl<'a, 'f> Translator<'a, 'f> {
 
     /// Translates one operator, whose first byte is at `offset` in the module.
     fn operator(&mut self, op: &Operator<'_>, offset: u64) -> Result<(), CompileError> {
+        self.dispatches.watch(op);
         if !self.reachable {
             self.unreachable_operator(op);
             return Ok(());
