@@ -162,7 +162,7 @@ mod tests {
             (tag (export "own") (param f32))
             (func (export "run") (result i32) (i32.const 1)))"#;
         let expected = "\
-features:  mutable-global, reference-types, function-references, gc, exceptions, multi-memory, memory64, threads
+features:  mutable-global, reference-types, gc, exceptions, multi-memory, memory64, threads
 types:     4 of functions, 1 of structures, 1 of arrays
 functions: 2 (1 imported)
 table:     3 funcref, no maximum
