@@ -365,3 +365,20 @@ references! {
     AnyRef => AnyRef;
     ExnRef => ExnRef;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_equal_by_type_and_bits() {
+        assert_eq!(Val::F64(f64::NAN), Val::F64(f64::NAN));
+        assert_ne!(Val::F32(0.0), Val::F32(-0.0));
+        assert_ne!(Val::I32(1), Val::I64(1));
+        assert_ne!(Val::ExternRef(None), Val::AnyRef(None));
+        let number = |n| Val::from(ExternRef::new(n).unwrap());
+        assert_eq!(number(7), number(7));
+        assert_ne!(number(7), number(8));
+        assert_ne!(Val::from(AnyRef::i31(3)), Val::AnyRef(None));
+    }
+}
