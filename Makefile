@@ -38,6 +38,7 @@ check: ## Formatting, lints, docs, licences, scripts: warnings are errors.
 	cargo deny --all-features check licenses bans sources
 	cargo deny --manifest-path engine/fuzz/Cargo.toml check licenses sources
 	cargo fmt --manifest-path engine/fuzz/Cargo.toml --check
+	cargo clippy --locked --manifest-path engine/fuzz/Cargo.toml --target-dir $(CACHE)/fuzz/test --all-targets -- -D warnings
 	python3 -m unittest discover -q -s engine/supply-chain -p 'test_*.py'
 	python3 engine/supply-chain/guard.py tree
 	python3 engine/supply-chain/guard.py advisories

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use coracle_engine::config::{OptLevel, Settings};
+use coracle_engine::config::{Features, OptLevel, Settings};
 
-use crate::{decode, execute, features, image, run};
+use crate::{decode, execute, image, run};
 
 /// Runs a file as an input of a target. Modules (`.wat`, `.wasm`) go to `decode` and `execute` as
 /// they are, code images (`.image`) to `image`.
@@ -21,7 +21,7 @@ pub fn replay(target: &str, file: &Path) -> io::Result<()> {
     match (target, ending) {
         ("decode", "wat" | "wasm") => {
             for opt_level in [OptLevel::None, OptLevel::Speed] {
-                let features = features::all();
+                let features = Features::all();
                 let settings =
                     Settings { opt_level, features, verifier: true, ..Settings::default() };
                 decode::check(&data, &settings);

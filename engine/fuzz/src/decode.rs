@@ -56,7 +56,7 @@ pub fn run(data: &[u8]) {
     };
     let settings = Settings {
         opt_level: if head.optimise { OptLevel::Speed } else { OptLevel::None },
-        features: if head.all_features { features::all() } else { Features::default() },
+        features: if head.all_features { Features::all() } else { Features::default() },
         verifier: true,
         ..Settings::default()
     };

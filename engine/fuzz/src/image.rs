@@ -6,12 +6,12 @@ use std::sync::OnceLock;
 
 use arbitrary::{Arbitrary, Unstructured};
 use coracle_engine::compile::compile;
-use coracle_engine::config::{OptLevel, Settings};
+use coracle_engine::config::{Features, OptLevel, Settings};
 use coracle_engine::image::{CodeImage, PAGE, SECTIONS};
 use coracle_engine::runtime::{Engine, Linker, Module, Store, StoreConfig};
 
 use crate::edit::Edit;
-use crate::{features, meter, stats};
+use crate::{meter, stats};
 
 /// Where the header's total length and table of sections begin: as `image.rs` describes them.
 const TOTAL: usize = 48;
@@ -192,7 +192,7 @@ fn images() -> &'static [Parts] {
         let variants = MODULES.iter().flat_map(|text| levels.map(|level| (text, level)));
         variants
             .map(|(text, opt_level)| {
-                let features = features::all();
+                let features = Features::all();
                 let settings = Settings { opt_level, features, ..Settings::default() };
                 let blob = match compile(text.as_bytes(), &settings) {
                     Ok(blob) => blob,

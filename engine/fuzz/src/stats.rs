@@ -37,6 +37,14 @@ pub fn get(what: &str) -> u64 {
     found
 }
 
+/// All that has been counted.
+#[must_use]
+pub fn all() -> BTreeMap<&'static str, u64> {
+    let mut found = BTreeMap::new();
+    with(|counts| found = counts.counts.clone());
+    found
+}
+
 /// Counts an execution and writes all counts when a second has passed.
 pub(crate) fn executed(target: &'static str) {
     add("executions", 1);

@@ -83,7 +83,7 @@ pub enum StoreError {
 /// specification, "Store".
 ///
 /// Everything in it lives as long as it does: handles ([`Func`](super::Func),
-/// [`Memory`](super::Memory), …) are numbers without a life of their own. Who runs many short-lived
+/// [`Memory`], …) are numbers without a life of their own. Who runs many short-lived
 /// instances gives each a store.
 ///
 /// ```

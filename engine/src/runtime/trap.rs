@@ -28,7 +28,7 @@ const MAX_NAME: usize = 256;
 
 /// Why guest code stopped, and where: core specification, "Results" of execution.
 ///
-/// It ends a call as [`CallError::Trap`](super::CallError::Trap), inside of instantiation as
+/// It ends a call as [`CallError::Trap`], inside of instantiation as
 /// [`InstantiateError::Failed`](super::InstantiateError::Failed). What the guest wrote before stays;
 /// the instance can be called again. Printed, it is a line for the reason and one for each frame.
 ///

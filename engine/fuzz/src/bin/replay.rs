@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use coracle_fuzz::{corpus, execute};
+use coracle_fuzz::{corpus, execute, stats};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -17,7 +17,10 @@ fn main() -> ExitCode {
         _ => Err("usage: replay TARGET FILE…, or replay execute --text FILE".to_owned()),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            stats::all().iter().for_each(|(what, count)| println!("{count:>8} {what}"));
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("replay: {error}");
             ExitCode::FAILURE

@@ -53,8 +53,19 @@ pub enum Event {
 }
 
 impl Event {
-    pub(super) fn is_call(&self) -> bool {
-        matches!(self, Event::Called(..))
+    /// Counts the event for the run's statistics.
+    pub(super) fn count(&self) {
+        let what = match self {
+            Event::Called(_, Ok(_)) => "calls that return",
+            Event::Called(_, Err(_)) => "calls that stop",
+            Event::Instantiated(Err(_)) => "instantiations that stop",
+            Event::Host(..) => "calls of the host",
+            _ => return,
+        };
+        crate::stats::add(what, 1);
+        if matches!(self, Event::Called(..)) {
+            crate::stats::add("calls compared", 1);
+        }
     }
 
     fn exhausted(&self) -> bool {

@@ -13,9 +13,9 @@ mod plan;
 mod wasmtime;
 
 use arbitrary::Unstructured;
-use coracle_engine::config::{Addressing, OptLevel, Settings};
+use coracle_engine::config::{Addressing, Features, OptLevel, Settings};
 
-use crate::{features, stats};
+use crate::stats;
 pub use event::{Event, Stop, Trace, Value};
 use generate::Case;
 use plan::Plan;
@@ -91,14 +91,16 @@ fn compare(wasm: &[u8], case: &Case) {
         let settings = Settings {
             addressing,
             opt_level,
-            features: features::all(),
+            features: Features::all(),
             verifier: true,
             regalloc_checker: true,
+            ..Settings::default()
         };
         traces.push((name, ours::run(wasm, &plan, &settings)));
     }
-    let calls = |trace: &Trace| trace.events.iter().filter(|event| event.is_call()).count() as u64;
-    stats::add("calls compared", traces.first().map_or(0, |(_, trace)| calls(trace)));
+    if let Some((_, trace)) = traces.first() {
+        trace.events.iter().for_each(|event| event.count());
+    }
     let mut rest = traces.iter();
     let Some((first_name, first)) = rest.next() else { return };
     for (name, trace) in rest {

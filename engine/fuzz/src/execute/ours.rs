@@ -157,8 +157,16 @@ fn stop(error: &CallError) -> Stop {
         CallError::Trap(trap) if trap.kind() == TrapKind::StackOverflow => {
             Stop::Exhausted("stack".into())
         }
-        CallError::Trap(trap) => Stop::Trap(trap.kind()),
+        CallError::Trap(trap) => match trap.kind() {
+            TrapKind::OutOfMemory => Stop::Exhausted("objects".into()),
+            // Others do not tell what kind of object was wanted.
+            TrapKind::NullStruct | TrapKind::NullArray | TrapKind::NullI31 => {
+                Stop::Trap(TrapKind::NullReference)
+            }
+            kind => Stop::Trap(kind),
+        },
         CallError::Host(error) if error.is::<Failure>() => Stop::Host,
+        CallError::Exception(_) => Stop::Exception,
         other => Stop::Other(other.to_string()),
     }
 }

@@ -59,7 +59,7 @@ impl Plan {
             for export in reader.into_iter().flatten() {
                 let plan = match export.kind {
                     ExternalKind::Func => {
-                        let Some(EntityType::Func(id)) =
+                        let Some(EntityType::Func(id) | EntityType::FuncExact(id)) =
                             types.as_ref().entity_type_from_export(&export)
                         else {
                             continue;

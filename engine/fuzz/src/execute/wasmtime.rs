@@ -195,6 +195,9 @@ fn stop(error: &Error) -> Stop {
     if error.is::<ThrownException>() {
         return Stop::Exception;
     }
+    if error.is::<wasmtime::GcHeapOutOfMemory<()>>() {
+        return Stop::Exhausted("objects".into());
+    }
     let Some(trap) = error.downcast_ref::<Trap>() else { return Stop::Other(format!("{error:?}")) };
     Stop::Trap(match trap {
         Trap::UnreachableCodeReached => TrapKind::Unreachable,
@@ -208,6 +211,9 @@ fn stop(error: &Error) -> Stop {
         Trap::BadConversionToInteger => TrapKind::InvalidConversionToInteger,
         Trap::NullReference => TrapKind::NullReference,
         Trap::AtomicWaitNonSharedMemory => TrapKind::ExpectedSharedMemory,
+        Trap::ArrayOutOfBounds => TrapKind::ArrayOutOfBounds,
+        Trap::CastFailure => TrapKind::CastFailure,
+        Trap::AllocationTooLarge => return Stop::Exhausted("objects".into()),
         Trap::StackOverflow => return Stop::Exhausted("stack".into()),
         other => return Stop::Other(other.to_string()),
     })
