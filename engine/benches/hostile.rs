@@ -11,7 +11,8 @@ use std::time::Instant;
 use coracle_engine::compile::compile;
 use coracle_engine::config::{Features, OptLevel, Settings};
 use wasm_encoder::{
-    BlockType, CodeSection, Function, FunctionSection, Instruction, Module, TypeSection, ValType,
+    BlockType, CodeSection, Function, FunctionSection, Instruction, MemArg, MemArgTarget, Module,
+    TypeSection, ValType,
 };
 
 const CHILD: &str = "CORACLE_BENCH_CASE";
@@ -30,7 +31,7 @@ const CASES: &[Case] = &[
     ("1 M values on the stack", values_on_the_stack),
     ("50,000 locals, 1,000 functions", || many(1_000, &[(50_000, I32)], |_| {})),
     ("50,000 locals in runs of one, 100 functions", || {
-        let locals: Vec<_> = (0..50_000).map(|n| (1, if n % 2 == 0 { I32 } else { ValType::I64 }));
+        let locals = (0..50_000).map(|n| (1, if n % 2 == 0 { I32 } else { ValType::I64 }));
         many(100, &locals.collect::<Vec<_>>(), |_| {})
     }),
     ("1,000 locals live across 1,000 loops", || locals_across_loops(1_000, 1_000)),
@@ -193,8 +194,13 @@ fn additions(body: &mut Function, bytes: usize) {
     body.instruction(&Instruction::Drop);
 }
 
+/// An aligned word of memory 0.
+fn word(offset: u64) -> MemArg {
+    MemArg { offset, align: 2, target: MemArgTarget::Memory(0), ordering: None }
+}
+
 fn loads_and_stores() -> Vec<u8> {
-    let at = wasm_encoder::MemArg { offset: 0, align: 2, memory_index: 0 };
+    let at = word(0);
     let step = [
         Instruction::LocalGet(0),
         Instruction::LocalGet(0),
@@ -206,11 +212,10 @@ fn loads_and_stores() -> Vec<u8> {
 }
 
 fn values_on_the_stack() -> Vec<u8> {
-    let at = wasm_encoder::MemArg { offset: 0, align: 2, memory_index: 0 };
     one(&[], |body| {
         for n in 0..1_000_000u64 {
             body.instruction(&Instruction::LocalGet(0));
-            body.instruction(&Instruction::I32Load(wasm_encoder::MemArg { offset: n % 64, ..at }));
+            body.instruction(&Instruction::I32Load(word(n % 64)));
         }
         repeat(body, &[Instruction::I32Add], 999_999);
         body.instruction(&Instruction::Drop);
@@ -234,11 +239,7 @@ fn locals_across_loops(locals: u32, loops: usize) -> Vec<u8> {
         repeat(body, &turn, loops);
         for n in 1..=locals {
             body.instruction(&Instruction::LocalGet(0)).instruction(&Instruction::LocalGet(n));
-            body.instruction(&Instruction::I32Store(wasm_encoder::MemArg {
-                offset: 0,
-                align: 2,
-                memory_index: 0,
-            }));
+            body.instruction(&Instruction::I32Store(word(0)));
         }
     })
 }

@@ -12,14 +12,16 @@ readonly SECONDS_IN_ALL=${FUZZ_SECONDS:-900}
 readonly PLACE=${CORACLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle}/fuzz
 readonly BUILD=$PLACE/coverage
 # Bytes of an input, seconds and MiB for one: far above what sound ones take.
-readonly LIMITS=(-max_len=8192 -timeout=120 -rss_limit_mb=6000)
+readonly LIMITS=(-max_len=8192 -len_control=0 -timeout=120 -rss_limit_mb=6000)
 # Bytes that a target's corpus may have in the work tree.
 readonly CORPUS_BYTES=$((400 << 10))
 
 declare -rA SHARE=([execute]=100 [decode]=50 [image]=20 [wasi]=30)
 
 build() {
-  RUSTC_WRAPPER=$PWD/rustc-coverage cargo build --locked --release --features fuzzer --bins \
+  local bins=() target
+  for target in "${!SHARE[@]}"; do bins+=(--bin "$target"); done
+  RUSTC_WRAPPER=$PWD/rustc-coverage cargo build --locked --release --features fuzzer "${bins[@]}" \
     --target-dir "$BUILD"
 }
 

@@ -36,6 +36,13 @@ macro_rules! features {
                 flags
             }
 
+            /// Names and validator's flags of what is off, in the list's order.
+            pub(crate) fn off(self) -> impl Iterator<Item = (&'static str, wasmparser::WasmFeatures)> {
+                [$((!self.$name).then_some(($label, wasmparser::WasmFeatures::$wasmparser))),*]
+                    .into_iter()
+                    .flatten()
+            }
+
             /// Names and states, in the list's order.
             pub fn iter(self) -> impl Iterator<Item = (&'static str, bool)> {
                 [$(($label, self.$name)),*].into_iter()
@@ -141,7 +148,7 @@ pub const MEMORY64_RESERVATION: u64 = 64 << 30;
 pub const MEMORY64_GUARD: u64 = 64 << 20;
 
 /// What a compilation depends on besides the module and the host's CPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Settings {
     /// Accepted proposals.
     pub features: Features,
@@ -151,8 +158,24 @@ pub struct Settings {
     pub cpu: Cpu,
     /// Base of memory 0.
     pub addressing: Addressing,
+    /// Replace calls by the callee's body where it pays.
+    pub inlining: bool,
     /// Run Cranelift's verifier on every function: on in all tests.
     pub verifier: bool,
     /// Check the register allocation of every function; slow. On in fuzzing.
     pub regalloc_checker: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            features: Features::default(),
+            opt_level: OptLevel::default(),
+            addressing: Addressing::default(),
+            inlining: true,
+            cpu: Cpu::default(),
+            verifier: false,
+            regalloc_checker: false,
+        }
+    }
 }

@@ -50,7 +50,8 @@ pub enum Section {
     TrapCodes = 5,
     /// `u32` code offsets where a new source position begins, ascending.
     AddressOffsets = 6,
-    /// `u32` byte offsets in the wasm module, parallel to `AddressOffsets`; `u32::MAX` = none.
+    /// `u32` byte offsets in the wasm module, parallel to `AddressOffsets`; `u32::MAX` = none;
+    /// others with [`INLINED`] set are indices of `Inlined`.
     AddressPositions = 7,
     /// Bytes of data segments that are not laid out in `Memory`.
     Data = 8,
@@ -68,10 +69,13 @@ pub enum Section {
     /// tried: a tag of the module or [`ANY_TAG`]; where the frame keeps its context, from the stack
     /// pointer up, or [`OWN_CONTEXT`]; a code offset.
     Catches = 13,
+    /// [`InlinedPosition`]s as three `u32`s each: positions in bodies that stand in place of a
+    /// call. Each comes after its caller.
+    Inlined = 14,
 }
 
 /// Number of sections.
-pub const SECTIONS: usize = 14;
+pub const SECTIONS: usize = 15;
 
 /// In place of a tag: the clause catches every exception.
 pub const ANY_TAG: u32 = u32::MAX;
@@ -85,6 +89,25 @@ impl Section {
             _ => 16,
         }
     }
+}
+
+/// Marks a position that is the index of an [`InlinedPosition`].
+pub const INLINED: u32 = 1 << 31;
+
+/// A position in a function's body that stands in place of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InlinedPosition {
+    /// The function.
+    pub func: u32,
+    /// Byte offset in the wasm module.
+    pub offset: u32,
+    /// Position of the call: a byte offset, or with [`INLINED`] the index of another entry.
+    pub caller: u32,
+}
+
+impl InlinedPosition {
+    /// Bytes in the image.
+    pub const SIZE: usize = 12;
 }
 
 /// What an image holds besides arrays.
@@ -213,6 +236,7 @@ const ALL: [Section; SECTIONS] = [
     Section::CatchSites,
     Section::CatchFrames,
     Section::Catches,
+    Section::Inlined,
 ];
 
 /// The decoded header of an image: where its sections are.
@@ -310,6 +334,9 @@ impl<'a> CodeImage<'a> {
             || !len(Section::AddressOffsets).is_multiple_of(4)
         {
             return Err(ImageError::Damaged { what: "address map" });
+        }
+        if !len(Section::Inlined).is_multiple_of(InlinedPosition::SIZE) {
+            return Err(ImageError::Damaged { what: "positions in inlined functions" });
         }
         if !len(Section::Funcs).is_multiple_of(8) || !len(Section::NameEnds).is_multiple_of(4) {
             return Err(ImageError::Damaged { what: "function table" });

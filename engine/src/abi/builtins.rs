@@ -70,6 +70,13 @@ macro_rules! for_each_builtin {
             exception_new(tag: i32) -> i32;
             /// Throws an exception, which must not be null. Does not return.
             throw(exception: i32) -> i32;
+
+            /// Moves bytes within or between memories that are not shared; `dst` and `src` are
+            /// addresses, checked by the caller: always 0.
+            memory_move(dst: i64, src: i64, len: i64) -> i32;
+            /// Fills bytes of a memory that is not shared with the low byte of `value`; `dst` is an
+            /// address, checked by the caller: always 0.
+            memory_set(dst: i64, value: i32, len: i64) -> i32;
         }
     };
 }

@@ -8,22 +8,18 @@ use cranelift_codegen::{
     CodegenError, CompiledCode, Context, FinalizedMachReloc, FinalizedRelocTarget,
 };
 use cranelift_frontend::FunctionBuilderContext;
-use wasmparser::FuncValidatorAllocations;
 
 use super::catch::{self, CatchSite};
+use super::position::{Inlined, InlinedPosition, Kept, NO_POSITION};
 use super::translate::{self, Buffers, Environment};
 use super::trap::trap_kind;
 use super::{CompileError, trampoline};
-use crate::module::decode::Body;
 use crate::module::index::{DefinedFuncIndex, SigIndex};
 
-/// A position for code that comes from no place in the module.
-pub(super) const NO_POSITION: u32 = u32::MAX;
-
 /// A piece of the text to make.
-pub(super) enum Job<'a> {
+pub(super) enum Job {
     /// A function of the module.
-    Function(DefinedFuncIndex, Box<Body<'a>>),
+    Function(DefinedFuncIndex),
     /// The entry trampoline of a signature.
     Entry(SigIndex),
     /// The exit trampoline of a signature.
@@ -31,6 +27,7 @@ pub(super) enum Job<'a> {
 }
 
 /// Machine code with its tables. Offsets are from its start, in bytes.
+#[derive(Default)]
 pub(super) struct Code {
     pub(super) bytes: Box<[u8]>,
     pub(super) align: u32,
@@ -39,6 +36,8 @@ pub(super) struct Code {
     pub(super) traps: Box<[(u32, u8)]>,
     /// Where the position in the module changes, and to what.
     pub(super) positions: Box<[(u32, u32)]>,
+    /// What positions in bodies in place of calls refer to.
+    pub(super) inlined: Box<[InlinedPosition]>,
     /// Calls inside a `try_table`.
     pub(super) catches: Box<[CatchSite]>,
 }
@@ -59,7 +58,6 @@ pub(super) struct Compiler<'a> {
     control: ControlPlane,
     buffers: Buffers,
     trampolines: FunctionBuilderContext,
-    validator: FuncValidatorAllocations,
 }
 
 impl<'a> Compiler<'a> {
@@ -71,15 +69,17 @@ impl<'a> Compiler<'a> {
             control: ControlPlane::default(),
             buffers: Buffers::default(),
             trampolines: FunctionBuilderContext::new(),
-            validator: FuncValidatorAllocations::default(),
         }
     }
 
-    /// Validates, translates and compiles.
+    /// Translates and compiles. A function that nothing calls gets no code.
     ///
     /// # Errors
-    /// When a function's body is not valid or the code generator refuses it.
-    pub(super) fn run(&mut self, job: Job<'_>) -> Result<Code, CompileError> {
+    /// When a function is over a limit or the code generator refuses it.
+    pub(super) fn run(&mut self, job: Job) -> Result<Code, CompileError> {
+        if matches!(job, Job::Function(func) if !self.env.analysis.plan.is_live(func)) {
+            return Ok(Code::default());
+        }
         self.context.clear();
         let is_function = matches!(job, Job::Function(..));
         let name = self.translate(job)?;
@@ -89,7 +89,8 @@ impl<'a> Compiler<'a> {
             .map_err(|error| fail(reason(&error.inner)))?;
         let compiled = self.context.compiled_code();
         let compiled = compiled.ok_or_else(|| fail("no code".to_string()))?;
-        let mut code = collect(compiled, &self.context.func, self.isa, &name)?;
+        let (func, inlined) = (&self.context.func, &self.buffers.inlined);
+        let mut code = collect(compiled, func, inlined, self.isa, &name)?;
         // The handler of an entry trampoline is known to the store record.
         if is_function {
             code.catches = catch::sites(compiled).map_err(|reason| fail(reason.to_string()))?;
@@ -99,7 +100,7 @@ impl<'a> Compiler<'a> {
 
     /// The code of a job as text, one instruction a line.
     #[cfg(test)]
-    pub(super) fn listing(&mut self, job: Job<'_>) -> String {
+    pub(super) fn listing(&mut self, job: Job) -> String {
         self.context.clear();
         self.translate(job).unwrap();
         self.context.set_disasm(true);
@@ -108,19 +109,13 @@ impl<'a> Compiler<'a> {
     }
 
     /// Fills the context's function and gives its name for messages.
-    fn translate(&mut self, job: Job<'_>) -> Result<String, CompileError> {
+    fn translate(&mut self, job: Job) -> Result<String, CompileError> {
         let func = &mut self.context.func;
         let signatures = &self.env.module.signatures;
         match job {
-            Job::Function(defined, body) => {
-                let index = self.env.module.func_index(defined);
-                let (validate, body) = *body;
-                let mut validator = validate.into_validator(std::mem::take(&mut self.validator));
-                let reader = body.get_binary_reader();
-                let buffers = &mut self.buffers;
-                translate::function(self.env, index, reader, &mut validator, func, buffers)?;
-                self.validator = validator.into_allocations();
-                Ok(index.to_string())
+            Job::Function(defined) => {
+                translate::function(self.env, defined, func, &mut self.buffers)?;
+                Ok(self.env.module.func_index(defined).to_string())
             }
             Job::Entry(sig) => {
                 trampoline::entry(&signatures[sig], self.isa, func, &mut self.trampolines);
@@ -146,6 +141,7 @@ fn reason(error: &CodegenError) -> String {
 fn collect(
     compiled: &CompiledCode,
     func: &Function,
+    inlined: &Inlined,
     isa: &dyn TargetIsa,
     name: &str,
 ) -> Result<Code, CompileError> {
@@ -160,12 +156,15 @@ fn collect(
     let mut traps = traps.collect::<Result<Vec<_>, CompileError>>()?;
     traps.sort_unstable();
     let calls = buffer.relocs().iter().map(|reloc| call(reloc, func, name));
+    let mut kept = Kept::new(inlined);
+    let positions = positions(compiled, |position| kept.keep(position)).into();
     Ok(Code {
         bytes: buffer.data().into(),
         align: buffer.alignment.max(isa.function_alignment().minimum),
         calls: calls.collect::<Result<_, _>>()?,
         traps: traps.into(),
-        positions: positions(compiled).into(),
+        positions,
+        inlined: kept.finish(),
         catches: Box::default(),
     })
 }
@@ -185,7 +184,7 @@ fn call(reloc: &FinalizedMachReloc, func: &Function, name: &str) -> Result<Call,
 }
 
 /// Where the position in the module changes; code in between belongs to the last.
-fn positions(compiled: &CompiledCode) -> Vec<(u32, u32)> {
+fn positions(compiled: &CompiledCode, mut keep: impl FnMut(u32) -> u32) -> Vec<(u32, u32)> {
     let mut out: Vec<(u32, u32)> = Vec::new();
     let mut end = 0;
     let mut add = |start: u32, position: u32| match out.last_mut() {
@@ -198,7 +197,7 @@ fn positions(compiled: &CompiledCode) -> Vec<(u32, u32)> {
             add(end, NO_POSITION);
         }
         let known = !range.loc.is_default();
-        add(range.start, if known { range.loc.bits() } else { NO_POSITION });
+        add(range.start, if known { keep(range.loc.bits()) } else { NO_POSITION });
         end = range.end;
     }
     if end < compiled.buffer.data().len() as u32 {

@@ -6,6 +6,7 @@ use cranelift_codegen::isa::TargetIsa;
 
 use super::CompileError;
 use super::func::Code;
+use super::position::{InlinedPosition, moved};
 use crate::image::{ImageBuilder, Section};
 
 /// Most bytes of code of an image: the reach of a relative call, halved.
@@ -69,9 +70,15 @@ impl Linker {
             push(image, Section::TrapOffsets, start + offset);
             image.section(Section::TrapCodes).push(kind);
         }
+        let before = (image.section(Section::Inlined).len() / InlinedPosition::SIZE) as u32;
         for &(offset, position) in &code.positions {
             push(image, Section::AddressOffsets, start + offset);
-            push(image, Section::AddressPositions, position);
+            push(image, Section::AddressPositions, moved(position, before));
+        }
+        for entry in &code.inlined {
+            for word in [entry.func, entry.offset, moved(entry.caller, before)] {
+                push(image, Section::Inlined, word);
+            }
         }
         for site in &code.catches {
             for clause in &site.clauses {

@@ -7,7 +7,10 @@
 //! ```text
 //! bytes ── module::decode ──▶ ModuleInfo, bodies
 //!   data       active segments to memory images
-//!   translate  a body, validated on the way, to Cranelift IR     ┐
+//!   survey     validates a body, notes its size and calls         on every thread
+//!   inline     which calls are replaced by the callee's body
+//!   tables     what holds of a table for good
+//!   translate  a body, and those that it takes in, to IR         ┐
 //!   func       IR to machine code, traps, positions              ├ on every thread
 //!   trampoline host to wasm and back, for each signature         ┘
 //!   link       text with all calls resolved, tables in its order
@@ -15,15 +18,20 @@
 
 #![forbid(unsafe_code)]
 
+mod analysis;
 mod catch;
 mod data;
 mod error;
 mod func;
+mod inline;
 mod isa;
 mod link;
 mod names;
 mod parallel;
+mod position;
 mod signature;
+mod survey;
+mod tables;
 mod trampoline;
 mod translate;
 mod trap;
@@ -34,14 +42,12 @@ mod tests;
 use std::thread;
 use std::time::Instant;
 
-use cranelift_entity::EntityRef;
-
 use crate::config::Settings;
 use crate::image::{ImageBuilder, Meta};
 use crate::module::decode;
-use crate::module::index::DefinedFuncIndex;
+use analysis::Analysis;
 pub use error::CompileError;
-use func::Job;
+use func::{Compiler, Job};
 use link::Linker;
 use translate::Environment;
 
@@ -55,15 +61,20 @@ use translate::Environment;
 /// what the code needs; when the code generator fails.
 pub fn compile(wasm: &[u8], settings: &Settings) -> Result<Vec<u8>, CompileError> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
-    compile_on(wasm, settings, threads)
+    let binary = decode::to_binary(wasm)?;
+    compile_on(&binary, settings, threads).map_err(|error| match error {
+        CompileError::Decode(error) => {
+            decode::name_missing(error, &binary, settings.features).into()
+        }
+        other => other,
+    })
 }
 
-fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8>, CompileError> {
+fn compile_on(binary: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8>, CompileError> {
     let begin = Instant::now();
     let target = isa::target(settings)?;
-    let binary = decode::to_binary(wasm)?;
     let decode::Decoded { mut info, bodies, data, names } =
-        decode::decode(&binary, settings.features)?;
+        decode::decode(binary, settings.features)?;
 
     let mut image = ImageBuilder::new();
     data::lay_out(&mut info, &data, &mut image);
@@ -71,15 +82,19 @@ fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8
     drop((data, names));
 
     let functions = bodies.len();
-    let env = Environment::new(&info, settings, &target);
-    let jobs = bodies
-        .into_iter()
-        .enumerate()
-        .map(|(n, body)| Job::Function(DefinedFuncIndex::new(n), Box::new(body)))
+    let analysis = Analysis::new(&info, bodies, settings, threads)?;
+    let env = Environment::new(&info, &analysis, settings, &target);
+    let jobs = analysis
+        .functions()
+        .map(Job::Function)
         .chain(info.signatures.keys().map(Job::Entry))
         .chain(info.signatures.keys().map(Job::Exit));
     let mut linker = Linker::new(&*target.isa, functions, image);
-    parallel::run(&env, &*target.isa, jobs, threads, |code| linker.append(code))?;
+    let worker = || {
+        let mut compiler = Compiler::new(&env, &*target.isa);
+        move |job| compiler.run(job)
+    };
+    parallel::run(jobs, threads, worker, |code| linker.append(&code))?;
     let image = linker.finish();
     info.uses_objects = env.uses_objects();
 
@@ -92,7 +107,7 @@ fn compile_on(wasm: &[u8], settings: &Settings, threads: usize) -> Result<Vec<u8
     let blob = image.finish(&meta)?;
     tracing::debug!(
         functions,
-        wasm_bytes = wasm.len(),
+        wasm_bytes = binary.len(),
         image_bytes = blob.len(),
         threads,
         milliseconds = begin.elapsed().as_millis() as u64,

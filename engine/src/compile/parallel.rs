@@ -9,17 +9,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use cranelift_codegen::isa::TargetIsa;
-
 use super::CompileError;
-use super::func::{Code, Compiler, Job};
-use super::translate::Environment;
 
 /// Stack of a compiler thread, in bytes. Passes of the code generator recurse on what a module's
 /// author controls; the pages are only used when touched.
 const STACK: usize = 16 << 20;
 
-type Report = (usize, Result<Code, CompileError>);
+type Report<R> = (usize, Result<R, CompileError>);
 
 /// Jobs that are left, in order.
 struct Queue<I> {
@@ -28,23 +24,26 @@ struct Queue<I> {
     failed: usize,
 }
 
-/// Runs all jobs and hands their code to `done` in order.
+/// Runs all jobs and hands their results to `done` in order. `worker` makes what does the jobs of
+/// one thread.
 ///
 /// # Errors
 /// The first job's that failed, or what `done` gives.
-pub(super) fn run<'j>(
-    env: &Environment<'_>,
-    isa: &dyn TargetIsa,
-    jobs: impl Iterator<Item = Job<'j>> + Send,
+pub(super) fn run<J: Send, R: Send, W>(
+    jobs: impl Iterator<Item = J> + Send,
     threads: usize,
-    mut done: impl FnMut(&Code) -> Result<(), CompileError>,
-) -> Result<(), CompileError> {
+    worker: impl Fn() -> W + Sync,
+    mut done: impl FnMut(R) -> Result<(), CompileError>,
+) -> Result<(), CompileError>
+where
+    W: FnMut(J) -> Result<R, CompileError>,
+{
     let queue = Mutex::new(Queue { jobs: jobs.enumerate(), failed: usize::MAX });
     let (sender, receiver) = channel();
     thread::scope(|scope| {
-        let work = |sender: Sender<Report>| {
-            let queue = &queue;
-            move || worker(env, isa, queue, &sender)
+        let work = |sender: Sender<Report<R>>| {
+            let (queue, worker) = (&queue, &worker);
+            move || work(worker(), queue, &sender)
         };
         let mut started = 0;
         for n in 0..threads.max(1) {
@@ -67,13 +66,11 @@ pub(super) fn run<'j>(
     })
 }
 
-fn worker<'j, I: Iterator<Item = Job<'j>>>(
-    env: &Environment<'_>,
-    isa: &dyn TargetIsa,
-    queue: &Mutex<Queue<I>>,
-    sender: &Sender<Report>,
+fn work<J, R>(
+    mut worker: impl FnMut(J) -> Result<R, CompileError>,
+    queue: &Mutex<Queue<impl Iterator<Item = J>>>,
+    sender: &Sender<Report<R>>,
 ) {
-    let mut compiler = Compiler::new(env, isa);
     loop {
         let next = {
             let mut queue = lock(queue);
@@ -81,7 +78,7 @@ fn worker<'j, I: Iterator<Item = Job<'j>>>(
             queue.jobs.next().filter(|(n, _)| *n < failed)
         };
         let Some((n, job)) = next else { return };
-        let result = compiler.run(job);
+        let result = worker(job);
         if result.is_err() {
             let mut queue = lock(queue);
             queue.failed = queue.failed.min(n);
@@ -92,17 +89,17 @@ fn worker<'j, I: Iterator<Item = Job<'j>>>(
     }
 }
 
-/// Receives reports in any order and passes the code on in the jobs' order.
-fn in_order(
-    receiver: &Receiver<Report>,
-    done: &mut impl FnMut(&Code) -> Result<(), CompileError>,
+/// Receives reports in any order and passes the results on in the jobs' order.
+fn in_order<R>(
+    receiver: &Receiver<Report<R>>,
+    done: &mut impl FnMut(R) -> Result<(), CompileError>,
 ) -> Result<(), CompileError> {
     let mut early = BTreeMap::new();
     let mut next = 0;
     for (n, result) in receiver {
         early.insert(n, result);
         while let Some(result) = early.remove(&next) {
-            done(&result?)?;
+            done(result?)?;
             next += 1;
         }
     }

@@ -4,6 +4,7 @@
 //! pass that translates it, so that its bytes are read once.
 
 mod const_expr;
+mod missing;
 mod names;
 mod sections;
 mod text;
@@ -18,6 +19,7 @@ use wasmparser::{ValidatorResources, WasmFeatures};
 use super::types::TypeKind;
 use super::{ModuleInfo, limits};
 use crate::config::Features;
+pub(crate) use missing::name_missing;
 pub use names::Names;
 pub use text::to_binary;
 
@@ -38,6 +40,10 @@ pub enum DecodeError {
     Text { line: usize, column: usize, message: String },
     #[error("invalid module at byte offset {offset:#x}: {message}")]
     Invalid { offset: u64, message: String },
+    #[error(
+        "module needs the feature `{features}`, which is off: {message} (at byte offset {offset:#x})"
+    )]
+    FeatureOff { features: String, offset: u64, message: String },
     #[error("module has {count} {what}, over the limit of {limit}")]
     Limit { what: &'static str, count: u64, limit: u64 },
 }

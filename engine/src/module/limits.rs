@@ -57,6 +57,11 @@ pub const CONST_OPERATORS_TOTAL: usize = 4_000_000;
 /// two bytes can pass a thousand values; programs pass one or two.
 pub const PASSED_VALUES: usize = 4_000_000;
 
+/// Handlers that the calls of one function have, all together: a call inside a `try_table` has one
+/// for each clause around it. The code generator's time grows with the square of it. Programs have
+/// one to three at a call.
+pub const HANDLERS: usize = 100_000;
+
 /// Blocks, loops and conditions inside each other. The code generator's time grows with the square
 /// of it; the largest switches of programs nest some thousand.
 pub const NESTING: usize = 20_000;

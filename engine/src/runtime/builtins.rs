@@ -3,6 +3,8 @@
 //! Each bounds check comes before any write. None panics on what a guest passes; a panic for any
 //! other reason aborts the process at the `extern "C"` boundary.
 
+use std::ptr;
+
 use super::exception::RawException;
 use super::gc::builtins::*;
 use super::instance::InstanceInner;
@@ -287,6 +289,22 @@ pub(super) fn usize_range(start: u64, len: u64) -> std::ops::Range<usize> {
 /// `len` bytes from `start`, or `None` when out of bounds.
 pub(super) fn slice_mut(bytes: &mut [u8], start: u64, len: u64) -> Option<&mut [u8]> {
     bytes.get_mut(usize_range(start, len))
+}
+
+unsafe extern "C" fn memory_move(_: Ctx, dst: u64, src: u64, len: u64) -> u32 {
+    let dst = ptr::with_exposed_provenance_mut::<u8>(dst as usize);
+    let src = ptr::with_exposed_provenance::<u8>(src as usize);
+    // SAFETY: compiled code compared both ranges with the lengths of their memories, whose bytes
+    // are mapped up to there; nothing else uses an unshared memory while its instance runs.
+    unsafe { dst.copy_from(src, len as usize) };
+    0
+}
+
+unsafe extern "C" fn memory_set(_: Ctx, dst: u64, value: u32, len: u64) -> u32 {
+    let dst = ptr::with_exposed_provenance_mut::<u8>(dst as usize);
+    // SAFETY: as above.
+    unsafe { dst.write_bytes(value as u8, len as usize) };
+    0
 }
 
 #[cfg(test)]

@@ -52,7 +52,8 @@ fn has_cpu_feature(name: &str) -> bool {
 pub(super) fn module(info: &ModuleInfo, image: &CodeImage<'_>) -> Result<(), ImageError> {
     ensure(sizes(info), "sizes of the index spaces")?;
     ensure(types::types(info), "types")?;
-    ensure(entities(info), "types of tables, memories and globals")?;
+    ensure(entities(info), "types of tables and globals")?;
+    ensure(info.memories.values().all(memory), "types of memories")?;
     ensure(imports(info), "imports")?;
     ensure(exports(info), "exports")?;
     ensure(functions(info), "functions")?;
@@ -86,7 +87,6 @@ fn sizes(info: &ModuleInfo) -> bool {
 
 fn entities(info: &ModuleInfo) -> bool {
     info.tables.values().all(|ty| types::reference(info, ty.element))
-        && info.memories.values().all(memory)
         && info.globals.values().all(|ty| types::value(info, ty.content))
         && info.tags.values().all(|&ty| types::is_func(info, ty))
 }

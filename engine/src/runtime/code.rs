@@ -17,7 +17,8 @@ use crate::abi::layout::Layout;
 use crate::abi::trap::TrapKind;
 use crate::config::Settings;
 use crate::image::{
-    ANY_TAG, CodeImage, HEADER_SIZE, Header, ImageError, MAX_SIZE, Meta, OWN_CONTEXT, PAGE, Section,
+    ANY_TAG, CodeImage, HEADER_SIZE, Header, INLINED, ImageError, InlinedPosition, MAX_SIZE, Meta,
+    OWN_CONTEXT, PAGE, Section,
 };
 use crate::module::index::{DefinedFuncIndex, FuncIndex, SigIndex, TypeIndex};
 use crate::module::{ImportType, ModuleInfo};
@@ -236,8 +237,33 @@ impl Module {
         TrapKind::from_code(*self.section(Section::TrapCodes).get(n)?)
     }
 
-    /// The function and wasm position of an instruction; `None` for trampolines.
-    pub(super) fn position(&self, pc: usize) -> Option<CodePosition> {
+    /// The functions and wasm positions of an instruction, innermost first: several where bodies
+    /// stand in place of calls, none for trampolines.
+    pub(super) fn positions(&self, pc: usize) -> Vec<CodePosition> {
+        let Some(outermost) = self.position(pc) else { return Vec::new() };
+        let mut frames = Vec::new();
+        let entries = Words(self.section(Section::Inlined));
+        let count = entries.0.len() / InlinedPosition::SIZE;
+        let (mut position, mut below) = (outermost.wasm_offset, count);
+        while let Some(word) = position.filter(|word| word & INLINED != 0) {
+            let n = (word & !INLINED) as usize;
+            // Callers come first, so a damaged table cannot lead in a circle.
+            if n >= below {
+                position = None;
+                break;
+            }
+            let func = FuncIndex::from_u32(entries.get(3 * n));
+            if self.info().functions.is_valid(func) {
+                frames.push(CodePosition { func, wasm_offset: Some(entries.get(3 * n + 1)) });
+            }
+            (position, below) = (Some(entries.get(3 * n + 2)), n);
+        }
+        frames.push(CodePosition { wasm_offset: position, ..outermost });
+        frames
+    }
+
+    /// The function that an instruction's code belongs to, and the instruction's position.
+    fn position(&self, pc: usize) -> Option<CodePosition> {
         let offset = u32::try_from(pc.checked_sub(self.text().start)?).ok()?;
         let func = self.info().func_index(self.function_at(offset)?);
         let addresses = Words(self.section(Section::AddressOffsets));

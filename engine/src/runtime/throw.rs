@@ -160,7 +160,10 @@ unsafe fn catching(
         unsafe { ctx.as_ref() }.is_some_and(|header| {
             // SAFETY: a context's instance lives as long as the store.
             let instance = unsafe { &*header.instance.cast::<InstanceInner>() };
-            ptr::eq(instance.tag(TagIndex::from_u32(index)), tag)
+            let index = TagIndex::from_u32(index);
+            // Anything else is a damaged image.
+            let known = instance.module.info().tags.is_valid(index);
+            known && ptr::eq(instance.tag(index), tag)
         })
     });
     Some((caught?.landing_pad, sp))

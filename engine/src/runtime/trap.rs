@@ -299,21 +299,24 @@ pub(super) fn host_error(error: HostError) -> CallError {
     }
 }
 
-/// The frames that were written down. `trapped`: the innermost address is that of an instruction.
+/// The frames that were written down; one on the stack may hold several, where a body stands in
+/// place of a call. `trapped`: the innermost address is that of an instruction.
 fn symbolicate(store: &StoreInner, trapped: bool) -> Backtrace {
     let pcs = &store.trap.pcs[..store.trap.len];
-    let frames = pcs.iter().enumerate().filter_map(|(n, &pc)| {
+    let mut frames = Vec::new();
+    for (n, &pc) in pcs.iter().enumerate() {
         // All others are return addresses, which may belong to the next function.
         let pc = if n == 0 && trapped { pc } else { pc - 1 };
-        let module = store.codes.find(pc)?;
-        let position = module.position(pc)?;
-        Some(Frame {
+        let Some(module) = store.codes.find(pc) else { continue };
+        frames.extend(module.positions(pc).into_iter().map(|position| Frame {
             func_index: position.func.index() as u32,
             name: module.function_name(position.func).map(str::to_owned),
             wasm_offset: position.wasm_offset,
-        })
-    });
-    Backtrace { frames: frames.collect(), truncated: store.trap.truncated }
+        }));
+    }
+    let truncated = store.trap.truncated || frames.len() > MAX_FRAMES;
+    frames.truncate(MAX_FRAMES);
+    Backtrace { frames, truncated }
 }
 
 #[cfg(test)]

@@ -127,9 +127,28 @@ struct Shape {
     wide: bool,
     /// Memories of the module before it.
     before: usize,
+    /// It ends in the middle of a page of the machine, as pages of one byte allow.
+    odd: bool,
+    /// Other threads may use it.
+    shared: bool,
 }
 
 impl Shape {
+    /// Bytes.
+    fn length(self) -> u64 {
+        if self.odd { LENGTH - 5 } else { LENGTH }
+    }
+
+    /// Its type in the text format.
+    fn ty(self) -> String {
+        let index = self.index();
+        match (self.odd, self.shared) {
+            (true, _) => format!("{index} {} (pagesize 1)", self.length()),
+            (false, true) => format!("{index} {PAGES} {} shared", PAGES + 1),
+            (false, false) => format!("{index} {PAGES}"),
+        }
+    }
+
     fn index(self) -> &'static str {
         if self.wide { "i64" } else { "i32" }
     }
@@ -170,7 +189,7 @@ impl Shape {
         for _ in 0..self.before {
             out += "(memory 1)";
         }
-        writeln!(out, "(memory $m (export \"memory\") {index} {PAGES})").unwrap();
+        writeln!(out, "(memory $m (export \"memory\") {})", self.ty()).unwrap();
         for &Load(name, immediate, _, ty, _) in LOADS {
             let more =
                 if name.ends_with("_lane") { constant("v128", VECTOR) } else { String::new() };
@@ -202,10 +221,20 @@ fn pattern(address: u64) -> u8 {
     (address.wrapping_mul(0x9e37_79b9) >> 13) as u8
 }
 
+fn patterns(start: u64, len: u64) -> Vec<u8> {
+    (start..start + len).map(pattern).collect()
+}
+
 /// Where an access lies, or why it traps.
-fn model(name: &str, index: u64, offset: u64, size: u64) -> Result<u64, Vec<TrapKind>> {
+fn model(
+    shape: Shape,
+    name: &str,
+    index: u64,
+    offset: u64,
+    size: u64,
+) -> Result<u64, Vec<TrapKind>> {
     let start = u128::from(index) + u128::from(offset);
-    let outside = start + u128::from(size) > u128::from(LENGTH);
+    let outside = start + u128::from(size) > u128::from(shape.length());
     let unaligned = name.contains("atomic") && !start.is_multiple_of(u128::from(size));
     match (outside, unaligned) {
         (false, false) => Ok(start as u64),
@@ -232,9 +261,7 @@ fn agree(
 fn check(configuration: Configuration, shape: Shape) {
     let offsets = shape.offsets();
     let mut guest = Guest::new(&shape.wat(&offsets), configuration);
-    for (address, byte) in guest.memory().iter_mut().enumerate() {
-        *byte = pattern(address as u64);
-    }
+    guest.write(0, &patterns(0, shape.length()));
     let mut inside = 0;
     for load in LOADS {
         inside += check_load(&mut guest, shape, &offsets, load);
@@ -252,12 +279,11 @@ fn check_load(guest: &mut Guest, shape: Shape, offsets: &[u64], load: &Load) -> 
         let func = guest.func(&format!("{name} {offset}"));
         for index in shape.indices() {
             let what = || format!("{shape:?} {name} at {index:#x} + {offset:#x}");
-            let expected = model(name, index, offset, size);
+            let expected = model(shape, name, index, offset, size);
             let found = guest.call_func(func, &[value(shape.index(), u128::from(index))]);
             let Some(found) = agree(found, &expected, &what) else { continue };
             let start = expected.unwrap();
-            let bytes: Vec<u8> = (start..start + size).map(pattern).collect();
-            assert_eq!(bits(&found[0]), decode(&bytes), "{}", what());
+            assert_eq!(bits(&found[0]), decode(&patterns(start, size)), "{}", what());
             inside += 1;
         }
     }
@@ -272,31 +298,33 @@ fn check_store(guest: &mut Guest, shape: Shape, offsets: &[u64], store: &Store) 
         let func = guest.func(&format!("{name} {offset}"));
         for index in shape.indices() {
             let what = || format!("{shape:?} {name} at {index:#x} + {offset:#x}");
-            let expected = model(name, index, offset, size);
+            let expected = model(shape, name, index, offset, size);
             let args = [value(shape.index(), u128::from(index)), value(ty, VECTOR)];
             let stored = agree(guest.call_func(func, &args), &expected, &what).is_some();
-            let memory = guest.memory();
             if stored {
                 let start = expected.unwrap();
-                assert_eq!(&memory[start as usize..][..size as usize], bytes, "{}", what());
-                for n in start..start + size {
-                    memory[n as usize] = pattern(n);
-                }
+                assert_eq!(guest.read(start, size), bytes, "{}", what());
+                guest.write(start, &patterns(start, size));
                 inside += 1;
             }
             // Nothing else was touched: at the ends, where a wrong width or address would show.
-            for n in (0..32).chain(LENGTH - 64..LENGTH) {
-                assert_eq!(memory[n as usize], pattern(n), "{}: byte {n:#x}", what());
+            for (start, len) in [(0, 32), (shape.length() - 64, 64)] {
+                assert_eq!(guest.read(start, len), patterns(start, len), "{}", what());
             }
         }
     }
     inside
 }
 
-const NARROW: Shape = Shape { wide: false, before: 0 };
-const WIDE: Shape = Shape { wide: true, before: 0 };
+const NARROW: Shape = Shape { wide: false, before: 0, odd: false, shared: false };
+const WIDE: Shape = Shape { wide: true, ..NARROW };
 /// Not at the fixed address, whatever the mode.
-const SECOND: Shape = Shape { wide: false, before: 1 };
+const SECOND: Shape = Shape { before: 1, ..NARROW };
+/// Every access is compared with the length.
+const ODD: Shape = Shape { odd: true, ..NARROW };
+const WIDE_ODD: Shape = Shape { wide: true, before: 1, ..ODD };
+const SHARED: Shape = Shape { shared: true, ..NARROW };
+const WIDE_SHARED: Shape = Shape { wide: true, ..SHARED };
 
 #[test]
 fn generic_optimised() {
@@ -342,18 +370,35 @@ fn a_second_memory() {
     }
 }
 
+#[test]
+fn shared_memories() {
+    for configuration in [CONFIGURATIONS[0], CONFIGURATIONS[3]] {
+        check(configuration, SHARED);
+        check(configuration, WIDE_SHARED);
+    }
+}
+
+#[test]
+fn memories_that_end_within_a_page() {
+    for shape in [ODD, WIDE_ODD] {
+        for configuration in &CONFIGURATIONS[..4] {
+            check(*configuration, shape);
+        }
+    }
+}
+
 /// An index known when compiling is folded with the offset; the sum must not wrap.
 #[test]
 fn constant_indices_do_not_wrap() {
     let indices = [0u64, 8, 0x7fff_fff0, 0x8000_0000, 0xffff_fff8, 0xffff_ffff];
     let offsets = [0u64, 8, 0x6fff_ffff, 0x7000_0000, 0x7fff_ffff, 0xffff_fff8];
     let wide = [LENGTH - 4, 0x1_0000_0000, i64::MAX as u64, u64::MAX - 3, u64::MAX];
-    for shape in [NARROW, WIDE, SECOND] {
+    for shape in [NARROW, WIDE, SECOND, ODD, WIDE_ODD, SHARED, WIDE_SHARED] {
         let more = if shape.wide { &wide[..] } else { &[] };
         let all = |values: &[u64]| [values, more].concat();
         let (indices, offsets) = (all(&indices), all(&offsets));
         let mut wat = format!("(module {}", "(memory 1)".repeat(shape.before));
-        writeln!(wat, "(memory $m {} {PAGES})", shape.index()).unwrap();
+        writeln!(wat, "(memory $m {})", shape.ty()).unwrap();
         for &index in &indices {
             let index_value = constant(shape.index(), u128::from(index));
             for &offset in &offsets {
@@ -372,7 +417,7 @@ fn constant_indices_do_not_wrap() {
                     for (name, size) in [("i32.load", 4), ("v128.load", 16)] {
                         let what = || format!("{name} {index:#x} + {offset:#x}, {configuration:?}");
                         let found = guest.call(&format!("{name} {index} {offset}"), &[]);
-                        agree(found, &model(name, index, offset, size), &what);
+                        agree(found, &model(shape, name, index, offset, size), &what);
                     }
                 }
             }

@@ -18,7 +18,7 @@ use std::fmt::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use coracle_engine::compile::compile;
-use coracle_engine::config::{Addressing, Cpu, OptLevel, Settings};
+use coracle_engine::config::{Addressing, Cpu, Features, OptLevel, Settings};
 use coracle_engine::runtime::{
     CallError, Engine, Func, Instance, Linker, Module, Store, TrapKind, Val,
 };
@@ -49,7 +49,8 @@ const CONFIGURATIONS: [Configuration; 6] = [
 impl Configuration {
     fn settings(self) -> Settings {
         let Configuration { opt_level, addressing, cpu } = self;
-        Settings { verifier: true, opt_level, addressing, cpu, ..Settings::default() }
+        let features = Features { custom_page_sizes: true, ..Features::default() };
+        Settings { verifier: true, opt_level, addressing, cpu, features, ..Settings::default() }
     }
 }
 
@@ -92,6 +93,19 @@ impl Guest {
     fn memory(&mut self) -> &mut [u8] {
         let memory = self.instance.memory(&self.store, "memory").unwrap();
         memory.data_mut(&mut self.store)
+    }
+
+    /// Also of memories that threads share, of which there is no slice.
+    fn read(&self, at: u64, len: u64) -> Vec<u8> {
+        let memory = self.instance.memory(&self.store, "memory").unwrap();
+        let mut bytes = vec![0; len as usize];
+        memory.read(&self.store, at, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn write(&mut self, at: u64, bytes: &[u8]) {
+        let memory = self.instance.memory(&self.store, "memory").unwrap();
+        memory.write(&mut self.store, at, bytes).unwrap();
     }
 
     fn func(&self, name: &str) -> Func {

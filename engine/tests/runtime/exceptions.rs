@@ -792,3 +792,71 @@ fn clauses_behind_a_loop_and_in_dead_code_translate() {
     assert_eq!(world.call_i32(instance, "params", &[Val::I32(2)]), 10);
     assert_eq!(world.call_i32(instance, "params", &[Val::I32(3)]), 15);
 }
+
+#[test]
+fn vectors_and_objects_arrive_and_objects_stay_alive() {
+    for mut world in [World::new(), World::stressed()] {
+        let instance = world.instance(
+            r#"(module
+                (type $pair (struct (field i32) (field (ref null $pair))))
+                (type $bytes (array (mut i8)))
+                (type $throws (func (param i32)))
+                (tag $t (export "t") (param v128 (ref $pair) i31ref (ref null $bytes) v128))
+                (func $throw (type $throws)
+                    (throw $t (v128.const i64x2 0x1122334455667788 0x99aabbccddeeff00)
+                        (struct.new $pair (local.get 0)
+                            (struct.new $pair (i32.const 20) (ref.null $pair)))
+                        (ref.i31 (i32.const 300))
+                        (array.new $bytes (i32.const 4) (i32.const 10))
+                        (v128.const i32x4 1 2 3 4)))
+                (elem declare func $throw)
+                (func (export "f") (param i32) (result i32 v128)
+                    (local $first v128) (local $last v128) (local $sum i32)
+                    (local $bytes (ref null $bytes)) (local $pair (ref null $pair))
+                    (block $caught (result v128 (ref $pair) i31ref (ref null $bytes) v128)
+                        (try_table (catch $t $caught)
+                            (call_ref $throws (local.get 0) (ref.func $throw)))
+                        unreachable)
+                    (local.set $last)
+                    (local.set $bytes)
+                    (i31.get_s)
+                    (local.set $sum)
+                    (local.set $pair)
+                    (local.set $first)
+                    ;; Every allocation may collect what only the exception referred to.
+                    (drop (array.new $bytes (i32.const 9) (i32.const 10)))
+                    (local.set $sum (i32.add (local.get $sum)
+                        (i32.mul (array.len (local.get $bytes))
+                            (array.get_u $bytes (local.get $bytes) (i32.const 9)))))
+                    (local.set $sum (i32.add (local.get $sum)
+                        (struct.get $pair 0 (struct.get $pair 1 (local.get $pair)))))
+                    (i32.add (local.get $sum) (struct.get $pair 0 (local.get $pair)))
+                    (v128.xor (local.get $first) (local.get $last)))
+                (func (export "again") (result i32) (local $exception exnref)
+                    (block $caught (result v128 (ref $pair) i31ref (ref null $bytes) v128 exnref)
+                        (try_table (catch_ref $t $caught) (call $throw (i32.const 5)))
+                        unreachable)
+                    (local.set $exception)
+                    drop drop drop drop drop
+                    (drop (array.new $bytes (i32.const 9) (i32.const 10)))
+                    (block $again (result v128 (ref $pair) i31ref (ref null $bytes) v128)
+                        (try_table (catch $t $again) (throw_ref (local.get $exception)))
+                        unreachable)
+                    drop drop drop
+                    (struct.get $pair 0 (struct.get $pair 1))
+                    (return))
+                (func (export "uncaught") (call $throw (i32.const 1))))"#,
+        );
+        let results = world.call(instance, "f", &[Val::I32(7)]).unwrap();
+        let vector = 0x99aa_bbcc_ddee_ff00_1122_3344_5566_7788u128
+            ^ 0x0000_0004_0000_0003_0000_0002_0000_0001;
+        let [Val::I32(sum), Val::V128(found)] = results[..] else { panic!("{results:?}") };
+        assert_eq!((sum, found), (300 + 40 + 20 + 7, vector));
+        assert_eq!(world.call_i32(instance, "again", &[]), 20);
+        let exception = world.exception(instance, "uncaught", &[]);
+        let values = exception.values(&world.store);
+        assert!(matches!(values[..], [Val::V128(_), _, _, _, Val::V128(_)]), "{values:?}");
+        let text = exception.to_string();
+        assert!(text.contains("v128 0x99aabbccddeeff001122334455667788, reference"), "{text}");
+    }
+}

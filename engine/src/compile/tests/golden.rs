@@ -1,7 +1,6 @@
 //! Listings of generated code: what must fold, and what must be checked.
 
-use cranelift_entity::EntityRef;
-
+use super::super::analysis::Analysis;
 use super::super::func::{Compiler, Job};
 use super::super::isa;
 use super::super::translate::Environment;
@@ -9,17 +8,16 @@ use crate::abi::layout::{CTX_HEADER_SIZE, CTX_SUPERTYPES};
 use crate::abi::trap::TrapKind;
 use crate::config::{Addressing, OptLevel, Settings};
 use crate::module::decode::{decode, to_binary};
-use crate::module::index::DefinedFuncIndex;
 
 /// The code of the module's last function.
 pub(super) fn listing(wat: &str, settings: Settings) -> String {
     let target = isa::target(&settings).unwrap();
     let binary = to_binary(wat.as_bytes()).unwrap();
-    let mut decoded = decode(&binary, settings.features).unwrap();
-    let env = Environment::new(&decoded.info, &settings, &target);
-    let index = DefinedFuncIndex::new(decoded.bodies.len() - 1);
-    let body = Box::new(decoded.bodies.pop().unwrap());
-    Compiler::new(&env, &*target.isa).listing(Job::Function(index, body))
+    let decoded = decode(&binary, settings.features).unwrap();
+    let analysis = Analysis::new(&decoded.info, decoded.bodies, &settings, 1).unwrap();
+    let env = Environment::new(&decoded.info, &analysis, &settings, &target);
+    let last = analysis.functions().last().unwrap();
+    Compiler::new(&env, &*target.isa).listing(Job::Function(last))
 }
 
 pub(super) fn generic(wat: &str) -> String {
@@ -221,6 +219,25 @@ fn wide_sums_use_the_carry_and_wide_products_one_instruction() {
         let product = wide(&format!("{two} {op}"));
         assert_eq!(product.matches("mul").count(), 1, "{product}");
     }
+}
+
+#[test]
+fn a_throw_that_the_function_itself_catches_is_a_branch() {
+    let code = generic(
+        "(module (tag $other) (tag $t (param i32)) (func (param i32) (result i32)
+            (block $none
+                (return (block $caught (result i32)
+                    (try_table (catch $other $none) (catch $t $caught)
+                        (try_table (catch $other $none) (throw $t (local.get 0))))
+                    unreachable)))
+            (i32.const 0)))",
+    );
+    assert_lacks(&code, "call");
+    let referred = generic(
+        "(module (tag $t) (func (result exnref)
+            (block $caught (result exnref) (try_table (catch_all_ref $caught) (throw $t)) unreachable)))",
+    );
+    assert_eq!(referred.matches("call").count(), 1, "only the object is made: {referred}");
 }
 
 /// A module with some types of objects and one function.

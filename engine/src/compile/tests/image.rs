@@ -2,6 +2,8 @@
 
 use super::image_of;
 use crate::abi::trap::TrapKind;
+use crate::compile::compile;
+use crate::config::{Cpu, Settings};
 use crate::image::{CodeImage, PAGE, Section};
 use crate::module::{DataMode, ModuleInfo};
 
@@ -22,13 +24,13 @@ fn info_of(blob: &[u8]) -> ModuleInfo {
 
 #[test]
 fn traps_are_found_with_their_kind_and_position() {
-    let wat = "(module (memory 1) (table 1 funcref)
-        (func (param i32 i32 f32) (result i32)
+    let wat = r#"(module (memory 1) (table 1 funcref)
+        (func (export "f") (param i32 i32 f32) (result i32)
             (drop (i32.div_s (local.get 0) (local.get 1)))
             (drop (i32.trunc_f32_s (local.get 2)))
             (drop (table.get (local.get 0)))
             (if (local.get 1) (then unreachable))
-            (i32.load (local.get 0))))";
+            (i32.load (local.get 0))))"#;
     let blob = image_of(wat);
     let image = CodeImage::new(&blob).unwrap();
     let offsets = words(image.section(Section::TrapOffsets));
@@ -110,6 +112,22 @@ fn settings_and_machine_are_recorded() {
         for feature in ["sse3", "ssse3", "sse4.1", "sse4.2", "popcnt", "cmpxchg16b"] {
             assert!(meta.cpu_features.iter().any(|name| name == feature), "{feature}");
         }
+    }
+}
+
+#[test]
+fn an_image_for_the_baseline_asks_for_nothing_more() {
+    let settings = Settings { cpu: Cpu::Baseline, ..Settings::default() };
+    let body = "(param v128 v128) (result v128) (f32x4.relaxed_madd (local.get 0) (local.get 1)
+        (i8x16.splat (i32.clz (i32.const 7))))";
+    let blob = compile(format!("(module (func {body}))").as_bytes(), &settings).unwrap();
+    let meta = CodeImage::new(&blob).unwrap().meta().unwrap();
+    assert_eq!(meta.settings.cpu, Cpu::Baseline);
+    if cfg!(target_arch = "x86_64") {
+        let v2 = ["cmpxchg16b", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3"];
+        let mut found = meta.cpu_features;
+        found.sort();
+        assert_eq!(found, v2);
     }
 }
 

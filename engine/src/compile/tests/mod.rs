@@ -22,21 +22,18 @@ fn many_functions(count: usize) -> String {
         let callee = (n * 7 + 3) % count;
         let work = "(i32.add (i32.const 3) (i32.load (local.get 0)))".repeat(1 + n % 5);
         let drops = "drop ".repeat(1 + n % 5);
-        out += &format!("(func (param i32) {work} {drops} (call {callee} (i32.const {n})))");
+        out += &format!("(func (export \"{n}\") (param i32) {work} {drops} (call {callee} (i32.const {n})))");
     }
     out + ")"
 }
 
 #[test]
 fn the_number_of_threads_changes_nothing() {
-    let wat = many_functions(200);
+    let wasm = wat::parse_str(many_functions(200)).unwrap();
     let settings = Settings { verifier: true, ..Settings::default() };
-    let one = compile_on(wat.as_bytes(), &settings, 1).unwrap();
+    let one = compile_on(&wasm, &settings, 1).unwrap();
     for threads in [2, 3, 8] {
-        assert!(
-            compile_on(wat.as_bytes(), &settings, threads).unwrap() == one,
-            "{threads} threads"
-        );
+        assert!(compile_on(&wasm, &settings, threads).unwrap() == one, "{threads} threads");
     }
 }
 

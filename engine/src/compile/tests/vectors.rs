@@ -1,16 +1,15 @@
 //! Vector code: what must become one instruction, and that every machine has code for everything.
 
 use cranelift_codegen::settings::Configurable;
-use cranelift_entity::EntityRef;
 use target_lexicon::{Architecture, Triple};
 
+use super::super::analysis::Analysis;
 use super::super::func::{Compiler, Job};
 use super::super::isa::{self, Machine, Target};
 use super::super::translate::Environment;
 use super::golden::{assert_has, assert_lacks};
 use crate::config::{Addressing, OptLevel, Settings};
 use crate::module::decode::{decode, to_binary};
-use crate::module::index::DefinedFuncIndex;
 
 #[path = "../../../tests/correctness/operators.rs"]
 mod operators;
@@ -36,10 +35,11 @@ fn each(
     wat: &str,
     features: &[&[&str]],
     opt_level: OptLevel,
-    mut done: impl FnMut(&mut Compiler<'_>, Job<'_>),
+    mut done: impl FnMut(&mut Compiler<'_>, Job),
 ) {
     let addressing = Addressing::Dedicated;
-    let settings = Settings { verifier: true, opt_level, addressing, ..Settings::default() };
+    let settings =
+        Settings { verifier: true, inlining: false, opt_level, addressing, ..Settings::default() };
     let triple = Triple { architecture: Architecture::X86_64, ..Triple::host() };
     let mut builder = cranelift_codegen::isa::lookup(triple).unwrap();
     for flag in V2.iter().chain(features.iter().copied().flatten()) {
@@ -50,11 +50,10 @@ fn each(
     let decoded = decode(&binary, settings.features).unwrap();
     let machine = Machine::new(&isa);
     let target = Target { isa, cpu_features: Vec::new(), machine };
-    let env = Environment::new(&decoded.info, &settings, &target);
+    let analysis = Analysis::new(&decoded.info, decoded.bodies, &settings, 1).unwrap();
+    let env = Environment::new(&decoded.info, &analysis, &settings, &target);
     let mut compiler = Compiler::new(&env, &*target.isa);
-    for (n, body) in decoded.bodies.into_iter().enumerate() {
-        done(&mut compiler, Job::Function(DefinedFuncIndex::new(n), Box::new(body)));
-    }
+    analysis.functions().for_each(|func| done(&mut compiler, Job::Function(func)));
 }
 
 /// The code of one function on a memory.

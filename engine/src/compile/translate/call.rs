@@ -1,7 +1,7 @@
 //! Calls: direct, of imports, through tables and references, and of the runtime.
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, Value, types};
+use cranelift_codegen::ir::{InstBuilder, TrapCode, Type, Value, types};
 use wasmparser::Operator;
 
 use super::Translator;
@@ -68,28 +68,36 @@ impl<'a> Translator<'a, '_> {
         let index = self.pop();
         let callee = self.table_element(table, index);
         let element = self.env.module.tables[table].element;
-        if element.nullable {
-            self.builder.ins().trapz(callee, trap_code(TrapKind::UninitializedElement));
-        }
-        if !self.is_known_as(element.heap, ty) {
-            self.check_type(callee, ty);
-        }
-        self.call_record(callee, ty, kind);
+        // The first access through null faults, since page 0 is never mapped: that is the trap.
+        let null = element.nullable.then(|| trap_code(TrapKind::UninitializedElement));
+        let null = match self.is_known_as(element.heap, ty) {
+            true => null,
+            false => {
+                self.check_type(callee, ty, null);
+                None
+            }
+        };
+        let code = self.load_field(POINTER, callee, func_ref::CODE, null);
+        let ctx = match self.env.analysis.table(table).own_functions {
+            true => self.ctx,
+            false => self.load_field(POINTER, callee, func_ref::CTX, None),
+        };
+        self.call_code(self.env.module.signature_at(ty), code, ctx, kind);
     }
 
     fn call_reference(&mut self, ty: TypeIndex, kind: CallKind) {
         let callee = self.pop();
         self.check_null(callee);
-        self.call_record(callee, ty, kind);
+        let code = self.load_field(POINTER, callee, func_ref::CODE, None);
+        let ctx = self.load_field(POINTER, callee, func_ref::CTX, None);
+        self.call_code(self.env.module.signature_at(ty), code, ctx, kind);
     }
 
-    /// Calls what a function reference record refers to, which is of the type and not null.
-    fn call_record(&mut self, callee: Value, ty: TypeIndex, kind: CallKind) {
-        // Not movable: they must stay behind the check for null.
-        let flags = self.ctx_flags().with_readonly();
-        let code = self.builder.ins().load(POINTER, flags, callee, func_ref::CODE as i32);
-        let ctx = self.builder.ins().load(POINTER, flags, callee, func_ref::CTX as i32);
-        self.call_code(self.env.module.signature_at(ty), code, ctx, kind);
+    /// A field of a function reference record; with the trap that it is if there is none.
+    fn load_field(&mut self, ty: Type, record: Value, field: u32, null: Option<TrapCode>) -> Value {
+        // Not movable: it must stay behind what shows that there is a record.
+        let flags = self.ctx_flags().with_readonly().with_trap_code(null);
+        self.builder.ins().load(ty, flags, record, field as i32)
     }
 
     /// Whether validation has proved that functions of a heap type are of a type.
@@ -100,10 +108,10 @@ impl<'a> Translator<'a, '_> {
         }
     }
 
-    /// Traps unless a function reference record is of a type or one below it.
-    fn check_type(&mut self, callee: Value, ty: TypeIndex) {
-        let flags = self.ctx_flags().with_readonly();
-        let found = self.builder.ins().load(types::I32, flags, callee, func_ref::TYPE_ID as i32);
+    /// Traps unless a function reference record is of a type or one below it; `null` is the trap
+    /// if there is no record.
+    fn check_type(&mut self, callee: Value, ty: TypeIndex, null: Option<TrapCode>) {
+        let found = self.load_field(types::I32, callee, func_ref::TYPE_ID, null);
         let type_id = self.env.layout.type_id(ty.as_u32());
         let expected = self.load_constant(types::I32, self.ctx, type_id);
         let same = self.builder.ins().icmp(IntCC::Equal, found, expected);
@@ -133,7 +141,7 @@ impl<'a> Translator<'a, '_> {
     fn pop_args(&mut self, signature: SigIndex, ctx: Value) -> Vec<Value> {
         let signature = &self.env.module.signatures[signature];
         let count = signature.params.len();
-        self.passed += count + signature.results.len();
+        self.body.passed += count + signature.results.len();
         let at = self.stack.len() - count;
         let mut args = Vec::with_capacity(count + 1);
         args.push(ctx);

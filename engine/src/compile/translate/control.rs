@@ -7,11 +7,11 @@ use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, JumpTableData, Value};
 use wasmparser::{BlockType, BrTable, Operator, TryTable};
 
 use super::Translator;
-use super::exception::Handler;
 use crate::abi::trap::TrapKind;
 use crate::compile::CompileError;
 use crate::compile::signature::value_type;
 use crate::compile::trap::trap_code;
+use crate::module::index::TypeIndex;
 use crate::module::limits;
 use crate::module::types::ValType;
 
@@ -29,6 +29,8 @@ pub(super) struct Frame {
 enum Kind {
     /// The function's body.
     Body,
+    /// A body in place of a call.
+    Inlined,
     Block,
     Loop {
         header: Block,
@@ -41,8 +43,8 @@ enum Kind {
         params: Vec<Value>,
     },
     Else,
-    /// A `try_table`: its clauses in order.
-    Try(Box<[Handler]>),
+    /// A `try_table`: the innermost of [`Translator::try_tables`].
+    Try,
     /// A frame that cannot be reached; it only balances its `end`.
     Dead,
 }
@@ -64,17 +66,10 @@ impl Frame {
         Frame { kind: Kind::Body, height: 0, results, exit: None }
     }
 
-    /// The frame of a `try_table`.
-    fn try_table(handlers: Box<[Handler]>, height: usize, results: Results) -> Frame {
-        Frame { kind: Kind::Try(handlers), height, results, exit: None }
-    }
-
-    /// The clauses, if it is a `try_table`.
-    pub(super) fn handlers(&mut self) -> &mut [Handler] {
-        match &mut self.kind {
-            Kind::Try(handlers) => handlers,
-            _ => &mut [],
-        }
+    /// The frame of a body in place of a call, with its operands taken.
+    pub(super) fn inlined(ty: TypeIndex, height: usize) -> Frame {
+        let results = Results::Type(ty.as_u32());
+        Frame { kind: Kind::Inlined, height, results, exit: None }
     }
 
     fn dead() -> Frame {
@@ -98,12 +93,21 @@ impl Translator<'_, '_> {
             Operator::BrOnNonNull { relative_depth } => self.br_on_non_null(*relative_depth),
             Operator::Return => self.return_(),
             Operator::Unreachable => {
+                self.mark_cold();
                 self.builder.ins().trap(trap_code(TrapKind::Unreachable));
                 self.reachable = false;
             }
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Moves the block out of the way: what ends in a trap is hardly ever run.
+    fn mark_cold(&mut self) {
+        let entry = self.builder.func.layout.entry_block();
+        if let Some(block) = self.builder.current_block().filter(|&block| Some(block) != entry) {
+            self.builder.set_cold_block(block);
+        }
     }
 
     /// What cannot be reached only opens and closes frames.
@@ -166,8 +170,8 @@ impl Translator<'_, '_> {
     pub(super) fn try_table(&mut self, try_table: &TryTable) -> Result<(), CompileError> {
         let (params, results) = self.block_type(try_table.ty)?;
         let height = self.stack.len() - params;
-        let handlers = self.new_handlers(&try_table.catches);
-        self.control.push(Frame::try_table(handlers, height, results));
+        self.open_handlers(&try_table.catches);
+        self.control.push(Frame { kind: Kind::Try, height, results, exit: None });
         Ok(())
     }
 
@@ -181,7 +185,7 @@ impl Translator<'_, '_> {
         self.builder.seal_block(then);
         self.builder.switch_to_block(then);
         let kind = Kind::If { otherwise, params: self.stack[height..].to_vec() };
-        self.passed += params;
+        self.body.passed += params;
         self.control.push(Frame { kind, height, results, exit: None });
         Ok(())
     }
@@ -212,8 +216,8 @@ impl Translator<'_, '_> {
             }
             Kind::Loop { header, .. } => self.builder.seal_block(*header),
             Kind::If { .. } => self.end_if(at),
-            Kind::Try(_) => self.end_try(at),
-            Kind::Body | Kind::Block | Kind::Else => {}
+            Kind::Try => self.close_handlers(),
+            Kind::Body | Kind::Inlined | Kind::Block | Kind::Else => {}
         }
         self.close(at);
         if let Some(Frame { kind: Kind::Body, .. }) = self.control.pop()
@@ -294,7 +298,7 @@ impl Translator<'_, '_> {
 
     /// The top values as arguments of a branch.
     fn block_args(&mut self, count: usize) -> Vec<BlockArg> {
-        self.passed += count;
+        self.body.passed += count;
         self.stack[self.stack.len() - count..].iter().map(|&value| value.into()).collect()
     }
 
@@ -319,6 +323,11 @@ impl Translator<'_, '_> {
     }
 
     fn return_(&mut self) {
+        if self.body.frame > 0 {
+            self.jump(self.body.frame);
+            self.reachable = false;
+            return;
+        }
         let count = self.builder.func.signature.returns.len();
         let at = self.stack.len() - count;
         self.builder.ins().return_(&self.stack[at..]);
@@ -345,7 +354,7 @@ impl Translator<'_, '_> {
 
     /// Branches without a reference that is null; goes on with one that is not.
     fn br_on_null(&mut self, relative: u32) {
-        if self.never_null {
+        if self.hint.never_null {
             return;
         }
         let reference = self.pop();
@@ -381,8 +390,8 @@ impl Translator<'_, '_> {
         for relative in targets.targets() {
             let at = self.depth(relative?);
             let (block, _) = self.label(at);
-            self.passed += count;
-            if self.passed > limits::PASSED_VALUES {
+            self.body.passed += count;
+            if self.body.passed > limits::PASSED_VALUES {
                 // The caller refuses the function; the table itself need not be built.
                 self.reachable = false;
                 return Ok(());

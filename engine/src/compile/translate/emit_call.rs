@@ -10,7 +10,7 @@ use cranelift_codegen::ir::{
 };
 
 use super::Translator;
-use super::exception::Table;
+use super::exception::{Pad, Table};
 
 /// What becomes of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ impl Translator<'_, '_> {
             let ty = self.builder.func.dfg.signatures[sig].returns[n].value_type;
             self.builder.append_block_param(next, ty);
         }
-        self.passed += results;
+        self.body.passed += results;
         let (items, pads) = self.exception_items(table);
         let pool = &mut self.builder.func.dfg.value_lists;
         let results = (0..results as u32).map(BlockArg::TryCallRet);
@@ -103,6 +103,3 @@ impl Translator<'_, '_> {
         self.stack.extend_from_slice(self.builder.block_params(next));
     }
 }
-
-/// A clause, by the place of its `try_table` on the control stack and its own place in it.
-pub(super) type Pad = (usize, usize);

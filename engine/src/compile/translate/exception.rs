@@ -3,6 +3,8 @@
 //! The first call inside a `try_table` makes a landing pad for each of its clauses: a block that
 //! takes the exception, loads what the clause wants of it and branches to the clause's label.
 
+use std::collections::HashSet;
+
 use cranelift_codegen::ir::{
     Block, BlockArg, BlockCall, ExceptionTableItem, ExceptionTag, InstBuilder, MemFlagsData, Value,
     types,
@@ -10,7 +12,6 @@ use cranelift_codegen::ir::{
 use wasmparser::{Catch, Operator};
 
 use super::Translator;
-use super::emit_call::Pad;
 use crate::abi::builtins::Builtin;
 use crate::abi::layout::{self, VALUE_SIZE, exception};
 use crate::abi::trap::TrapKind;
@@ -18,11 +19,20 @@ use crate::compile::CompileError;
 use crate::compile::signature::{POINTER, value_type};
 use crate::compile::trap::trap_code;
 use crate::module::index::TagIndex;
+use crate::module::limits;
 use crate::module::types::ValType;
+
+/// A `try_table` on the control stack.
+pub(super) struct TryTable {
+    handlers: Box<[Handler]>,
+    /// The clauses that can catch something thrown inside, innermost first, of all `try_table`s
+    /// around; known once a call is met.
+    effective: Option<Box<[Pad]>>,
+}
 
 /// A clause of a `try_table`.
 #[derive(Clone, Copy)]
-pub(super) struct Handler {
+struct Handler {
     /// What it catches; `None` catches everything.
     tag: Option<TagIndex>,
     /// Whether its label takes the exception itself, too.
@@ -31,6 +41,14 @@ pub(super) struct Handler {
     target: usize,
     /// Where the runtime goes on, once a call has made it.
     pad: Option<Block>,
+}
+
+/// A clause, by the place of its `try_table` among those on the control stack and its own place in
+/// it.
+#[derive(Clone, Copy)]
+pub(super) struct Pad {
+    table: usize,
+    clause: usize,
 }
 
 /// Which exception table a call gets.
@@ -67,9 +85,8 @@ impl<'a> Translator<'a, '_> {
         Ok(true)
     }
 
-    /// The clauses of a `try_table` that is about to be opened.
-    pub(super) fn new_handlers(&mut self, catches: &[Catch]) -> Box<[Handler]> {
-        self.try_tables.push(self.control.len());
+    /// Opens the clauses of a `try_table` whose frame is about to be pushed.
+    pub(super) fn open_handlers(&mut self, catches: &[Catch]) {
         let handlers = catches.iter().map(|&catch| {
             let (tag, wants_reference, label) = match catch {
                 Catch::One { tag, label } => (Some(tag), false, label),
@@ -80,16 +97,15 @@ impl<'a> Translator<'a, '_> {
             let tag = tag.map(TagIndex::from_u32);
             Handler { tag, wants_reference, target: self.depth(label), pad: None }
         });
-        handlers.collect()
+        let handlers = handlers.collect();
+        self.try_tables.push(TryTable { handlers, effective: None });
     }
 
-    /// Closes the clauses of the innermost `try_table`, at this place on the control stack.
-    pub(super) fn end_try(&mut self, at: usize) {
-        self.try_tables.pop();
-        for n in 0..self.control[at].handlers().len() {
-            if let Some(pad) = self.control[at].handlers()[n].pad {
-                self.builder.seal_block(pad);
-            }
+    /// Closes the clauses of the innermost `try_table`.
+    pub(super) fn close_handlers(&mut self) {
+        let Some(table) = self.try_tables.pop() else { return };
+        for pad in table.handlers.iter().filter_map(|handler| handler.pad) {
+            self.builder.seal_block(pad);
         }
     }
 
@@ -102,51 +118,67 @@ impl<'a> Translator<'a, '_> {
         &self.env.module.tag_type(tag).params
     }
 
-    /// The clauses around the current place, innermost first, as an exception table's items; and
-    /// those whose landing pad is new.
+    /// Finds out which clauses can catch something thrown at the current place. A clause behind
+    /// one for the same tag, or for any, cannot.
+    fn find_effective_handlers(&mut self) {
+        let unknown = self.try_tables.iter().rposition(|table| table.effective.is_some());
+        for n in unknown.map_or(0, |n| n + 1)..self.try_tables.len() {
+            let table = &self.try_tables[n];
+            let mut caught = HashSet::new();
+            let own = 0..table.handlers.len();
+            let own = own.map(|clause| Pad { table: n, clause });
+            let outer = n.checked_sub(1).and_then(|n| self.try_tables[n].effective.as_deref());
+            let mut effective = Vec::new();
+            for pad in own.chain(outer.unwrap_or_default().iter().copied()) {
+                let tag = self.try_tables[pad.table].handlers[pad.clause].tag;
+                if caught.insert(tag) {
+                    effective.push(pad);
+                }
+                if tag.is_none() || self.body.handled + effective.len() > limits::HANDLERS {
+                    break;
+                }
+            }
+            self.body.handled += effective.len();
+            self.try_tables[n].effective = Some(effective.into());
+        }
+    }
+
+    /// The clauses around the current place as an exception table's items, and those whose landing
+    /// pad is new.
     pub(super) fn exception_items(&mut self, table: Table) -> (Vec<ExceptionTableItem>, Vec<Pad>) {
-        let mut items = Vec::new();
+        self.find_effective_handlers();
+        let effective = self.try_tables.last().and_then(|table| table.effective.clone());
+        let effective = effective.unwrap_or_default();
+        self.body.handled += effective.len();
+        let mut items = Vec::with_capacity(effective.len() + 1);
         let mut new = Vec::new();
         if table == Table::OfCall {
             items.push(ExceptionTableItem::Context(self.ctx));
         }
-        for n in (0..self.try_tables.len()).rev() {
-            let at = self.try_tables[n];
-            for clause in 0..self.control[at].handlers().len() {
-                let handler = self.control[at].handlers()[clause];
-                let pad = handler.pad.unwrap_or_else(|| {
-                    let pad = self.builder.create_block();
-                    self.builder.append_block_param(pad, types::I64);
-                    self.control[at].handlers()[clause].pad = Some(pad);
-                    new.push((at, clause));
-                    pad
-                });
-                let pool = &mut self.builder.func.dfg.value_lists;
-                let landing = BlockCall::new(pad, [BlockArg::TryCallExn(0)], pool);
-                match handler.tag {
-                    Some(tag) => {
-                        let tag = ExceptionTag::from_u32(tag.as_u32());
-                        items.push(ExceptionTableItem::Tag(tag, landing));
-                    }
-                    None => {
-                        // Nothing gets past it.
-                        items.push(ExceptionTableItem::Default(landing));
-                        self.passed += items.len();
-                        return (items, new);
-                    }
-                }
-            }
+        for pad in effective {
+            let handler = &mut self.try_tables[pad.table].handlers[pad.clause];
+            let block = *handler.pad.get_or_insert_with(|| {
+                new.push(pad);
+                let block = self.builder.create_block();
+                self.builder.append_block_param(block, types::I64);
+                block
+            });
+            let pool = &mut self.builder.func.dfg.value_lists;
+            let landing = BlockCall::new(block, [BlockArg::TryCallExn(0)], pool);
+            items.push(match handler.tag {
+                Some(tag) => ExceptionTableItem::Tag(ExceptionTag::from_u32(tag.as_u32()), landing),
+                None => ExceptionTableItem::Default(landing),
+            });
         }
-        self.passed += items.len();
         (items, new)
     }
 
     /// Writes the code of a landing pad.
-    pub(super) fn fill_landing_pad(&mut self, (at, clause): Pad) {
-        let handler = self.control[at].handlers()[clause];
-        let Some(pad) = handler.pad else { return };
-        self.builder.switch_to_block(pad);
-        let payload = self.builder.block_params(pad)[0];
+    pub(super) fn fill_landing_pad(&mut self, pad: Pad) {
+        let handler = self.try_tables[pad.table].handlers[pad.clause];
+        let Some(block) = handler.pad else { return };
+        self.builder.switch_to_block(block);
+        let payload = self.builder.block_params(block)[0];
         let values = match handler.tag {
             Some(tag) => self.load_values(tag, payload),
             None => Vec::new(),
@@ -169,7 +201,7 @@ impl<'a> Translator<'a, '_> {
         values.extend(exception);
         let (label, count) = self.label(handler.target);
         debug_assert_eq!(count, values.len(), "the validator compared the label's type");
-        self.passed += count;
+        self.body.passed += count;
         let args: Vec<BlockArg> = values.into_iter().map(BlockArg::Value).collect();
         self.builder.ins().jump(label, &args);
     }
@@ -177,7 +209,7 @@ impl<'a> Translator<'a, '_> {
     fn throw(&mut self, tag: TagIndex) {
         let at = self.stack.len() - self.tag_params(tag).len();
         let values: Vec<Value> = self.stack.drain(at..).collect();
-        self.passed += values.len();
+        self.body.passed += values.len();
         match self.caught(tag) {
             Caught::By(handler) => {
                 self.branch_to_handler(handler, values, |this, values| {
@@ -198,17 +230,18 @@ impl<'a> Translator<'a, '_> {
 
     /// Which clause of this function catches an exception with a tag that is thrown here.
     fn caught(&mut self, tag: TagIndex) -> Caught {
+        self.find_effective_handlers();
+        let Some(table) = self.try_tables.last() else { return Caught::No };
+        let effective = table.effective.as_deref().unwrap_or_default();
         let is_import = |tag: TagIndex| self.env.module.is_imported_tag(tag);
-        for n in (0..self.try_tables.len()).rev() {
-            let at = self.try_tables[n];
-            for handler in self.control[at].handlers() {
-                match handler.tag {
-                    None => return Caught::By(*handler),
-                    Some(other) if other == tag => return Caught::By(*handler),
-                    // Two imports may be one tag; what the module defines is a tag of its own.
-                    Some(other) if is_import(other) && is_import(tag) => return Caught::Perhaps,
-                    Some(_) => {}
-                }
+        for pad in effective {
+            let handler = self.try_tables[pad.table].handlers[pad.clause];
+            match handler.tag {
+                None => return Caught::By(handler),
+                Some(other) if other == tag => return Caught::By(handler),
+                // Two imports may be one tag; what the module defines is a tag of its own.
+                Some(other) if is_import(other) && is_import(tag) => return Caught::Perhaps,
+                Some(_) => {}
             }
         }
         Caught::No

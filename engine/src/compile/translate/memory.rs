@@ -1,4 +1,4 @@
-//! Linear memories: addresses, loads and stores, bulk operations.
+//! Linear memories: addresses, loads and stores, size.
 //!
 //! # Why most accesses have no check
 //!
@@ -112,37 +112,9 @@ impl Translator<'_, '_> {
                 let previous = self.narrow(previous, wide);
                 self.push(previous);
             }
-            Operator::MemoryFill { mem } => {
-                let wide = self.is_memory64(mem);
-                let [dst, value, len] = self.pop_n();
-                let (dst, len) = (self.widen(dst, wide), self.widen(len, wide));
-                let memory = self.number(mem);
-                self.checked_builtin(Builtin::memory_fill, &[memory, dst, value, len]);
-            }
-            Operator::MemoryCopy { dst_mem, src_mem } => self.memory_copy(dst_mem, src_mem),
-            Operator::MemoryInit { data_index, mem } => {
-                let [dst, src, len] = self.pop_n();
-                let dst = self.widen(dst, self.is_memory64(mem));
-                let (memory, data) = (self.number(mem), self.number(data_index));
-                self.checked_builtin(Builtin::memory_init, &[memory, data, dst, src, len]);
-            }
-            Operator::DataDrop { data_index } => {
-                let data = self.number(data_index);
-                self.builtin(Builtin::data_drop, &[data]);
-            }
-            _ => return false,
+            _ => return self.bulk_memory(op),
         }
         true
-    }
-
-    fn memory_copy(&mut self, dst_memory: u32, src_memory: u32) {
-        let (wide_dst, wide_src) = (self.is_memory64(dst_memory), self.is_memory64(src_memory));
-        let [dst, src, len] = self.pop_n();
-        let (dst, src) = (self.widen(dst, wide_dst), self.widen(src, wide_src));
-        // The length is of the narrower index type.
-        let len = self.widen(len, wide_dst && wide_src);
-        let (dst_memory, src_memory) = (self.number(dst_memory), self.number(src_memory));
-        self.checked_builtin(Builtin::memory_copy, &[dst_memory, dst, src_memory, src, len]);
     }
 
     fn memory_size(&mut self, memory: MemoryIndex) {
@@ -153,7 +125,7 @@ impl Translator<'_, '_> {
         self.push(pages);
     }
 
-    fn is_memory64(&self, memory: u32) -> bool {
+    pub(super) fn is_memory64(&self, memory: u32) -> bool {
         self.env.module.memories[MemoryIndex::from_u32(memory)].memory64
     }
 
@@ -203,6 +175,11 @@ impl Translator<'_, '_> {
         (self.builder.ins().iadd(base, index), offset)
     }
 
+    /// Whether accesses up to `size` bytes behind any index need no check.
+    pub(super) fn is_guarded(&self, memory: MemoryIndex, size: u64) -> bool {
+        reach(&self.env.module.memories[memory], 0, size) == Reach::Guarded
+    }
+
     /// Whether the memory's base is compiled in.
     fn is_dedicated(&self, memory: MemoryIndex) -> bool {
         self.env.settings.addressing == Addressing::Dedicated && memory.as_u32() == 0
@@ -250,11 +227,7 @@ impl Translator<'_, '_> {
         let length = self.memory_length(memory);
         let outside = self.builder.ins().icmp(IntCC::UnsignedGreaterThan, end, length);
         self.builder.ins().trapnz(outside, code);
-        let base = if self.is_dedicated(memory) {
-            self.builder.ins().iconst(POINTER, DEDICATED_BASE as i64)
-        } else {
-            self.memory_base(memory)
-        };
+        let base = self.memory_base(memory);
         let address = self.builder.ins().iadd(base, index);
         let address = self.builder.ins().iadd_imm_u(address, offset as i64);
         // A processor that guesses the check to pass must not read past the memory either.
@@ -273,7 +246,11 @@ impl Translator<'_, '_> {
         }
     }
 
-    fn memory_base(&mut self, memory: MemoryIndex) -> Value {
+    /// The address of byte 0.
+    pub(super) fn memory_base(&mut self, memory: MemoryIndex) -> Value {
+        if self.is_dedicated(memory) {
+            return self.builder.ins().iconst(POINTER, DEDICATED_BASE as i64);
+        }
         let (def, offset) = self.memory_def(memory);
         let offset = offset + memory_def::BASE;
         let ty = &self.env.module.memories[memory];
@@ -285,7 +262,7 @@ impl Translator<'_, '_> {
     }
 
     /// The current length in bytes.
-    fn memory_length(&mut self, memory: MemoryIndex) -> Value {
+    pub(super) fn memory_length(&mut self, memory: MemoryIndex) -> Value {
         let (def, offset) = self.memory_def(memory);
         let offset = offset + memory_def::LENGTH;
         let flags = self.ctx_flags();

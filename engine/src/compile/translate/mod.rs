@@ -1,17 +1,20 @@
 //! Wasm operators to Cranelift IR, one family of operators a file.
 //!
-//! A function is translated in the pass that validates it. The translator keeps wasm's value stack
+//! The translator keeps wasm's value stack
 //! as a stack of SSA values and its control stack as [`control::Frame`]s; locals are the frontend's
 //! variables. It relies on the validator having accepted an operator before it sees it. Operators
 //! that cannot be reached are only validated.
 
 mod atomic;
+mod bulk;
 mod call;
 mod control;
 mod emit_call;
 mod entities;
 mod exception;
 mod gc;
+mod hint;
+mod inline;
 mod memory;
 mod numeric;
 mod reference;
@@ -27,23 +30,29 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_entity::PrimaryMap;
-use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
-use wasmparser::{BinaryReader, FuncValidator, Operator, OperatorsReader, ValidatorResources};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use wasmparser::{BinaryReader, Operator, OperatorsReader};
 
 use super::CompileError;
+use super::analysis::Analysis;
 use super::isa::{Machine, Target};
+use super::position::Inlined;
 use super::signature::{POINTER, value_type, wasm_signature};
 use crate::abi::layout::{self, Layout};
 use crate::config::Settings;
-use crate::module::index::{FuncIndex, TypeIndex};
+use crate::module::index::{DefinedFuncIndex, FuncIndex, TypeIndex};
 use crate::module::types::{ObjectLayout, SubType};
 use crate::module::{ModuleInfo, limits};
 use control::Frame;
 use entities::Entities;
+use exception::TryTable;
+pub(super) use hint::Hint;
+use inline::{Body, Locals};
 
 /// What all functions of a module share.
 pub(super) struct Environment<'a> {
     pub(super) module: &'a ModuleInfo,
+    pub(super) analysis: &'a Analysis<'a>,
     pub(super) layout: Layout,
     pub(super) settings: &'a Settings,
     pub(super) frontend: TargetFrontendConfig,
@@ -57,11 +66,13 @@ pub(super) struct Environment<'a> {
 impl<'a> Environment<'a> {
     pub(super) fn new(
         module: &'a ModuleInfo,
+        analysis: &'a Analysis<'a>,
         settings: &'a Settings,
         target: &Target,
     ) -> Environment<'a> {
         Environment {
             module,
+            analysis,
             layout: module.layout(),
             settings,
             frontend: target.isa.frontend_config(),
@@ -84,21 +95,22 @@ pub(super) struct Buffers {
     stack: Vec<Value>,
     control: Vec<Frame>,
     entities: Entities,
+    locals: Locals,
+    /// Positions of the last function in bodies that it took in.
+    pub(super) inlined: Inlined,
 }
 
-/// Validates a function body and translates it into `func`.
+/// Translates a function's body, which is valid, into `func`.
 ///
 /// # Errors
-/// When the body is not valid.
+/// When the body is over a limit.
 pub(super) fn function(
     env: &Environment<'_>,
-    index: FuncIndex,
-    reader: BinaryReader<'_>,
-    validator: &mut FuncValidator<ValidatorResources>,
+    defined: DefinedFuncIndex,
     func: &mut Function,
     buffers: &mut Buffers,
 ) -> Result<(), CompileError> {
-    let result = translate(env, index, reader, validator, func, buffers);
+    let result = translate(env, defined, func, buffers);
     if result.is_err() {
         // The builder is only reusable after a complete function.
         *buffers = Buffers::default();
@@ -108,12 +120,11 @@ pub(super) fn function(
 
 fn translate(
     env: &Environment<'_>,
-    index: FuncIndex,
-    mut reader: BinaryReader<'_>,
-    validator: &mut FuncValidator<ValidatorResources>,
+    defined: DefinedFuncIndex,
     func: &mut Function,
     buffers: &mut Buffers,
 ) -> Result<(), CompileError> {
+    let index = env.module.func_index(defined);
     let ty = &env.module.signatures[env.module.functions[index].signature];
     func.signature = wasm_signature(ty);
     func.name = UserFuncName::user(0, index.as_u32());
@@ -121,36 +132,13 @@ fn translate(
     buffers.stack.clear();
     buffers.control.clear();
     buffers.entities.clear();
-    let mut translator = Translator::new(env, func, buffers);
+    buffers.locals.clear();
+    buffers.inlined.clear();
+    let mut translator = Translator::new(env, index, func, buffers);
     translator.begin(ty.params.len(), ty.results.len());
-    translator.declare_locals(&mut reader, validator)?;
-    let mut operators = OperatorsReader::new(reader);
-    while !operators.eof() {
-        let offset = operators.original_position();
-        let operator = operators.read()?;
-        translator.operand = cast_operand(&operator, validator);
-        translator.never_null = reference::is_never_null(&operator, validator);
-        validator.op(offset, &operator)?;
-        translator.operator(&operator, offset)?;
-        translator.check_complexity(index)?;
-    }
-    operators.finish()?;
+    translator.translate_body(env.analysis.body(defined).get_binary_reader())?;
     translator.builder.finalize(env.frontend);
     Ok(())
-}
-
-/// The type of the reference that an operator casts or tests, before the validator pops it.
-fn cast_operand(
-    op: &Operator<'_>,
-    validator: &FuncValidator<ValidatorResources>,
-) -> Option<wasmparser::ValType> {
-    match op {
-        Operator::RefTestNonNull { .. }
-        | Operator::RefTestNullable { .. }
-        | Operator::RefCastNonNull { .. }
-        | Operator::RefCastNullable { .. } => validator.get_operand_type(0).flatten(),
-        _ => None,
-    }
 }
 
 /// Every prologue compares the stack pointer with the limit in the context.
@@ -205,26 +193,31 @@ struct Translator<'a, 'f> {
     builder: FunctionBuilder<'f>,
     regions: Regions,
     entities: &'f mut Entities,
+    locals: &'f mut Locals,
+    inlined: &'f mut Inlined,
+    /// What is being translated: the function, or a body that it takes in.
+    body: Body,
     /// Wasm's value stack.
     stack: &'f mut Vec<Value>,
     /// Wasm's control stack; the first frame is the function's body.
     control: &'f mut Vec<Frame>,
     /// Whether the next operator can be reached.
     reachable: bool,
-    /// Whether the reference that the operator takes is known not to be null.
-    never_null: bool,
     /// The function's context.
     ctx: Value,
-    /// The places of the `try_table`s on the control stack.
-    try_tables: Vec<usize>,
-    /// Values that branches and calls have passed so far, and handlers that calls have.
-    passed: usize,
-    /// The type of what the operator casts or tests.
-    operand: Option<wasmparser::ValType>,
+    /// The `try_table`s on the control stack.
+    try_tables: Vec<TryTable>,
+    /// What is known of the operator's operands.
+    hint: Hint,
 }
 
 impl<'a, 'f> Translator<'a, 'f> {
-    fn new(env: &'a Environment<'a>, func: &'f mut Function, buffers: &'f mut Buffers) -> Self {
+    fn new(
+        env: &'a Environment<'a>,
+        index: FuncIndex,
+        func: &'f mut Function,
+        buffers: &'f mut Buffers,
+    ) -> Self {
         let regions = Regions::new(func);
         let mut builder = FunctionBuilder::new(func, &mut buffers.builder);
         let start = builder.create_block();
@@ -237,14 +230,15 @@ impl<'a, 'f> Translator<'a, 'f> {
             builder,
             regions,
             entities: &mut buffers.entities,
+            locals: &mut buffers.locals,
+            inlined: &mut buffers.inlined,
+            body: Body::outermost(index),
             stack: &mut buffers.stack,
             control: &mut buffers.control,
             reachable: true,
-            never_null: false,
             ctx,
             try_tables: Vec::new(),
-            passed: 0,
-            operand: None,
+            hint: Hint::default(),
         }
     }
 
@@ -254,29 +248,36 @@ impl<'a, 'f> Translator<'a, 'f> {
             let Some(block) = self.builder.current_block() else { break };
             let value = self.builder.block_params(block)[n];
             let ty = self.builder.func.dfg.value_type(value);
-            let local = self.builder.declare_var(ty);
-            self.builder.def_var(local, value);
+            self.add_local(ty, value);
         }
         self.control.push(Frame::body(results));
     }
 
+    /// Translates a body whose frame is open and whose parameters are its first locals.
+    fn translate_body(&mut self, mut reader: BinaryReader<'_>) -> Result<(), CompileError> {
+        self.declare_locals(&mut reader)?;
+        let mut operators = OperatorsReader::new(reader);
+        while !operators.eof() {
+            let offset = operators.original_position();
+            let operator = operators.read()?;
+            self.hint = self.env.analysis.hint(offset as u32);
+            self.operator(&operator, offset)?;
+            self.check_complexity()?;
+        }
+        operators.finish()?;
+        Ok(())
+    }
+
     /// Reads the declarations of locals. All begin as zero; those without a default value are set
-    /// before they are read, which the validator checks.
-    fn declare_locals(
-        &mut self,
-        reader: &mut BinaryReader<'_>,
-        validator: &mut FuncValidator<ValidatorResources>,
-    ) -> Result<(), CompileError> {
+    /// before they are read, which the validator checked.
+    fn declare_locals(&mut self, reader: &mut BinaryReader<'_>) -> Result<(), CompileError> {
         for _ in 0..reader.read_var_u32()? {
-            let offset = reader.original_position();
-            let (count, ty) = (reader.read()?, reader.read()?);
-            validator.define_locals(offset, count, ty)?;
+            let (count, ty): (u32, _) = (reader.read()?, reader.read()?);
             let ty = value_type(self.env.module.val_type(ty)?);
             if count > 0 {
                 let zero = self.zero(ty);
                 for _ in 0..count {
-                    let local = self.builder.declare_var(ty);
-                    self.builder.def_var(local, zero);
+                    self.add_local(ty, zero);
                 }
             }
         }
@@ -298,7 +299,13 @@ impl<'a, 'f> Translator<'a, 'f> {
             self.unreachable_operator(op);
             return Ok(());
         }
-        self.builder.set_srcloc(SourceLoc::new(offset as u32));
+        if let Operator::Call { function_index } = *op
+            && self.env.analysis.plan.replaces(offset as u32)
+        {
+            return self.inline(FuncIndex::from_u32(function_index), offset as u32);
+        }
+        let position = self.position(offset as u32);
+        self.builder.set_srcloc(SourceLoc::new(position));
         let known = self.numeric(op)
             || self.local(op)
             || self.memory_access(op)
@@ -321,18 +328,17 @@ impl<'a, 'f> Translator<'a, 'f> {
     }
 
     /// Refuses what is valid but only made to be expensive.
-    fn check_complexity(&self, index: FuncIndex) -> Result<(), CompileError> {
-        let (what, limit) = if self.passed > limits::PASSED_VALUES {
-            (
-                "values that its branches and calls pass, and handlers of its calls",
-                limits::PASSED_VALUES,
-            )
-        } else if self.control.len() > limits::NESTING {
+    fn check_complexity(&self) -> Result<(), CompileError> {
+        let (what, limit) = if self.body.passed > limits::PASSED_VALUES {
+            ("values that its branches and calls pass", limits::PASSED_VALUES)
+        } else if self.body.handled > limits::HANDLERS {
+            ("handlers around its calls", limits::HANDLERS)
+        } else if self.control.len() > self.body.frame + limits::NESTING {
             ("blocks inside each other", limits::NESTING)
         } else {
             return Ok(());
         };
-        Err(CompileError::TooComplex { func: index.to_string(), what, limit })
+        Err(CompileError::TooComplex { func: self.body.func.to_string(), what, limit })
     }
 
     /// Locals and values that only move.
@@ -343,16 +349,21 @@ impl<'a, 'f> Translator<'a, 'f> {
                 self.pop();
             }
             Operator::LocalGet { local_index } => {
-                let value = self.builder.use_var(Variable::from_u32(local_index));
+                let value = {
+                    let variable = self.variable(local_index);
+                    self.builder.use_var(variable)
+                };
                 self.push(value);
             }
             Operator::LocalSet { local_index } => {
                 let value = self.pop();
-                self.builder.def_var(Variable::from_u32(local_index), value);
+                let variable = self.variable(local_index);
+                self.builder.def_var(variable, value);
             }
             Operator::LocalTee { local_index } => {
                 let value = self.peek();
-                self.builder.def_var(Variable::from_u32(local_index), value);
+                let variable = self.variable(local_index);
+                self.builder.def_var(variable, value);
             }
             Operator::Select | Operator::TypedSelect { .. } => {
                 let [if_true, if_false, condition] = self.pop_n();

@@ -3,7 +3,7 @@
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Endianness, InstBuilder, Value, types};
 use cranelift_entity::EntityRef;
-use wasmparser::{FuncValidator, Operator, ValidatorResources};
+use wasmparser::Operator;
 
 use super::Translator;
 use crate::abi::trap::TrapKind;
@@ -12,25 +12,6 @@ use crate::compile::signature::{POINTER, value_type};
 use crate::compile::trap::trap_code;
 use crate::module::index::{FuncIndex, GlobalIndex};
 use crate::module::types::{RefType, ValType};
-
-/// Whether validation shows that the reference that an operator traps on if it is null, or tests
-/// for null, never is. The operator itself must not have been validated yet.
-pub(super) fn is_never_null(
-    op: &Operator<'_>,
-    validator: &FuncValidator<ValidatorResources>,
-) -> bool {
-    // How many operands lie above the reference.
-    let depth = match op {
-        Operator::CallRef { .. }
-        | Operator::ReturnCallRef { .. }
-        | Operator::RefAsNonNull
-        | Operator::RefIsNull
-        | Operator::BrOnNull { .. } => 0,
-        _ => return false,
-    };
-    let ty = validator.get_operand_type(depth).flatten();
-    matches!(ty, Some(wasmparser::ValType::Ref(ty)) if !ty.is_nullable())
-}
 
 impl Translator<'_, '_> {
     /// Translates an operator of this family; `false` if it is of another.
@@ -53,7 +34,7 @@ impl Translator<'_, '_> {
             }
             Operator::RefIsNull => {
                 let value = self.pop();
-                let null = if self.never_null {
+                let null = if self.hint.never_null {
                     self.builder.ins().iconst(types::I32, 0)
                 } else {
                     let null = self.builder.ins().icmp_imm_u(IntCC::Equal, value, 0);
@@ -76,7 +57,7 @@ impl Translator<'_, '_> {
 
     /// Traps if the operator's reference is null.
     pub(super) fn check_null(&mut self, reference: Value) {
-        if !self.never_null {
+        if !self.hint.never_null {
             self.builder.ins().trapz(reference, trap_code(TrapKind::NullReference));
         }
     }

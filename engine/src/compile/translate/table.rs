@@ -129,8 +129,7 @@ impl Translator<'_, '_> {
 
     /// Whether a table keeps its size, and so its place, for its whole life.
     fn fixed_size(&self, table: TableIndex) -> Option<u64> {
-        let ty = &self.env.module.tables[table];
-        ty.max.filter(|&max| max == ty.min)
+        self.env.analysis.table(table).size
     }
 
     /// The current number of elements as an i64.

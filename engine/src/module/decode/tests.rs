@@ -234,6 +234,7 @@ fn counts_over_their_limits_are_refused_before_anything_grows() {
         (4, limits::TABLES),
         (5, limits::MEMORIES),
         (6, limits::GLOBALS),
+        (13, limits::TAGS),
     ] {
         let error = match decode(&section(id, limit + 1), Features::default()) {
             Err(error) => error,

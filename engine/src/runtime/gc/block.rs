@@ -30,6 +30,9 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Cells {
     pub(super) class: u8,
+    /// Bytes of a cell, and 2^32 divided by that, rounded up: multiplying is faster than dividing.
+    size: u32,
+    reciprocal: u32,
     /// Two bits a cell, in two halves: it holds an object (or was handed out to be filled); it was
     /// marked.
     bits: Box<[u64]>,
@@ -43,11 +46,20 @@ pub(super) fn cell_count(class: usize) -> u32 {
 impl Cells {
     pub(super) fn new(class: usize) -> Cells {
         let words = cell_count(class).div_ceil(64) as usize;
-        Cells { class: class as u8, bits: vec![0; words * 2].into() }
+        let size = SIZE_CLASSES[class];
+        let reciprocal = (1u64 << 32).div_ceil(u64::from(size)) as u32;
+        Cells { class: class as u8, size, reciprocal, bits: vec![0; words * 2].into() }
     }
 
+    /// Bytes of a cell.
     pub(super) fn size(&self) -> u32 {
-        SIZE_CLASSES[self.class as usize]
+        self.size
+    }
+
+    /// The cell that a byte of the block lies in.
+    pub(super) fn cell_at(&self, byte: u32) -> u32 {
+        debug_assert!(byte < BLOCK);
+        ((u64::from(byte) * u64::from(self.reciprocal)) >> 32) as u32
     }
 
     pub(super) fn count(&self) -> u32 {
@@ -73,13 +85,15 @@ impl Cells {
         }
     }
 
-    /// Marks a cell; whether it was unmarked.
+    /// Marks a cell if it holds an object; whether it does and was unmarked.
     pub(super) fn mark(&mut self, cell: u32) -> bool {
-        let half = self.bits.len() / 2;
-        let word = &mut self.bits[half + cell as usize / 64];
-        let bit = 1 << (cell % 64);
-        let fresh = *word & bit == 0;
-        *word |= bit;
+        let (live, marks) = self.bits.split_at_mut(self.bits.len() / 2);
+        let (word, bit) = (cell as usize / 64, 1 << (cell % 64));
+        let (Some(live), Some(mark)) = (live.get(word), marks.get_mut(word)) else { return false };
+        let fresh = *live & !*mark & bit != 0;
+        if fresh {
+            *mark |= bit;
+        }
         fresh
     }
 
@@ -143,11 +157,20 @@ mod tests {
     }
 
     #[test]
+    fn every_byte_of_a_block_finds_its_cell() {
+        for class in 0..SIZE_CLASSES.len() {
+            let cells = Cells::new(class);
+            assert!((0..BLOCK).all(|byte| cells.cell_at(byte) == byte / cells.size()));
+        }
+    }
+
+    #[test]
     fn a_sweep_keeps_what_is_marked_and_forgets_the_marks() {
         let mut cells = Cells::new(0);
         cells.set_live(0..200, true);
         assert!(cells.mark(3) && cells.mark(130));
         assert!(!cells.mark(3), "marked once");
+        assert!(!cells.mark(200) && !cells.mark(4096), "no objects");
         assert_eq!(cells.sweep(), 2);
         assert!(cells.is_live(3) && cells.is_live(130) && !cells.is_live(4));
         assert_eq!(cells.sweep(), 0);

@@ -97,14 +97,9 @@ fn new_filled(
     length: u32,
     value: u128,
 ) -> Result<NonZeroU32, TrapKind> {
-    // What the array will refer to must outlive a collection for the array itself.
-    let before = store.gc_pinned();
-    if let Some(value) = NonZeroU32::new(value as u32).filter(|_| layout.scan) {
-        store.gc_pin(value);
-    }
-    let array = store.new_array(id, layout, length);
-    store.gc_unpin(before);
-    let array = array?;
+    // A reference in `value` is still needed, so it lies in a frame or register that a collection
+    // searches.
+    let array = store.new_array(id, layout, length)?;
     if value != 0 {
         let place = store.array_range(array.get(), layout, 0, length)?;
         // SAFETY: the place was just given for all elements.

@@ -294,29 +294,58 @@ impl Heap {
         }
     }
 
+    /// Marks the object that an offset lies in, or only one that begins there. `None` if there is
+    /// none, or it is marked already.
+    #[inline]
+    pub(super) fn mark(&mut self, offset: u32, exact: bool) -> Option<Object> {
+        let byte = offset.checked_sub(FIRST_OBJECT)?;
+        let (number, within) = (byte / BLOCK, byte % BLOCK);
+        let block = self.blocks.get_mut(number as usize)?;
+        let head = match &mut block.state {
+            State::Small(cells) => {
+                let cell = cells.cell_at(within);
+                let start = cell * cells.size();
+                let hit = (!exact || start == within) && cells.mark(cell);
+                let object = Object { offset: offset - within + start, cell: cells.size() };
+                return hit.then_some(object);
+            }
+            State::Free => return None,
+            State::Large { .. } if exact && within != 0 => return None,
+            State::Large { .. } => number,
+            State::Tail { .. } if exact => return None,
+            State::Tail { head } => *head,
+        };
+        match &mut self.blocks[head as usize].state {
+            State::Large { blocks, marked } => {
+                let fresh = !std::mem::replace(marked, true);
+                let object = Object { offset: block_offset(head) as u32, cell: *blocks * BLOCK };
+                fresh.then_some(object)
+            }
+            _ => None,
+        }
+    }
+
     /// The object that an offset lies in.
-    pub(super) fn object_at(&self, offset: u32) -> Option<Object> {
+    #[cfg(test)]
+    pub(super) fn object_at(&self, offset: u32) -> Option<u32> {
         let (number, start) = offset.checked_sub(FIRST_OBJECT).map(|_| block_of(offset))?;
         match &self.blocks.get(number as usize)?.state {
             State::Free => None,
             State::Small(cells) => {
-                let cell = (offset - start) / cells.size();
-                let object = start + cell * cells.size();
-                cells.is_live(cell).then_some(Object { offset: object, block: number, cell })
+                let cell = cells.cell_at(offset - start);
+                cells.is_live(cell).then_some(start + cell * cells.size())
             }
-            State::Large { .. } => Some(Object { offset: start, block: number, cell: 0 }),
-            &State::Tail { head } => {
-                Some(Object { offset: block_offset(head) as u32, block: head, cell: 0 })
-            }
+            State::Large { .. } => Some(start),
+            &State::Tail { head } => Some(block_offset(head) as u32),
         }
     }
 }
 
-/// An object's place.
+/// An object that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Object {
     pub(super) offset: u32,
-    pub(super) block: u32,
+    /// Bytes of the cell or blocks that it has.
     pub(super) cell: u32,
 }
 

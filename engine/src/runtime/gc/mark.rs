@@ -1,6 +1,5 @@
 //! Marking: finds every object that can be reached.
 
-use super::block::State;
 use super::heap::{Heap, Object};
 use crate::abi::gc::{BLOCK, ObjectKind, array_bytes, header};
 
@@ -23,12 +22,11 @@ impl<'a> Marker<'a> {
     }
 
     /// Marks what a reference as compiled code holds it refers to, if it refers to an object.
+    #[inline]
     pub(in crate::runtime) fn reference(&mut self, raw: u32) {
         // An object's body, too, holds numbers that only look like references.
-        if let Some(object) = self.heap.object_at(raw)
-            && object.offset == raw
-        {
-            self.mark(object);
+        if let Some(object) = self.heap.mark(raw, true) {
+            self.look_into(object);
         }
     }
 
@@ -37,39 +35,25 @@ impl<'a> Marker<'a> {
     /// The heap's base is a multiple of 4 GiB: the low half of an address is the offset, so
     /// references and addresses look the same.
     pub(in crate::runtime) fn ambiguous(&mut self, word: u32) {
-        if let Some(object) = self.heap.object_at(word) {
-            self.mark(object);
+        if let Some(object) = self.heap.mark(word, false) {
+            self.look_into(object);
         }
     }
 
-    fn mark(&mut self, object: Object) {
-        let fresh = match &mut self.heap.blocks[object.block as usize].state {
-            State::Small(cells) => cells.mark(object.cell),
-            State::Large { marked, .. } => !std::mem::replace(marked, true),
-            State::Free | State::Tail { .. } => false,
-        };
-        if !fresh {
+    /// Notes what is to be searched of a newly found object.
+    #[inline]
+    fn look_into(&mut self, object: Object) {
+        let kind = self.heap.space.read(u64::from(object.offset + header::KIND));
+        if kind & header::SCAN == 0 {
             return;
         }
-        let kind = self.heap.space.read(u64::from(object.offset + header::KIND));
-        if kind & header::SCAN != 0 {
-            let words = self.size(object, kind) / 4 - header::SIZE / 4;
-            self.work.push((object.offset + header::SIZE, words));
+        let mut bytes = object.cell;
+        if bytes >= BLOCK && kind & header::KIND_MASK == ObjectKind::Array as u32 {
+            // The blocks of a large array may end in pages that were never used.
+            let place = u64::from(object.offset + header::ARRAY_LENGTH);
+            bytes = array_bytes(4, self.heap.space.read(place)) as u32;
         }
-    }
-
-    /// Bytes of an object that may hold references.
-    fn size(&self, object: Object, kind: u32) -> u32 {
-        match self.heap.blocks[object.block as usize].state {
-            State::Small(ref cells) => cells.size(),
-            // Only an array knows its own size; its blocks may end in pages that were never used.
-            State::Large { .. } if kind & header::KIND_MASK == ObjectKind::Array as u32 => {
-                let place = u64::from(object.offset + header::ARRAY_LENGTH);
-                array_bytes(4, self.heap.space.read(place)) as u32
-            }
-            State::Large { blocks, .. } => blocks * BLOCK,
-            State::Free | State::Tail { .. } => header::SIZE,
-        }
+        self.work.push((object.offset + header::SIZE, (bytes - header::SIZE) / 4));
     }
 
     /// Follows everything found so far, and frees what was not found.

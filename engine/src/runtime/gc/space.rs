@@ -89,6 +89,7 @@ impl Space {
     ///
     /// # Panics
     /// When the word is not accessible.
+    #[inline]
     pub(super) fn read(&self, offset: u64) -> u32 {
         let start = self.check(offset, 4);
         // SAFETY: the word is accessible (checked) and compiled code, which also writes it, waits
@@ -121,6 +122,7 @@ impl Space {
     ///
     /// # Panics
     /// When they are not accessible.
+    #[inline]
     pub(super) fn check(&self, offset: u64, bytes: u64) -> *mut u8 {
         let end = offset.checked_add(bytes);
         assert!(

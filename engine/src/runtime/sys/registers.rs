@@ -47,3 +47,55 @@ pub(in crate::runtime) unsafe fn stack_words(
         address += 4;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Says which of the numbers `marks` and the three above lie in a register that is preserved,
+    /// or on the stack up to `stack_end`.
+    #[inline(never)]
+    extern "C" fn search(stack_end: usize, marks: u64, found: &mut [bool; 4]) {
+        with_registers(|stack_pointer, registers| {
+            let mut see = |word: u32| {
+                let n = u64::from(word).wrapping_sub(marks);
+                if let Some(found) = found.get_mut(n as usize) {
+                    *found = true;
+                }
+            };
+            registers.iter().for_each(|&register| see(register as u32));
+            // SAFETY: `stack_end` lies in the caller's frame.
+            unsafe { stack_words(stack_pointer..stack_end, see) };
+        });
+    }
+
+    #[test]
+    fn what_only_registers_hold_is_found() {
+        // A number that nothing else has, at run time.
+        let local = 0u8;
+        let marks = u64::from(0x5a5a_0000 | (std::process::id() & 0xff) << 8);
+        let mut found = [false; 4];
+        let stack_end = std::hint::black_box(&raw const local).addr();
+        // SAFETY: calls a function of the C convention with its three arguments; the registers that
+        // are set are declared as changed.
+        unsafe {
+            std::arch::asm!(
+                "mov r12, rsi",
+                "lea r13, [rsi + 1]",
+                "lea r14, [rsi + 2]",
+                "lea r15, [rsi + 3]",
+                "call {search}",
+                search = sym search,
+                inout("rdi") stack_end => _,
+                inout("rsi") marks => _,
+                inout("rdx") &raw mut found => _,
+                out("r12") _,
+                out("r13") _,
+                out("r14") _,
+                out("r15") _,
+                clobber_abi("C"),
+            );
+        }
+        assert_eq!(found, [true; 4]);
+    }
+}

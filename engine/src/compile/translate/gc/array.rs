@@ -122,7 +122,7 @@ impl Translator<'_, '_> {
             let value = self.stack[at + n as usize];
             self.store_storage(storage, value, (address, offset), Access::Checked);
         }
-        self.passed += count as usize;
+        self.body.passed += count as usize;
         self.stack.truncate(at);
         self.push(array);
     }

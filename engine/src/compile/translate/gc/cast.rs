@@ -80,7 +80,7 @@ impl Translator<'_, '_> {
 
     /// What validation knows of the operator's operand.
     fn operand(&self) -> Known {
-        match self.operand {
+        match self.hint.operand {
             Some(wasmparser::ValType::Ref(ty)) => Known::of(ty),
             _ => Known { nullable: true, object: false },
         }
