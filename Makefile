@@ -38,6 +38,8 @@ check: ## Formatting, lints, docs, licences, scripts: warnings are errors.
 	cargo deny --all-features check licenses bans sources
 	cargo deny --manifest-path engine/fuzz/Cargo.toml check licenses sources
 	cargo fmt --manifest-path engine/fuzz/Cargo.toml --check
+	cargo fmt --manifest-path engine/benches/peers/Cargo.toml --check
+	cargo fmt --manifest-path engine/benches/corpus/rust/Cargo.toml --check
 	python3 -m unittest discover -q -s engine/supply-chain -p 'test_*.py'
 	python3 engine/supply-chain/guard.py tree
 	python3 engine/supply-chain/guard.py advisories
