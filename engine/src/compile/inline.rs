@@ -47,10 +47,10 @@ impl Plan {
         for root in 0..surveys.len() {
             planner.visit(root);
         }
-        let mut replaced = planner.replaced;
+        let Planner { mut replaced, calls, .. } = planner;
         replaced.sort_unstable();
         let mut plan = Plan { replaced, live: EntitySet::new() };
-        plan.find_live(module, surveys);
+        plan.find_live(module, surveys, &calls);
         plan
     }
 
@@ -64,11 +64,12 @@ impl Plan {
         self.live.contains(func)
     }
 
-    /// What the outside can reach needs code, and what such code calls.
-    fn find_live(&mut self, module: &ModuleInfo, surveys: &[Survey]) {
+    /// What the outside can reach needs code, and what such code calls. So does what nothing calls,
+    /// to be compiled like everything else that its author left in the module.
+    fn find_live(&mut self, module: &ModuleInfo, surveys: &[Survey], calls: &[u32]) {
         let mut next: Vec<_> = (0..surveys.len())
             .map(DefinedFuncIndex::new)
-            .filter(|&func| is_root(module, module.func_index(func)))
+            .filter(|&func| calls[func.index()] == 0 || is_root(module, module.func_index(func)))
             .collect();
         // Bodies are looked through once for the code that they are part of.
         let mut seen = EntitySet::new();
@@ -171,7 +172,7 @@ impl<'a> Planner<'a> {
         let callee = self.module.defined_func(call.callee)?;
         let State::Done { size, nesting } = self.states[callee.index()] else { return None };
         let survey = &self.surveys[callee.index()];
-        if survey.tail_calls || survey.locals > LOCALS || nesting >= NESTING {
+        if call.tail || survey.tail_calls || survey.locals > LOCALS || nesting >= NESTING {
             return None;
         }
         let only = self.calls[callee.index()] == 1 && !is_root(self.module, call.callee);

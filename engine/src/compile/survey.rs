@@ -43,6 +43,8 @@ pub(super) struct CallSite {
     pub(super) callee: FuncIndex,
     /// Loops around it in the same body.
     pub(super) loops: u32,
+    /// Whether it takes the place of its own frame.
+    pub(super) tail: bool,
 }
 
 /// Looks at all bodies, in order.
@@ -120,13 +122,17 @@ impl Survey {
             | Operator::Nop => 0,
             Operator::Call { function_index } => {
                 let callee = FuncIndex::from_u32(*function_index);
-                self.calls.push(CallSite { offset, callee, loops });
+                self.calls.push(CallSite { offset, callee, loops, tail: false });
+                CALL
+            }
+            Operator::ReturnCall { function_index } => {
+                let callee = FuncIndex::from_u32(*function_index);
+                self.calls.push(CallSite { offset, callee, loops, tail: true });
+                self.tail_calls = true;
                 CALL
             }
             Operator::CallIndirect { .. } | Operator::CallRef { .. } => 2 * CALL,
-            Operator::ReturnCall { .. }
-            | Operator::ReturnCallIndirect { .. }
-            | Operator::ReturnCallRef { .. } => {
+            Operator::ReturnCallIndirect { .. } | Operator::ReturnCallRef { .. } => {
                 self.tail_calls = true;
                 CALL
             }

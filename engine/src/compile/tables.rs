@@ -20,10 +20,7 @@ pub(super) struct TableFacts {
 }
 
 /// Finds out about all tables.
-pub(super) fn facts(
-    module: &ModuleInfo,
-    surveys: &[Survey],
-) -> PrimaryMap<TableIndex, TableFacts> {
+pub(super) fn facts(module: &ModuleInfo, surveys: &[Survey]) -> PrimaryMap<TableIndex, TableFacts> {
     let mut own: PrimaryMap<TableIndex, bool> =
         module.tables.keys().map(|table| is_own(module, table)).collect();
     let closed = own.clone();

@@ -10,6 +10,7 @@ mod gc_operators;
 mod host;
 mod host_types;
 mod image;
+mod inline;
 mod link;
 mod memory;
 mod tail_calls;

@@ -2,6 +2,7 @@
 
 mod golden;
 mod image;
+mod inline;
 mod references;
 mod refused;
 mod vectors;
@@ -22,7 +23,9 @@ fn many_functions(count: usize) -> String {
         let callee = (n * 7 + 3) % count;
         let work = "(i32.add (i32.const 3) (i32.load (local.get 0)))".repeat(1 + n % 5);
         let drops = "drop ".repeat(1 + n % 5);
-        out += &format!("(func (export \"{n}\") (param i32) {work} {drops} (call {callee} (i32.const {n})))");
+        out += &format!(
+            "(func (export \"{n}\") (param i32) {work} {drops} (call {callee} (i32.const {n})))"
+        );
     }
     out + ")"
 }

@@ -1,10 +1,11 @@
 //! Listings of code on references: which checks there are, and which there need not be.
 
-use super::golden::{assert_has, assert_lacks, generic};
+use super::golden::{assert_has, assert_lacks, generic, traps};
+use crate::abi::trap::TrapKind;
 
-/// `TrapKind::NullReference`, `UninitializedElement` and `IndirectCallTypeMismatch` in listings.
+/// `TrapKind::NullReference` in listings.
 const NULL: &str = "trap=user11";
-const UNINITIALIZED: &str = "trap=user5";
+/// `TrapKind::IndirectCallTypeMismatch` in listings.
 const MISMATCH: &str = "trap=user6";
 
 /// The module with a function type `$t` and one function of this body.
@@ -43,14 +44,35 @@ fn what_cannot_be_null_is_not_tested_for_it() {
 #[test]
 fn a_table_of_known_functions_is_called_without_a_check_of_the_type() {
     let call = "(param i32) (result i32) (call_indirect (type $t) (local.get 0))";
-    let code = generic(&with_type("(table 3 funcref)", call));
-    assert!(code.contains(UNINITIALIZED) && code.contains(MISMATCH), "{code}");
-    let code = generic(&with_type("(table 3 (ref null $t))", call));
-    assert!(code.contains(UNINITIALIZED), "{code}");
-    assert_lacks(&code, MISMATCH);
+    const NULL: TrapKind = TrapKind::UninitializedElement;
+    const MISMATCH: TrapKind = TrapKind::IndirectCallTypeMismatch;
+    let traps_of = |table: &str| {
+        let traps = traps(&with_type(table, call));
+        [NULL, MISMATCH].map(|kind| traps.contains(&kind))
+    };
+    assert_eq!(traps_of("(table 3 funcref)"), [true, true]);
+    assert_eq!(traps_of("(table 3 (ref null $t))"), [true, false]);
     let function = "(func $f (result i32) (i32.const 1))";
     let table = format!("(table 3 (ref $t) (ref.func $f)) {function}");
-    let code = generic(&with_type(&table, call));
-    assert_lacks(&code, UNINITIALIZED);
-    assert_lacks(&code, MISMATCH);
+    assert_eq!(traps_of(&table), [false, false]);
+}
+
+#[test]
+fn functions_of_a_table_that_only_the_module_uses_get_its_own_context() {
+    let call = "(param i32) (result i32) (call_indirect (type $t) (local.get 0))";
+    let own = "(func $f (result i32) (i32.const 1)) (elem (i32.const 0) $f)";
+    let loads = |fields: &str| generic(&with_type(fields, call)).contains("8(%r");
+    let context = |fields: &str| {
+        let code = generic(&with_type(fields, call));
+        code.lines().any(|line| line.trim().starts_with("movq 8(%r") && line.ends_with("%rdi"))
+    };
+    assert!(loads(&format!("(table 3 funcref) {own}")), "the stack's limit");
+    assert!(!context(&format!("(table 3 funcref) {own}")));
+    assert!(context(&format!(r#"(table (export "t") 3 funcref) {own}"#)));
+    let written =
+        format!("(table 3 funcref) {own} (func (table.set (i32.const 0) (ref.null func)))");
+    assert!(context(&written));
+    let import =
+        r#"(import "m" "f" (func $g (result i32))) (table 3 funcref) (elem (i32.const 0) $g)"#;
+    assert!(context(import));
 }

@@ -38,7 +38,8 @@ fn branches_that_pass_too_much_are_refused() {
     let values = "i32 ".repeat(1000);
     let consts = "(i32.const 0)".repeat(1000);
     let branches = "(br_if 0 (local.get 0))".repeat(limits::PASSED_VALUES / 1000 + 1);
-    let wat = format!("(module (func (export \"f\") (param i32) (result {values}) {consts} {branches}))");
+    let wat =
+        format!("(module (func (export \"f\") (param i32) (result {values}) {consts} {branches}))");
     assert!(matches!(error(&wat, 1), CompileError::TooComplex { .. }));
     let targets = "0 ".repeat(limits::PASSED_VALUES / 1000 + 1);
     let wat = format!(
@@ -52,7 +53,7 @@ fn branches_that_pass_too_much_are_refused() {
 fn with_handlers(tags: usize, nested: usize, calls: usize) -> String {
     let clauses: String = (0..tags).map(|n| format!("(catch {n} $b)")).collect();
     format!(
-        "(module {} (func $f) (func (block $b {} {} {})))",
+        r#"(module (import "m" "f" (func $f)) {} (func (block $b {} {} {})))"#,
         "(tag)".repeat(tags),
         format!("(try_table {clauses}").repeat(nested),
         "(call $f)".repeat(calls),
@@ -86,7 +87,8 @@ fn blocks_nested_without_end_are_refused() {
 /// A module of one exported function `() -> ()`.
 fn module_of(body: &[u8]) -> Vec<u8> {
     let leb = |n: usize| [n as u8 & 0x7f | 0x80, (n >> 7) as u8 & 0x7f | 0x80, (n >> 14) as u8];
-    let mut out = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x05\x01\x01f\0\0\x0a".to_vec();
+    let mut out =
+        b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x05\x01\x01f\0\0\x0a".to_vec();
     out.extend(leb(body.len() + 4));
     out.push(1);
     out.extend(leb(body.len()));

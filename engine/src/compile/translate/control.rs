@@ -104,7 +104,7 @@ impl Translator<'_, '_> {
 
     /// Moves the block out of the way: what ends in a trap is hardly ever run.
     fn mark_cold(&mut self) {
-        // A function without any instruction yet is in its entry block.
+        // There is no entry block before its first instruction.
         let Some(entry) = self.builder.func.layout.entry_block() else { return };
         if let Some(block) = self.builder.current_block().filter(|&block| block != entry) {
             self.builder.set_cold_block(block);
