@@ -9,7 +9,17 @@ macro_rules! features {
     ($($(#[$doc:meta])* $name:ident = $default:literal, $wasmparser:ident, $label:literal;)*) => {
         /// The WebAssembly proposals beyond the first version, by name: the one list.
         ///
-        /// A module that uses what is off is refused by the validator.
+        /// A module that uses what is off is refused by the validator. The default has all that is
+        /// part of WebAssembly 3.0, and threads.
+        ///
+        /// ```
+        /// use coracle_engine::{compile::compile, config::{Features, Settings}};
+        /// let wasm = wat::parse_str("(module (func (param v128)))")?;
+        /// let features = Features { simd: false, relaxed_simd: false, ..Features::default() };
+        /// let refusal = compile(&wasm, &Settings { features, ..Settings::default() }).unwrap_err();
+        /// assert!(refusal.to_string().contains("needs the feature `simd`, which is off"));
+        /// # Ok::<(), Box<dyn std::error::Error>>(())
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         pub struct Features { $($(#[$doc])* pub $name: bool,)* }
 
@@ -22,6 +32,12 @@ macro_rules! features {
             #[must_use]
             pub fn all() -> Features {
                 Features { $($name: true,)* }
+            }
+
+            /// None of the list: the first version of WebAssembly.
+            #[must_use]
+            pub fn none() -> Features {
+                Features { $($name: false,)* }
             }
 
             /// The validator's flags for this list: nothing comes from the validator's own defaults.
@@ -177,5 +193,33 @@ impl Default for Settings {
             verifier: false,
             regalloc_checker: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of the README's table of features, as `(label, default)`.
+    fn described() -> Vec<(&'static str, bool)> {
+        let readme = include_str!("../README.md");
+        let table = readme.split("## What works").nth(1).unwrap().split("\n## ").next().unwrap();
+        let cells = |row: &'static str| {
+            let mut cells = row.split('|').skip(1).map(str::trim);
+            let label = cells.next()?.strip_prefix('`')?.strip_suffix('`')?;
+            Some((label, cells.next()?))
+        };
+        let rows = table.lines().filter(|line| line.starts_with('|')).filter_map(cells);
+        rows.map(|(label, default)| match default {
+            "on" => (label, true),
+            "off" => (label, false),
+            _ => panic!("{label}: neither on nor off by default, but {default}"),
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_readme_lists_every_feature_with_its_default() {
+        assert_eq!(described(), Features::default().iter().collect::<Vec<_>>());
     }
 }

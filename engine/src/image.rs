@@ -5,9 +5,11 @@
 //! behaviour; whether the *code* in it may be trusted is decided by who made the file, not here.
 //!
 //! ```text
-//! page 0     header: magic, version, build id, settings, total length, section table
+//! page 0     header: magic, version, number of sections, build id, total length, section table
 //! page 1..   sections; `Text` and `Memory` start on page boundaries, the others on 16 bytes
 //! ```
+//!
+//! [`Section`] lists what there is; the settings that made the image are part of [`Meta`].
 
 use std::ops::Range;
 
@@ -20,7 +22,7 @@ use crate::module::ModuleInfo;
 /// First bytes of an image.
 pub const MAGIC: [u8; 8] = *b"CORACLE\0";
 /// Version of the format described here.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Alignment of mapped sections, in bytes.
 pub const PAGE: u64 = 4096;
 /// Bytes of the header page.

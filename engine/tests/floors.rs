@@ -58,6 +58,18 @@ fn no_room_names_one_above_it() {
 }
 
 #[test]
+fn the_readme_maps_every_room() {
+    let engine = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(engine.join("README.md")).unwrap();
+    for folder in ["src", "tests"] {
+        for entry in fs::read_dir(engine.join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            assert!(readme.contains(&format!("`{folder}/{name}")), "{folder}/{name} is missing");
+        }
+    }
+}
+
+#[test]
 fn unsafe_code_stays_in_the_runtime() {
     let mut files = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);

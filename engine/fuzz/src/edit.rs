@@ -80,7 +80,7 @@ impl Number {
             Number::Max32 => u64::from(u32::MAX),
             Number::HalfOf32 => 1 << 31,
             Number::Pages32 => 1 << 16,
-            Number::LongLeb => 0x0fff_ffff_ff,
+            Number::LongLeb => 0x0f_ffff_ffff,
             Number::Small(value) => u64::from(value),
             Number::Any(value) => value,
         }

@@ -2,9 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail where it stands")]
 
+use std::sync::{Mutex, PoisonError};
+
 use coracle_fuzz::{corpus, stats};
 
+/// Targets count descriptors and memory of the process, so they run one after another.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 fn replay(target: &str) -> usize {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let files = corpus::files(target).unwrap();
     for file in &files {
         // The test's output is shown when it fails: the last line is the input that did it.

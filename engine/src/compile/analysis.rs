@@ -5,12 +5,13 @@ use wasmparser::FunctionBody;
 
 use super::CompileError;
 use super::inline::Plan;
-use super::survey::{self, Unchecked};
+use super::survey::{self, Survey, Unchecked};
 use super::tables::{self, TableFacts};
 use super::translate::Hint;
 use crate::config::Settings;
-use crate::module::ModuleInfo;
+use crate::module::decode::DecodeError;
 use crate::module::index::{DefinedFuncIndex, TableIndex};
+use crate::module::{ModuleInfo, limits};
 
 /// What is known.
 pub(super) struct Analysis<'a> {
@@ -35,6 +36,7 @@ impl<'a> Analysis<'a> {
     ) -> Result<Analysis<'a>, CompileError> {
         let code: PrimaryMap<_, _> = bodies.iter().map(|(_, body)| body.clone()).collect();
         let surveys = survey::all(bodies, threads)?;
+        check_complexity(module, &surveys, &code)?;
         let plan = match settings.inlining {
             true => Plan::new(module, &surveys),
             false => Plan::without_inlining(code.len()),
@@ -65,5 +67,31 @@ impl<'a> Analysis<'a> {
             Ok(n) => self.hints[n].1,
             Err(_) => Hint::default(),
         }
+    }
+}
+
+/// Refuses what is valid but only made to be expensive.
+fn check_complexity(
+    module: &ModuleInfo,
+    surveys: &[Survey],
+    code: &PrimaryMap<DefinedFuncIndex, FunctionBody<'_>>,
+) -> Result<(), CompileError> {
+    let limit = limits::BRANCH_TARGETS as usize;
+    if let Some(n) = surveys.iter().position(|survey| survey.targets as usize > limit) {
+        let func = module.func_index(DefinedFuncIndex::new(n)).to_string();
+        return Err(CompileError::TooComplex { func, what: "targets of branch tables", limit });
+    }
+    let bytes: u64 = code.values().map(|body| body.as_bytes().len() as u64).sum();
+    let sums = [
+        ("locals", surveys.iter().map(|s| u64::from(s.locals)).sum(), limits::LOCALS),
+        (
+            "values that calls and branches pass",
+            surveys.iter().map(|survey| survey.passed).sum(),
+            limits::PASSED_VALUES + limits::PASSED_VALUES_PER_BYTE * bytes,
+        ),
+    ];
+    match sums.into_iter().find(|(_, count, limit)| count > limit) {
+        Some((what, count, limit)) => Err(DecodeError::Limit { what, count, limit }.into()),
+        None => Ok(()),
     }
 }

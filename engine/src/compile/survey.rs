@@ -3,8 +3,8 @@
 //! Nothing is translated before the whole module is valid, so a body may be translated as often as
 //! it is of use: for itself, and in place of calls of it.
 
-use wasmparser::{FrameKind, FuncToValidate, FuncValidatorAllocations, FunctionBody, Operator};
-use wasmparser::{OperatorsReader, ValidatorResources};
+use wasmparser::{FrameKind, FuncToValidate, FuncValidator, FuncValidatorAllocations};
+use wasmparser::{FunctionBody, Operator, OperatorsReader, ValidatorResources};
 
 use super::translate::Hint;
 use super::{CompileError, parallel};
@@ -31,6 +31,10 @@ pub(super) struct Survey {
     pub(super) calls: Vec<CallSite>,
     /// What is known of the operands of operators, by the positions of these, ascending.
     pub(super) hints: Vec<(u32, Hint)>,
+    /// Values that its branches and calls pass; see [`passed`].
+    pub(super) passed: u64,
+    /// Targets of its branch tables.
+    pub(super) targets: u32,
     /// Tables that grow.
     pub(super) grown_tables: Vec<u32>,
     /// Tables whose elements are written.
@@ -100,6 +104,7 @@ fn look(
         validator.op(offset, &operator)?;
         if reachable {
             survey.note(&operator, offset as u32, loops);
+            survey.passed += passed(&operator, &validator);
         }
     }
     operators.finish()?;
@@ -153,7 +158,10 @@ impl Survey {
                 self.written_tables.push(*table);
                 CALL
             }
-            Operator::BrTable { targets } => 2 + targets.len(),
+            Operator::BrTable { targets } => {
+                self.targets = self.targets.saturating_add(targets.len());
+                2 + targets.len()
+            }
             Operator::MemoryCopy { .. }
             | Operator::MemoryFill { .. }
             | Operator::MemoryInit { .. }
@@ -161,6 +169,38 @@ impl Survey {
             _ => 1,
         };
     }
+}
+
+/// How much an operator of any number of operands and results makes the code generator do: the
+/// values, more often the more of them there are, since all are alive at once.
+fn passed(operator: &Operator<'_>, validator: &FuncValidator<ValidatorResources>) -> u64 {
+    let times = match operator {
+        Operator::BrTable { targets } => u64::from(targets.len()) + 1,
+        Operator::Block { .. }
+        | Operator::Loop { .. }
+        | Operator::If { .. }
+        | Operator::TryTable { .. }
+        | Operator::Br { .. }
+        | Operator::BrIf { .. }
+        | Operator::BrOnNull { .. }
+        | Operator::BrOnNonNull { .. }
+        | Operator::BrOnCast { .. }
+        | Operator::BrOnCastFail { .. }
+        | Operator::Return
+        | Operator::Call { .. }
+        | Operator::CallIndirect { .. }
+        | Operator::CallRef { .. }
+        | Operator::ReturnCall { .. }
+        | Operator::ReturnCallIndirect { .. }
+        | Operator::ReturnCallRef { .. }
+        | Operator::Throw { .. }
+        | Operator::StructNew { .. }
+        | Operator::ArrayNewFixed { .. } => 1,
+        _ => return 0,
+    };
+    let (operands, results) = operator.operator_arity(validator).unwrap_or_default();
+    let values = u64::from(operands) + u64::from(results);
+    times * values * (values / 32).max(1)
 }
 
 /// Size of a call, with its arguments and what it makes the caller save.

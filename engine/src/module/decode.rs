@@ -20,6 +20,7 @@ use super::types::TypeKind;
 use super::{ModuleInfo, limits};
 use crate::config::Features;
 pub(crate) use missing::name_missing;
+pub use missing::needed_features;
 pub use names::Names;
 pub use text::to_binary;
 

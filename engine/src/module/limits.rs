@@ -53,9 +53,28 @@ pub const CONST_OPERATORS: usize = 1_000;
 /// Operators of all constant expressions that are not the index of a function.
 pub const CONST_OPERATORS_TOTAL: usize = 4_000_000;
 
-/// Values that the branches, loops and calls of one function may pass, all together. A branch of
-/// two bytes can pass a thousand values; programs pass one or two.
-pub const PASSED_VALUES: usize = 4_000_000;
+/// Locals and parameters of all functions together. A function of ten bytes can have 50,000, which
+/// cost the translator 3 ms; the largest known programs have some million.
+pub const LOCALS: u64 = 20_000_000;
+
+/// Values that the calls and branches of all functions pass, to begin with, and how many more for
+/// each byte of code. Where more than 32 are passed at once, each counts as often as 32 fit. A call
+/// of two bytes can pass two thousand, which cost the code generator 20 ms; programs pass one or
+/// two for each five bytes.
+pub const PASSED_VALUES: u64 = 1_000_000;
+/// See [`PASSED_VALUES`].
+pub const PASSED_VALUES_PER_BYTE: u64 = 4;
+
+/// Values of a function in the code generator, to begin with, and how many more for each byte of
+/// its body. Locals that are alive across many loops are a value in each of them, so that a body of
+/// 200 KB can have ten million; programs have less than one for each byte.
+pub const VALUES: usize = 1_000_000;
+/// See [`VALUES`].
+pub const VALUES_PER_BYTE: usize = 8;
+
+/// Targets of the branch tables of a function. Each costs the code generator 600 bytes of memory,
+/// and the module one; the largest tables of programs have some thousand.
+pub const BRANCH_TARGETS: u32 = 500_000;
 
 /// Handlers that the calls of one function have, all together: a call inside a `try_table` has one
 /// for each clause around it. The code generator's time grows with the square of it. Programs have

@@ -105,7 +105,13 @@ pub struct Signature {
     pub results: Vec<MachineType>,
 }
 
-/// A function type.
+/// A function type: core specification, "Function Types".
+///
+/// ```
+/// use coracle_engine::runtime::{FuncType, ValType};
+/// let ty = FuncType::new([ValType::I32, ValType::FUNCREF], [ValType::V128]);
+/// assert_eq!(ty.to_string(), "(i32, funcref) -> (v128)");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FuncType<C = TypeIndex> {
     /// Parameters in order.
@@ -179,7 +185,14 @@ pub struct TableType<C = TypeIndex> {
     pub max: Option<u64>,
 }
 
-/// A linear memory's type. Sizes are in pages of `1 << page_size_log2` bytes.
+/// A linear memory's type: core specification, "Memory Types". Sizes are in pages of
+/// `1 << page_size_log2` bytes.
+///
+/// ```
+/// use coracle_engine::module::types::MemoryType;
+/// let shared = MemoryType { shared: true, ..MemoryType::new(1, Some(16)) };
+/// assert_eq!((shared.page_size_log2, shared.memory64), (16, false));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct MemoryType {
     /// Index type is i64 instead of i32.
@@ -331,6 +344,18 @@ impl<C> HeapType<C> {
     }
 }
 
+impl MemoryType {
+    /// Binary logarithm of the usual page size: pages of 64 KiB.
+    pub const PAGE_SIZE_LOG2: u8 = 16;
+
+    /// The usual type: 32-bit indices, pages of 64 KiB, not shared. Sizes are in pages.
+    #[must_use]
+    pub fn new(min: u64, max: Option<u64>) -> MemoryType {
+        let page_size_log2 = MemoryType::PAGE_SIZE_LOG2;
+        MemoryType { memory64: false, shared: false, min, max, page_size_log2 }
+    }
+}
+
 impl<C> Default for FuncType<C> {
     fn default() -> FuncType<C> {
         FuncType { params: Vec::new(), results: Vec::new() }
@@ -338,6 +363,15 @@ impl<C> Default for FuncType<C> {
 }
 
 impl<C> FuncType<C> {
+    /// The type with these parameters and results.
+    #[must_use]
+    pub fn new(
+        params: impl Into<Vec<ValType<C>>>,
+        results: impl Into<Vec<ValType<C>>>,
+    ) -> FuncType<C> {
+        FuncType { params: params.into(), results: results.into() }
+    }
+
     /// How its functions are called.
     #[must_use]
     pub fn signature(&self) -> Signature {

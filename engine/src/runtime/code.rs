@@ -21,7 +21,7 @@ use crate::image::{
     OWN_CONTEXT, PAGE, Section,
 };
 use crate::module::index::{DefinedFuncIndex, FuncIndex, SigIndex, TypeIndex};
-use crate::module::{ImportType, ModuleInfo};
+use crate::module::{ExportIndex, ImportType, ModuleInfo};
 
 /// Why a module cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +50,16 @@ pub enum LoadError {
 ///
 /// ```
 /// use coracle_engine::{compile::compile, config::Settings, runtime::{Engine, Module}};
-/// let image = compile(&wat::parse_str("(module (func (export \"f\")))")?, &Settings::default())?;
-/// let module = Module::from_bytes(&Engine::new(), &image)?;
-/// assert_eq!(module.info().exports[0].name, "f");
+/// let wat = r#"(module (import "host" "log" (func (param i32))) (memory (export "memory") 2 8))"#;
+/// let engine = Engine::new();
+/// let image = compile(&wat::parse_str(wat)?, &Settings::default())?;
+/// let module = Module::from_bytes(&engine, &image)?;
+/// for (from, name, ty) in module.imports() {
+///     assert_eq!((from, name), ("host", "log"));
+///     assert_eq!(ty.describe(&engine), "function (i32) -> ()");
+/// }
+/// let exports: Vec<_> = module.exports().map(|(name, ty)| (name, ty.describe(&engine))).collect();
+/// assert_eq!(exports, [("memory", "memory with 2 to 8 pages".to_owned())]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -134,6 +141,28 @@ impl Module {
     #[must_use]
     pub fn info(&self) -> &ModuleInfo {
         &self.inner.meta.module
+    }
+
+    /// What it needs, in order: module name, name, type.
+    pub fn imports(&self) -> impl ExactSizeIterator<Item = (&str, &str, ExternType)> {
+        let imports = self.info().imports.iter();
+        imports.map(|i| (&*i.module, &*i.name, self.import_type(&i.ty)))
+    }
+
+    /// What its instances export, in order: name and type, with sizes as at the start.
+    pub fn exports(&self) -> impl ExactSizeIterator<Item = (&str, ExternType)> {
+        self.info().exports.iter().map(|export| (&*export.name, self.export_type(export.index)))
+    }
+
+    fn export_type(&self, index: ExportIndex) -> ExternType {
+        let (info, name) = (self.info(), |ty| self.type_id(ty));
+        match index {
+            ExportIndex::Func(func) => ExternType::Func(name(info.functions[func].ty)),
+            ExportIndex::Table(table) => ExternType::Table(info.tables[table].map(name)),
+            ExportIndex::Memory(memory) => ExternType::Memory(info.memories[memory]),
+            ExportIndex::Global(global) => ExternType::Global(info.globals[global].map(name)),
+            ExportIndex::Tag(tag) => ExternType::Tag(name(info.tags[tag])),
+        }
     }
 
     /// The settings that the code was compiled with.

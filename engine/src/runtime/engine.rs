@@ -6,7 +6,8 @@ use super::registry::{TypeId, TypeRegistry};
 use super::types::{FuncType, SubType};
 use crate::module::ModuleInfo;
 
-/// What modules and stores share: the numbers of their types. Cheap to clone.
+/// What modules and stores share: the numbers of their types. Cheap to clone, and usable from any
+/// thread. Modules, linkers and stores work together only if they are of one engine.
 ///
 /// Equal types get equal numbers within an engine, which is what makes the check of an indirect
 /// call one comparison, also across modules.
@@ -50,7 +51,7 @@ impl Engine {
     /// use coracle_engine::runtime::{Engine, Func, FuncType, HeapType, RefType, Store, Val, ValType};
     /// let engine = Engine::new();
     /// let mut store = Store::new(&engine)?;
-    /// let unary = FuncType { params: vec![ValType::I32], results: vec![] };
+    /// let unary = FuncType::new([ValType::I32], []);
     /// let heap = HeapType::ConcreteFunc(engine.define_func(unary.clone()));
     /// let func = Func::new(&mut store, unary, |_, _, _| Ok(()));
     /// let ty = Val::FuncRef(Some(func)).ty(&store);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::store::{AsStore, StoreId, StoreInner, get, get_mut};
 use super::trap::Backtrace;
 use super::types::{FuncType, ValType};
-use super::val::Val;
+use super::val::{ExnRef, Val};
 use super::vmcontext::{Slot, TagRecord};
 use crate::abi::gc::ObjectKind;
 use crate::abi::layout::{VALUE_SIZE, exception};
@@ -18,6 +18,15 @@ use crate::abi::layout::{VALUE_SIZE, exception};
 ///
 /// Each tag is different from every other one, also from those of the same type. See the core
 /// specification, section "Tag Instances".
+///
+/// ```
+/// use coracle_engine::runtime::{Engine, Store, Tag, ValType};
+/// let mut store = Store::new(&Engine::new())?;
+/// let tag = Tag::new(&mut store, [ValType::I32, ValType::EXTERNREF]);
+/// assert_eq!(tag.params(&store), [ValType::I32, ValType::EXTERNREF]);
+/// assert_ne!(tag, Tag::new(&mut store, [ValType::I32, ValType::EXTERNREF]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag {
     pub(super) store: StoreId,
@@ -60,6 +69,8 @@ pub enum ExceptionError {
 }
 
 /// An exception that left compiled code without being caught, or that the host made.
+///
+/// Core specification, "Exception Instances".
 ///
 /// It ends a call as [`CallError::Exception`](super::CallError::Exception). A host function that
 /// fails with it, or with the `CallError` around it, raises it again in the guest that called it,
@@ -117,10 +128,14 @@ struct Inner {
 }
 
 impl Exception {
-    /// Makes an exception.
+    /// Makes an exception, on the store's heap of objects: it counts towards
+    /// [`max_gc_heap_bytes`](super::StoreConfig::max_gc_heap_bytes), 16 bytes for each value.
     ///
     /// # Errors
     /// When the values do not have the types that the tag asks for, or the store's heap is full.
+    ///
+    /// # Panics
+    /// When the tag or a value belongs to another store.
     pub fn new(
         store: &mut impl AsStore,
         tag: Tag,
@@ -162,6 +177,17 @@ impl Exception {
             backtrace,
         };
         Exception { inner: Box::new(inner) }
+    }
+
+    /// A reference to it, to give to guests as an `exnref`.
+    ///
+    /// # Panics
+    /// With another store than its own.
+    #[must_use]
+    pub fn to_ref(&self, store: &impl AsStore) -> ExnRef {
+        let store = get(store);
+        store.assert_owns(self.inner.tag.store);
+        ExnRef(store.reference(self.raw().0))
     }
 
     /// What kind of exception it is.
@@ -250,6 +276,12 @@ impl Error for Exception {}
 /// heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RawException(NonZeroU32);
+
+impl From<NonZeroU32> for RawException {
+    fn from(bits: NonZeroU32) -> RawException {
+        RawException(bits)
+    }
+}
 
 impl RawException {
     /// The exception behind a reference that is not null.

@@ -29,8 +29,8 @@ pub enum CallError {
     Arguments { params: String },
 }
 
-/// A function of a store, of a module or of the host. A copyable handle; using it with another
-/// store panics.
+/// A function of a store, of a module or of the host: core specification, "Function Instances". A
+/// copyable handle; using it with another store panics.
 ///
 /// ```
 /// use coracle_engine::{compile::compile, config::Settings, runtime::{Engine, Linker, Module, Store, Val}};
@@ -41,9 +41,9 @@ pub enum CallError {
 /// let mut store = Store::new(&engine)?;
 /// let instance = Linker::new(&engine).instantiate(&mut store, &module)?;
 /// let add = instance.func(&store, "add").ok_or("no add")?;
-/// let mut results = Vec::new();
-/// add.call(&mut store, &[Val::I32(40), Val::I32(2)], &mut results)?;
-/// assert!(matches!(results[..], [Val::I32(42)]));
+/// assert_eq!(add.ty(&store).to_string(), "(i32, i32) -> (i32)");
+/// assert_eq!(add.invoke(&mut store, &[Val::I32(40), Val::I32(2)])?, [Val::I32(42)]);
+/// assert!(add.invoke(&mut store, &[Val::I64(40)]).is_err(), "other parameters");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,16 @@ pub struct Func {
 }
 
 impl Func {
-    /// Makes a function of the host.
+    /// Makes a function of the host from a closure `Fn(Caller<'_>, args…) -> result`, whose types
+    /// give the function's: see [`IntoHostFunc`] and [`HostResult`](super::HostResult).
+    ///
+    /// ```
+    /// use coracle_engine::runtime::{Caller, Engine, Func, Store, Val};
+    /// let mut store = Store::new(&Engine::new())?;
+    /// let half = Func::wrap(&mut store, |_: Caller<'_>, n: u32| (n / 2, n % 2));
+    /// assert_eq!(half.invoke(&mut store, &[Val::I32(7)])?, [Val::I32(3), Val::I32(1)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn wrap<Args, R>(store: &mut impl AsStore, func: impl IntoHostFunc<Args, R>) -> Func {
         let inner = get_mut(store);
         let record = inner.add_host_func(host::host_func(func));
@@ -68,16 +77,14 @@ impl Func {
     /// ```
     /// use coracle_engine::runtime::{Engine, Func, FuncType, Store, Val, ValType};
     /// let mut store = Store::new(&Engine::new())?;
-    /// let ty = FuncType { params: vec![ValType::I64; 2], results: vec![ValType::I64] };
+    /// let ty = FuncType::new([ValType::I64; 2], [ValType::I64]);
     /// let max = Func::new(&mut store, ty, |_, args, results| {
     ///     if let [Val::I64(a), Val::I64(b)] = *args {
     ///         results[0] = Val::I64(a.max(b));
     ///     }
     ///     Ok(())
     /// });
-    /// let mut results = Vec::new();
-    /// max.call(&mut store, &[Val::I64(3), Val::I64(5)], &mut results)?;
-    /// assert!(matches!(results[..], [Val::I64(5)]));
+    /// assert_eq!(max.invoke(&mut store, &[Val::I64(3), Val::I64(5)])?, [Val::I64(5)]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -133,10 +140,27 @@ impl Func {
         inner.engine.func_type(self.type_id(inner))
     }
 
-    /// Calls it. `results` is emptied first and holds the results afterwards.
+    /// Calls it and gives its results: [`Func::call`] for those who do not keep a vector.
     ///
     /// # Errors
-    /// When the arguments do not fit, the guest traps, or a host function that it called fails.
+    /// As [`Func::call`].
+    ///
+    /// # Panics
+    /// As [`Func::call`].
+    pub fn invoke(self, store: &mut impl AsStore, args: &[Val]) -> Result<Vec<Val>, CallError> {
+        let mut results = Vec::new();
+        self.call(store, args, &mut results).map(|()| results)
+    }
+
+    /// Calls it. `results` is emptied first and holds the results afterwards. Core specification,
+    /// "Invocation".
+    ///
+    /// # Errors
+    /// When the arguments do not fit, the guest traps or throws an exception that it does not catch,
+    /// or a host function that it called fails.
+    ///
+    /// # Panics
+    /// When the function or an argument belongs to another store, or an argument was released.
     pub fn call(
         self,
         store: &mut impl AsStore,

@@ -18,7 +18,19 @@ pub enum GlobalError {
     Immutable,
 }
 
-/// A global of a store. A copyable handle; using it with another store panics.
+/// A global of a store: core specification, "Global Instances". A copyable handle; using it with
+/// another store panics.
+///
+/// ```
+/// use coracle_engine::runtime::{Engine, Global, GlobalType, Store, Val, ValType};
+/// let mut store = Store::new(&Engine::new())?;
+/// let ty = GlobalType { content: ValType::I64, mutable: true };
+/// let global = Global::new(&mut store, ty, Val::I64(1))?;
+/// global.set(&mut store, Val::I64(2))?;
+/// assert_eq!(global.get(&store), Val::I64(2));
+/// assert!(global.set(&mut store, Val::I32(2)).is_err(), "another type");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Global {
     pub(super) store: StoreId,

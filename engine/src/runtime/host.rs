@@ -46,6 +46,27 @@ pub(super) use dynamic::dynamic_func;
 ///
 /// It also stands for the store, so that a host function can call into guests:
 /// `func.call(&mut caller, …)`.
+///
+/// ```
+/// use coracle_engine::{compile::compile, config::Settings};
+/// use coracle_engine::runtime::{Caller, Engine, HostError, Linker, Module, Store, Val};
+/// let wat = r#"(module (import "host" "sum" (func $sum (param i32 i32) (result i32)))
+///     (memory 1) (data (i32.const 8) "\01\02\27")
+///     (func (export "run") (result i32) (call $sum (i32.const 8) (i32.const 3))))"#;
+/// let engine = Engine::new();
+/// let module = Module::from_bytes(&engine, &compile(&wat::parse_str(wat)?, &Settings::default())?)?;
+/// let mut linker = Linker::new(&engine);
+/// linker.func_wrap("host", "sum", |mut caller: Caller<'_>, at: u32, len: u32| {
+///     let memory = caller.memory().ok_or("no memory")?;
+///     let bytes = memory.get(at as usize..).and_then(|rest| rest.get(..len as usize));
+///     Ok::<u32, HostError>(bytes.ok_or("outside of the memory")?.iter().map(|&b| u32::from(b)).sum())
+/// });
+/// let mut store = Store::new(&engine)?;
+/// let instance = linker.instantiate(&mut store, &module)?;
+/// let run = instance.func(&store, "run").ok_or("no run")?;
+/// assert_eq!(run.invoke(&mut store, &[])?, [Val::I32(42)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Caller<'a> {
     record: NonNull<HostRecord>,

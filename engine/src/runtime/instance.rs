@@ -16,6 +16,7 @@ use super::memory::Memory;
 use super::store::{AsStore, StoreId, StoreInner, get};
 use super::supertypes::Row;
 use super::table::Table;
+use super::types::ExternType;
 use super::vmcontext::{Context, FuncRef, GlobalCell, HostRecord, Stable, TagRecord};
 use crate::module::index::{
     DataIndex, ElemIndex, FuncIndex, GlobalIndex, MemoryIndex, TableIndex, TagIndex,
@@ -23,7 +24,8 @@ use crate::module::index::{
 use crate::module::types::ValType;
 use crate::module::{ConstExpr, ConstOp, DataMode, ElementItems, ElementMode, ExportIndex};
 
-/// Something that can be imported or exported.
+/// Something that can be imported or exported: core specification, "External Addresses". A copyable
+/// handle; using it with another store panics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "names of the specification")]
 pub enum Extern {
@@ -44,7 +46,33 @@ macro_rules! extern_from {
 
 extern_from!(Func Table Memory Global Tag);
 
-/// An instance of a module in a store. A copyable handle; using it with another store panics.
+impl Extern {
+    /// Its type, with the current size of a table or memory as the minimum.
+    #[must_use]
+    pub fn ty(self, store: &impl AsStore) -> ExternType {
+        ExternType::of(get(store), self)
+    }
+}
+
+/// An instance of a module in a store: core specification, "Module Instances". A copyable handle;
+/// using it with another store panics.
+///
+/// [`Linker::instantiate`](super::Linker::instantiate) makes it. It lives as long as its store.
+///
+/// ```
+/// use coracle_engine::{compile::compile, config::Settings};
+/// use coracle_engine::runtime::{Engine, Extern, Linker, Module, Store};
+/// let wat = r#"(module (func (export "run")) (memory (export "memory") 1))"#;
+/// let engine = Engine::new();
+/// let module = Module::from_bytes(&engine, &compile(&wat::parse_str(wat)?, &Settings::default())?)?;
+/// let mut store = Store::new(&engine)?;
+/// let instance = Linker::new(&engine).instantiate(&mut store, &module)?;
+/// let names: Vec<&str> = instance.exports(&store).map(|(name, _)| name).collect();
+/// assert_eq!(names, ["run", "memory"]);
+/// assert!(matches!(instance.export(&store, "run"), Some(Extern::Func(_))));
+/// assert!(instance.memory(&store, "run").is_none(), "it is a function");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instance {
     pub(super) store: StoreId,
@@ -61,6 +89,14 @@ impl Instance {
     #[must_use]
     pub fn export(self, store: &impl AsStore, name: &str) -> Option<Extern> {
         self.export_of(get(store), name)
+    }
+
+    /// All that it exports, in the module's order: names and what they stand for.
+    pub fn exports(self, store: &impl AsStore) -> impl ExactSizeIterator<Item = (&str, Extern)> {
+        let store = get(store);
+        let inner = self.inner(store);
+        let exports = inner.module.info().exports.iter();
+        exports.map(|export| (&*export.name, inner.item(store.id, export.index)))
     }
 
     pub(super) fn export_of(self, store: &StoreInner, name: &str) -> Option<Extern> {

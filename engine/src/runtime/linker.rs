@@ -15,7 +15,8 @@ use crate::module::{Import, ImportType};
 
 type Name = Cow<'static, str>;
 
-/// Definitions by module and name. A later definition of a name replaces an earlier one.
+/// Definitions by module and name, from which modules are instantiated: core specification,
+/// "Instantiation". A later definition of a name replaces an earlier one.
 ///
 /// Definitions are kept in an array: the few imports of a program are found faster by comparing
 /// than a map of all definitions is built.
@@ -35,7 +36,7 @@ type Name = Cow<'static, str>;
 /// linker.func_wrap("host", "add", move |_: Caller<'_>, n: i32| inner.set(inner.get() + n));
 /// let mut store = Store::new(&engine)?;
 /// let instance = linker.instantiate(&mut store, &module)?;
-/// instance.func(&store, "run").ok_or("no run")?.call(&mut store, &[], &mut Vec::new())?;
+/// instance.func(&store, "run").ok_or("no run")?.invoke(&mut store, &[])?;
 /// assert_eq!(sum.get(), 42);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -60,8 +61,8 @@ impl Linker {
     }
 
     /// Defines a host function: a closure `Fn(Caller<'_>, args…) -> result` of up to twelve
-    /// numbers. The result is nothing, a number, a tuple of up to four, or a `Result` of these,
-    /// whose error ends the guest's call.
+    /// [values](super::WasmValue). The result is nothing, a value, a tuple of up to four, or a
+    /// `Result` of these, whose error ends the guest's call.
     pub fn func_wrap<Args, R>(
         &mut self,
         module: impl Into<Name>,

@@ -367,7 +367,28 @@ impl LinearMemory {
     }
 }
 
-/// A linear memory of a store. A copyable handle; using it with another store panics.
+/// A linear memory of a store: core specification, "Memory Instances". A copyable handle; using it
+/// with another store panics.
+///
+/// Sizes are in pages of the memory's type, 64 KiB each if nothing else is said; offsets and lengths
+/// of data are in bytes. Integers lie in little endian.
+///
+/// ```
+/// use coracle_engine::runtime::{Engine, Memory, MemoryType, Store};
+/// let mut store = Store::new(&Engine::new())?;
+/// let memory = Memory::new(&mut store, MemoryType::new(1, Some(2)))?;
+/// memory.write(&mut store, 16, &7u32.to_le_bytes())?;
+/// let mut word = [0; 4];
+/// memory.read(&store, 16, &mut word)?;
+/// assert_eq!(u32::from_le_bytes(word), 7);
+/// assert_eq!(memory.data(&store)[16..20], word, "the same without a copy");
+/// assert_eq!(memory.grow(&mut store, 1), Some(1), "the size before");
+/// assert_eq!((memory.size(&store), memory.byte_len(&store)), (2, 2 << 16));
+/// assert_eq!(memory.grow(&mut store, 1), None, "over the maximum");
+/// let outside = memory.read(&store, (2 << 16) - 3, &mut word).unwrap_err();
+/// assert_eq!((outside.offset, outside.len, outside.size), ((2 << 16) - 3, 4, 2 << 16));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     pub(super) store: StoreId,
@@ -375,7 +396,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Makes a memory that belongs to no module.
+    /// Makes a memory that belongs to no module, of the type's minimum size and all zero.
     ///
     /// # Errors
     /// When the store's limits or the system do not allow it.
@@ -452,8 +473,14 @@ impl Memory {
         get(store).memory(self).pages()
     }
 
-    /// Grows it by `delta` pages and returns the previous size in pages, or `None` when its type,
-    /// the store's limits or the system forbid it.
+    /// Its size in bytes.
+    #[must_use]
+    pub fn byte_len(self, store: &impl AsStore) -> usize {
+        get(store).memory(self).length()
+    }
+
+    /// Grows it by `delta` pages, which are zero, and returns the previous size in pages; `None`,
+    /// and nothing changed, when its type, the store's limits or the system forbid it.
     pub fn grow(self, store: &mut impl AsStore, delta: u64) -> Option<u64> {
         get_mut(store).memory_mut(self).grow(delta)
     }

@@ -1,5 +1,35 @@
 //! The unsafe floor: maps code images, instantiates modules, calls functions, turns faults into
-//! traps.
+//! traps. Its public types are what embedders use; the crate's documentation begins with an example.
+//!
+//! # By the names of the specification
+//!
+//! The operations of the core specification's appendix "Embedding":
+//!
+//! | specification | here |
+//! |---|---|
+//! | `store_init` | [`Store::new`], [`Store::with_config`] |
+//! | `module_decode`, `module_parse`, `module_validate` | [`decode`](crate::module::decode::decode); compiling, on the floor beside this one, does both |
+//! | `module_imports`, `module_exports` | [`Module::imports`], [`Module::exports`] |
+//! | `module_instantiate` | [`Linker::instantiate`] |
+//! | `instance_export` | [`Instance::export`], and one for each kind: [`Instance::func`] … |
+//! | `func_alloc`, `func_type`, `func_invoke` | [`Func::wrap`] and [`Func::new`], [`Func::ty`], [`Func::invoke`] and [`Func::call`] |
+//! | `table_alloc`, `table_type`, `table_read`, `table_write`, `table_size`, `table_grow` | [`Table::new`], [`Table::ty`], [`Table::get`], [`Table::set`], [`Table::size`], [`Table::grow`] |
+//! | `mem_alloc`, `mem_type`, `mem_read`, `mem_write`, `mem_size`, `mem_grow` | [`Memory::new`], [`Memory::ty`], [`Memory::read`], [`Memory::write`], [`Memory::size`], [`Memory::grow`]; without copies [`Memory::data`]; between threads [`SharedMemory`] |
+//! | `tag_alloc`, `tag_type` | [`Tag::new`], [`Tag::params`] |
+//! | `exn_alloc`, `exn_tag`, `exn_read` | [`Exception::new`], [`Exception::tag`], [`Exception::values`] |
+//! | `global_alloc`, `global_type`, `global_read`, `global_write` | [`Global::new`], [`Global::ty`], [`Global::get`], [`Global::set`] |
+//! | `ref_type`, `val_default` | [`Val::ty`], [`Val::default_of`] |
+//! | `match_valtype`, `match_externtype` | [`Engine::is_subtype`], [`ExternType::matches`] |
+//!
+//! Beyond it there are [`StructRef`] and [`ArrayRef`] for objects, [`Store::gc`] for their memory, and
+//! [`Caller`] for what a host function may do.
+//!
+//! # Who panics, and who fails
+//!
+//! What a guest or a module can bring about is an error. Using a handle with another store than its
+//! own, or a reference after it was released, is a mistake of the embedder and panics.
+//!
+//! # Inside
 //!
 //! * `code` maps an image and answers questions about its tables; `check` refuses damaged ones.
 //! * `store` holds what lives together; `vmcontext` is the memory that compiled code knows.
@@ -63,6 +93,7 @@ pub use store::{AsStore, Store, StoreConfig, StoreError};
 pub use table::{Table, TableError};
 pub use trap::{Frame, MAX_FRAMES, Trap, TrapKind};
 pub use types::{
-    FieldType, FuncType, GlobalType, HeapType, RefType, StorageType, SubType, TableType, ValType,
+    ExternType, FieldType, FuncType, GlobalType, HeapType, MemoryType, RefType, StorageType,
+    SubType, TableType, ValType,
 };
 pub use val::{AnyRef, ExnRef, ExternRef, Val};

@@ -15,19 +15,20 @@ use super::waiters::{Waiters, Woken};
 use crate::module::types::MemoryType;
 
 /// A linear memory that stores on several threads may use at the same time. Cheap to clone: all
-/// clones are the same memory.
+/// clones are the same memory. Threads proposal, "Shared Linear Memory".
+///
+/// Sizes are in pages of the memory's type, offsets in bytes.
 ///
 /// [`Memory::from_shared`](super::Memory::from_shared) gives a store its handle.
 ///
 /// ```
-/// use coracle_engine::{compile::compile, config::Settings, module::types::MemoryType};
-/// use coracle_engine::runtime::{Engine, Linker, Memory, Module, SharedMemory, Store};
+/// use coracle_engine::{compile::compile, config::Settings};
+/// use coracle_engine::runtime::{Engine, Linker, Memory, MemoryType, Module, SharedMemory, Store};
 /// let wat = r#"(module (import "env" "memory" (memory 1 1 shared))
 ///     (func (export "add") (drop (i32.atomic.rmw.add (i32.const 0) (i32.const 21)))))"#;
 /// let engine = Engine::new();
 /// let module = Module::from_bytes(&engine, &compile(&wat::parse_str(wat)?, &Settings::default())?)?;
-/// let ty =
-///     MemoryType { memory64: false, shared: true, min: 1, max: Some(1), page_size_log2: 16 };
+/// let ty = MemoryType { shared: true, ..MemoryType::new(1, Some(1)) };
 /// let memory = SharedMemory::new(ty, 1 << 16)?;
 /// std::thread::scope(|scope| {
 ///     for _ in 0..2 {
@@ -37,7 +38,7 @@ use crate::module::types::MemoryType;
 ///             linker.define("env", "memory", Memory::from_shared(&mut store, &memory));
 ///             let instance = linker.instantiate(&mut store, &module).unwrap();
 ///             let add = instance.func(&store, "add").unwrap();
-///             add.call(&mut store, &[], &mut Vec::new()).unwrap();
+///             add.invoke(&mut store, &[]).unwrap();
 ///         });
 ///     }
 /// });
@@ -203,7 +204,8 @@ impl SharedMemory {
         Some(self.inner.waiters.wait(address, holds, timeout))
     }
 
-    /// Wakes up to `count` of those that wait at an address, and says how many.
+    /// Wakes up to `count` of the threads that wait at an address, and says how many: what
+    /// `memory.atomic.notify` does. Nobody waits at an address outside of the memory.
     pub fn notify(&self, address: u64, count: u32) -> u32 {
         self.inner.waiters.notify(address, count)
     }

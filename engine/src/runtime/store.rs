@@ -79,7 +79,22 @@ pub enum StoreError {
     Stack(#[source] io::Error),
 }
 
-/// The unit of isolation: instances and all that they share, used by one thread.
+/// The unit of isolation: instances and all that they share, used by one thread. Core
+/// specification, "Store".
+///
+/// Everything in it lives as long as it does: handles ([`Func`](super::Func),
+/// [`Memory`], …) are numbers without a life of their own. Who runs many short-lived
+/// instances gives each a store.
+///
+/// ```
+/// use coracle_engine::runtime::{Engine, Memory, MemoryType, Store, StoreConfig};
+/// let engine = Engine::new();
+/// let config = StoreConfig { max_memory_bytes: 16 << 20, ..StoreConfig::default() };
+/// let mut store = Store::with_config(&engine, config)?;
+/// assert_eq!(store.config().max_memory_bytes, 16 << 20);
+/// assert!(Memory::new(&mut store, MemoryType::new(257, None)).is_err(), "17 MiB of 16");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// It is neither `Send` nor `Sync`: contexts hold the stack limit of the thread that made the
 /// store, and fault handling finds the store through that thread.
@@ -208,6 +223,12 @@ impl Store {
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &get(self).engine
+    }
+
+    /// Its limits.
+    #[must_use]
+    pub fn config(&self) -> StoreConfig {
+        get(self).config
     }
 }
 

@@ -209,7 +209,25 @@ fn func_pointer(raw: u64) -> *mut FuncRef {
     ptr::with_exposed_provenance_mut(raw as usize)
 }
 
-/// A table of a store. A copyable handle; using it with another store panics.
+/// A table of a store: core specification, "Table Instances". A copyable handle; using it with
+/// another store panics. Sizes and indices count elements.
+///
+/// ```
+/// use coracle_engine::runtime::{Engine, ExternRef, HeapType, RefType, Store, Table, TableType, Val};
+/// let mut store = Store::new(&Engine::new())?;
+/// let element = RefType { nullable: true, heap: HeapType::Extern };
+/// let ty = TableType { element, table64: false, min: 2, max: Some(10) };
+/// let table = Table::new(&mut store, ty, Val::null(HeapType::Extern))?;
+/// let seven = Val::ExternRef(ExternRef::new(7));
+/// table.set(&mut store, 1, seven)?;
+/// assert_eq!(table.get(&store, 0), Some(Val::ExternRef(None)));
+/// assert_eq!(table.get(&store, 1), Some(seven));
+/// assert_eq!(table.get(&store, 2), None, "outside");
+/// assert_eq!(table.grow(&mut store, 3, seven)?, 2, "the size before");
+/// assert_eq!(table.size(&store), 5);
+/// assert!(table.set(&mut store, 0, Val::I32(0)).is_err(), "no reference");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Table {
     pub(super) store: StoreId,

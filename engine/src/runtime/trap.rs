@@ -26,7 +26,29 @@ pub const MAX_FRAMES: usize = 64;
 /// Most characters of a function's name that a report prints.
 const MAX_NAME: usize = 256;
 
-/// Why guest code stopped, and where.
+/// Why guest code stopped, and where: core specification, "Results" of execution.
+///
+/// It ends a call as [`CallError::Trap`], inside of instantiation as
+/// [`InstantiateError::Failed`](super::InstantiateError::Failed). What the guest wrote before stays;
+/// the instance can be called again. Printed, it is a line for the reason and one for each frame.
+///
+/// ```
+/// use coracle_engine::{compile::compile, config::Settings};
+/// use coracle_engine::runtime::{CallError, Engine, Linker, Module, Store, TrapKind};
+/// let wat = r#"(module (memory 1)
+///     (func $load (param i32) (result i32) (i32.load (local.get 0)))
+///     (func (export "run") (result i32) (call $load (i32.const -1))))"#;
+/// let engine = Engine::new();
+/// let module = Module::from_bytes(&engine, &compile(&wat::parse_str(wat)?, &Settings::default())?)?;
+/// let mut store = Store::new(&engine)?;
+/// let instance = Linker::new(&engine).instantiate(&mut store, &module)?;
+/// let run = instance.func(&store, "run").ok_or("no run")?;
+/// let Err(CallError::Trap(trap)) = run.invoke(&mut store, &[]) else { panic!("no trap") };
+/// assert_eq!(trap.kind(), TrapKind::MemoryOutOfBounds);
+/// assert_eq!(trap.backtrace()[0].name.as_deref(), Some("load"));
+/// assert!(trap.to_string().starts_with("wasm trap: out of bounds memory access\n  0: 0x"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trap {
     kind: TrapKind,

@@ -4,7 +4,9 @@ use super::engine::Engine;
 use super::instance::Extern;
 use super::registry::TypeId;
 use super::store::StoreInner;
-use crate::module::types::{self, MemoryType};
+use crate::module::types;
+
+pub use crate::module::types::MemoryType;
 
 /// A value type; see [`types::ValType`].
 pub type ValType = types::ValType<TypeId>;
@@ -66,18 +68,22 @@ impl Engine {
     }
 }
 
-/// The type of something importable.
-#[derive(Debug)]
-pub(super) enum ExternType {
+/// The type of something that can be imported or exported: core specification, "External Types".
+///
+/// [`Engine::defined_type`] tells what the number of a function's or tag's type stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "names of the specification")]
+pub enum ExternType {
     Func(TypeId),
     Table(TableType),
     Memory(MemoryType),
     Global(GlobalType),
+    /// A tag with its function type, whose parameters are what exceptions carry.
     Tag(TypeId),
 }
 
 impl ExternType {
-    /// What is found.
+    /// What is found: sizes of tables and memories are those of now.
     pub(super) fn of(store: &StoreInner, item: Extern) -> ExternType {
         match item {
             Extern::Func(func) => ExternType::Func(func.type_id(store)),
@@ -88,8 +94,13 @@ impl ExternType {
         }
     }
 
-    /// Whether something of this type can be imported where `wanted` is.
-    pub(super) fn matches(&self, wanted: &ExternType, engine: &Engine) -> bool {
+    /// Whether something of this type can be imported where `wanted` is: core specification,
+    /// "Matching", "External Types".
+    ///
+    /// # Panics
+    /// May panic when a type names a defined type of another engine than `engine`.
+    #[must_use]
+    pub fn matches(&self, wanted: &ExternType, engine: &Engine) -> bool {
         match (self, wanted) {
             (&ExternType::Func(found), &ExternType::Func(wanted)) => {
                 engine.types().is_subtype(found, wanted)
@@ -119,8 +130,12 @@ impl ExternType {
         }
     }
 
-    /// The type in words.
-    pub(super) fn describe(&self, engine: &Engine) -> String {
+    /// The type in words, for messages.
+    ///
+    /// # Panics
+    /// May panic when the type names a defined type of another engine than `engine`.
+    #[must_use]
+    pub fn describe(&self, engine: &Engine) -> String {
         match self {
             ExternType::Func(id) => describe_func(*id, engine),
             ExternType::Table(ty) => {

@@ -2,9 +2,11 @@
 
 use std::num::NonZeroU32;
 
+use super::exception::{Exception, RawException};
 use super::func::Func;
 use super::gc::{Reference, release};
-use super::store::{AsStore, StoreInner, get};
+use super::store::{AsStore, StoreInner, get, get_mut};
+use super::trap::Backtrace;
 use super::types::{HeapType, RefType, ValType};
 use crate::module::types::Hierarchy;
 
@@ -34,9 +36,23 @@ pub struct ExternRef(Reference);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AnyRef(pub(super) Reference);
 
-/// A reference to an exception that is not null.
+/// A reference of type `exnref` that is not null: an exception that the guest caught.
+///
+/// As for [`AnyRef`], the handle keeps it alive.
+///
+/// ```
+/// use coracle_engine::runtime::{Engine, Exception, ExnRef, Store, Tag, Val, ValType};
+/// let mut store = Store::new(&Engine::new())?;
+/// let tag = Tag::new(&mut store, [ValType::I32]);
+/// let made = Exception::new(&mut store, tag, &[Val::I32(3)])?;
+/// let reference: ExnRef = made.to_ref(&store);
+/// let found = reference.exception(&mut store);
+/// assert_eq!((found.tag(), found.values(&store)), (tag, vec![Val::I32(3)]));
+/// reference.release(&mut store);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ExnRef(Reference);
+pub struct ExnRef(pub(super) Reference);
 
 /// What the lowest bits of a reference that is no function say: bit 0 is set for `i31`, and these
 /// two are so for something of the host. Objects are aligned to 16.
@@ -64,6 +80,11 @@ impl ExternRef {
     #[must_use]
     pub fn to_any(self) -> AnyRef {
         AnyRef(self.0)
+    }
+
+    /// Lets go of the guest's object that it refers to, if it does: see [`AnyRef::release`].
+    pub fn release(self, store: &mut impl AsStore) {
+        release(store, self.0);
     }
 }
 
@@ -94,7 +115,36 @@ impl AnyRef {
     }
 }
 
-/// A value. Floats compare by bits.
+impl ExnRef {
+    /// The exception, to look into or to raise again. Where it was thrown is not known any more.
+    ///
+    /// # Panics
+    /// When the handle is no longer good, or of another store.
+    #[must_use]
+    pub fn exception(self, store: &mut impl AsStore) -> Exception {
+        let store = get_mut(store);
+        let raw = RawException::from(store.raw_reference(self.0));
+        Exception::from_raw(store, raw, Backtrace::default())
+    }
+
+    /// Lets go of the exception: the handle, and every copy of it, must not be used any more.
+    pub fn release(self, store: &mut impl AsStore) {
+        release(store, self.0);
+    }
+}
+
+/// A value: core specification, "Values".
+///
+/// Floats are equal if their bits are, so that a NaN equals itself and 0 differs from -0. References
+/// are equal if they refer to the same.
+///
+/// ```
+/// use coracle_engine::runtime::{Val, ValType};
+/// assert_eq!(Val::from(1.5f64).as_f64(), Some(1.5));
+/// assert_eq!(Val::I32(7).as_i64(), None, "another type");
+/// assert_eq!(Val::F32(f32::NAN), Val::F32(f32::NAN));
+/// assert_eq!(Val::default_of(ValType::FUNCREF), Val::FuncRef(None));
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "names of the specification")]
 pub enum Val {
@@ -114,6 +164,49 @@ pub enum Val {
     ExnRef(Option<ExnRef>),
 }
 
+impl PartialEq for Val {
+    fn eq(&self, other: &Val) -> bool {
+        match (self, other) {
+            (Val::I32(a), Val::I32(b)) => a == b,
+            (Val::I64(a), Val::I64(b)) => a == b,
+            (Val::F32(a), Val::F32(b)) => a.to_bits() == b.to_bits(),
+            (Val::F64(a), Val::F64(b)) => a.to_bits() == b.to_bits(),
+            (Val::V128(a), Val::V128(b)) => a == b,
+            (Val::FuncRef(a), Val::FuncRef(b)) => a == b,
+            (Val::ExternRef(a), Val::ExternRef(b)) => a == b,
+            (Val::AnyRef(a), Val::AnyRef(b)) => a == b,
+            (Val::ExnRef(a), Val::ExnRef(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Val {}
+
+macro_rules! accessors {
+    ($($name:ident $ty:ty, $variant:ident;)*) => {
+        /// What it holds, if it has the type that is asked for.
+        impl Val {$(
+            #[doc = concat!("The value of type `", stringify!($ty), "`, if it is [`Val::", stringify!($variant), "`].")]
+            #[must_use]
+            pub fn $name(self) -> Option<$ty> {
+                match self {
+                    Val::$variant(value) => Some(value),
+                    _ => None,
+                }
+            }
+        )*}
+    };
+}
+
+accessors! {
+    as_i32 i32, I32;
+    as_i64 i64, I64;
+    as_f32 f32, F32;
+    as_f64 f64, F64;
+    as_v128 u128, V128;
+}
+
 impl Val {
     /// Null of a heap type.
     #[must_use]
@@ -126,7 +219,8 @@ impl Val {
         }
     }
 
-    /// Zero or null.
+    /// Zero or null: core specification, "Runtime Structure", "Values". Null also for a reference
+    /// type that has no null, which then does not have that type.
     #[must_use]
     pub fn default_of(ty: ValType) -> Val {
         match ty {
@@ -251,4 +345,40 @@ conversions! {
     f32 => F32;
     f64 => F64;
     u128 => V128;
+    Option<Func> => FuncRef;
+    Option<ExternRef> => ExternRef;
+    Option<AnyRef> => AnyRef;
+    Option<ExnRef> => ExnRef;
+}
+
+macro_rules! references {
+    ($($ty:ident => $variant:ident;)*) => {$(
+        impl From<$ty> for Val {
+            fn from(value: $ty) -> Val { Val::$variant(Some(value)) }
+        }
+    )*};
+}
+
+references! {
+    Func => FuncRef;
+    ExternRef => ExternRef;
+    AnyRef => AnyRef;
+    ExnRef => ExnRef;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_equal_by_type_and_bits() {
+        assert_eq!(Val::F64(f64::NAN), Val::F64(f64::NAN));
+        assert_ne!(Val::F32(0.0), Val::F32(-0.0));
+        assert_ne!(Val::I32(1), Val::I64(1));
+        assert_ne!(Val::ExternRef(None), Val::AnyRef(None));
+        let number = |n| Val::from(ExternRef::new(n).unwrap());
+        assert_eq!(number(7), number(7));
+        assert_ne!(number(7), number(8));
+        assert_ne!(Val::from(AnyRef::i31(3)), Val::AnyRef(None));
+    }
 }

@@ -4,8 +4,8 @@ use coracle_engine::compile::compile;
 use coracle_engine::config::{Addressing, Settings};
 use coracle_engine::module::types::{GlobalType, ValType};
 use coracle_engine::runtime::{
-    Caller, Engine, Extern, Global, GlobalError, InstantiateError, Linker, MemoryError, Module,
-    Store, StoreConfig, Table, TableError, Val,
+    Caller, Engine, Extern, ExternType, Global, GlobalError, InstantiateError, Linker, MemoryError,
+    MemoryType, Module, Store, StoreConfig, Table, TableError, Val,
 };
 
 use crate::{World, settings};
@@ -218,4 +218,37 @@ fn segments_are_dropped_after_use() {
     world.call(instance, "drop", &[]).unwrap();
     assert!(call(&mut world, "init", 0) && !call(&mut world, "init", 1));
     assert!(call(&mut world, "table", 0) && !call(&mut world, "table", 1));
+}
+
+#[test]
+fn what_modules_and_instances_list_has_the_types_that_linking_compares() {
+    let mut world = World::new();
+    let exporter = world.module(
+        r#"(module (func (export "f") (param i64)) (table (export "t") 3 5 externref)
+            (memory (export "m") 1 9) (global (export "g") (mut f32) (f32.const 0))
+            (tag (export "e") (param i32)))"#,
+    );
+    let importer = world.module(
+        r#"(module (import "x" "f" (func (param i64))) (import "x" "t" (table 2 externref))
+            (import "x" "m" (memory 1)) (import "x" "g" (global (mut f32)))
+            (import "x" "e" (tag (param i32))))"#,
+    );
+    let instance = world.linker.instantiate(&mut world.store, &exporter).unwrap();
+    let listed: Vec<_> = exporter.exports().collect();
+    let items: Vec<_> = instance.exports(&world.store).collect();
+    assert_eq!(items.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["f", "t", "m", "g", "e"]);
+    assert_eq!(importer.imports().len(), items.len());
+    for (n, (module, name, wanted)) in importer.imports().enumerate() {
+        let item = items[n].1;
+        assert_eq!((module, name, item.ty(&world.store)), ("x", items[n].0, listed[n].1));
+        assert_eq!(instance.export(&world.store, name), Some(item));
+        for (m, (_, found)) in listed.iter().enumerate() {
+            assert_eq!(found.matches(&wanted, &world.engine), m == n, "{found:?} as {wanted:?}");
+        }
+    }
+    let memory = instance.memory(&world.store, "m").unwrap();
+    memory.grow(&mut world.store, 2).unwrap();
+    let grown = ExternType::Memory(MemoryType::new(3, Some(9)));
+    assert_eq!(Extern::from(memory).ty(&world.store), grown);
+    assert_eq!(listed[2].1, ExternType::Memory(MemoryType::new(1, Some(9))), "as at the start");
 }

@@ -119,13 +119,6 @@ const PROPOSALS: &[ProposalFiles] = &[
         of_crate: Proposal::WideArithmetic,
         adapt: |features| features.wide_arithmetic = true,
     },
-    ProposalFiles { folder: "simd", group: "SIMD", of_crate: Proposal::Simd, adapt: |_| {} },
-    ProposalFiles {
-        folder: "relaxed-simd",
-        group: "relaxed SIMD",
-        of_crate: Proposal::RelaxedSimd,
-        adapt: |_| {},
-    },
 ];
 
 /// A way to compile.

@@ -1,4 +1,5 @@
-//! Our compiler as the benchmarks call it: `compile [--no-optimize] [--generic] MODULE IMAGE`.
+//! Our compiler as the benchmarks call it: `compile [OPTION]… MODULE IMAGE`, where
+//! the options are `--no-optimize`, `--no-inlining` and `--generic` (addressing).
 //!
 //! On as many threads as the process may use processors; the harness narrows that by affinity.
 
@@ -14,6 +15,7 @@ fn main() -> Result<()> {
     for arg in std::env::args().skip(1) {
         match arg.as_str() {
             "--no-optimize" => settings.opt_level = OptLevel::None,
+            "--no-inlining" => settings.inlining = false,
             "--generic" => settings.addressing = Addressing::Generic,
             // Cargo's own argument when it starts a benchmark.
             "--bench" => {}
@@ -21,7 +23,7 @@ fn main() -> Result<()> {
         }
     }
     let [module, image] = paths.as_slice() else {
-        bail!("usage: compile [--no-optimize] [--generic] MODULE IMAGE");
+        bail!("usage: compile [--no-optimize] [--no-inlining] [--generic] MODULE IMAGE");
     };
     let (module, image) = (Path::new(module), Path::new(image));
     let bytes = std::fs::read(module).with_context(|| format!("reading {}", module.display()))?;

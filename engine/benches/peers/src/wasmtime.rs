@@ -67,7 +67,9 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options> {
                 let (host, guest) = dir.split_once("::").unwrap_or((&dir, &dir));
                 options.dirs.push((host.to_owned(), guest.to_owned()));
             }
-            "--timing" => options.timing = Some(args.next().context("--timing needs a file")?.into()),
+            "--timing" => {
+                options.timing = Some(args.next().context("--timing needs a file")?.into())
+            }
             other if other.starts_with("--") => bail!("unknown option {other}"),
             _ => {
                 options.rest.push(arg);
@@ -140,7 +142,8 @@ fn run(engine: &Engine, options: &Options) -> Result<ExitCode> {
         run_sync(engine, options, &mut laps)
     } else {
         // As the CLI does.
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().enable_io().build()?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_time().enable_io().build()?;
         runtime.block_on(run_async(engine, options, &mut laps))
     };
     laps.lap("call");

@@ -66,6 +66,7 @@ fn config(input: &mut Unstructured<'_>) -> Result<Config> {
         memory_max_size_required: true,
         max_table_elements: 200,
         table_max_size_required: true,
+        limit_arrays_in_const_exprs: true,
         memory_offset_choices: MemoryOffsetChoices(60, 30, 10),
         ..Config::default()
     })

@@ -29,7 +29,11 @@ pub(super) fn run(wasm: &[u8], plan: &Plan, settings: &Settings) -> Trace {
         Ok(module) => module,
         Err(error) => panic!("an image just made does not load: {error}"),
     };
-    let config = StoreConfig { max_wasm_stack: GUEST_STACK, ..StoreConfig::default() };
+    let config = StoreConfig {
+        max_wasm_stack: GUEST_STACK,
+        max_gc_heap_bytes: 64 << 20,
+        ..StoreConfig::default()
+    };
     let mut store = match Store::with_config(&engine, config) {
         Ok(store) => store,
         Err(error) => panic!("no store: {error}"),

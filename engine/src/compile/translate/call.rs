@@ -141,7 +141,6 @@ impl<'a> Translator<'a, '_> {
     fn pop_args(&mut self, signature: SigIndex, ctx: Value) -> Vec<Value> {
         let signature = &self.env.module.signatures[signature];
         let count = signature.params.len();
-        self.body.passed += count + signature.results.len();
         let at = self.stack.len() - count;
         let mut args = Vec::with_capacity(count + 1);
         args.push(ctx);

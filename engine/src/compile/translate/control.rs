@@ -12,7 +12,6 @@ use crate::compile::CompileError;
 use crate::compile::signature::value_type;
 use crate::compile::trap::trap_code;
 use crate::module::index::TypeIndex;
-use crate::module::limits;
 use crate::module::types::ValType;
 
 /// An entry of the control stack.
@@ -189,7 +188,6 @@ impl Translator<'_, '_> {
         self.builder.seal_block(then);
         self.builder.switch_to_block(then);
         let kind = Kind::If { otherwise, params: self.stack[height..].to_vec() };
-        self.body.passed += params;
         self.control.push(Frame { kind, height, results, exit: None });
         Ok(())
     }
@@ -307,7 +305,6 @@ impl Translator<'_, '_> {
 
     /// The top values as arguments of a branch.
     fn block_args(&mut self, count: usize) -> Vec<BlockArg> {
-        self.body.passed += count;
         self.stack[self.stack.len() - count..].iter().map(|&value| value.into()).collect()
     }
 
@@ -405,12 +402,6 @@ impl Translator<'_, '_> {
         for relative in targets.targets() {
             let at = self.depth(relative?);
             let (block, _) = self.label(at);
-            self.body.passed += count;
-            if self.body.passed > limits::PASSED_VALUES {
-                // The caller refuses the function; the table itself need not be built.
-                self.reachable = false;
-                return Ok(());
-            }
             calls.push(self.builder.func.dfg.block_call(block, &args));
             blocks.push((at, block));
         }

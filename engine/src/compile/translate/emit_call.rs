@@ -85,7 +85,6 @@ impl Translator<'_, '_> {
             let ty = self.builder.func.dfg.signatures[sig].returns[n].value_type;
             self.builder.append_block_param(next, ty);
         }
-        self.body.passed += results;
         let (items, pads) = self.exception_items(table);
         let pool = &mut self.builder.func.dfg.value_lists;
         let results = (0..results as u32).map(BlockArg::TryCallRet);

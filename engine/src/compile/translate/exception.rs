@@ -201,7 +201,6 @@ impl<'a> Translator<'a, '_> {
         values.extend(exception);
         let (label, count) = self.label(handler.target);
         debug_assert_eq!(count, values.len(), "the validator compared the label's type");
-        self.body.passed += count;
         let args: Vec<BlockArg> = values.into_iter().map(BlockArg::Value).collect();
         self.builder.ins().jump(label, &args);
     }
@@ -209,7 +208,6 @@ impl<'a> Translator<'a, '_> {
     fn throw(&mut self, tag: TagIndex) {
         let at = self.stack.len() - self.tag_params(tag).len();
         let values: Vec<Value> = self.stack.drain(at..).collect();
-        self.body.passed += values.len();
         match self.caught(tag) {
             Caught::By(handler) => {
                 self.branch_to_handler(handler, values, |this, values| {

@@ -23,8 +23,6 @@ pub(super) struct Body {
     pub(super) frame: usize,
     /// Position of the call that it stands for; `None` for the function itself.
     pub(super) call: Option<u32>,
-    /// Values that its branches and calls have passed so far.
-    pub(super) passed: usize,
     /// Handlers that its calls have got so far.
     pub(super) handled: usize,
 }
@@ -32,7 +30,7 @@ pub(super) struct Body {
 impl Body {
     /// The function itself.
     pub(super) fn outermost(func: FuncIndex) -> Body {
-        Body { func, locals: 0, frame: 0, call: None, passed: 0, handled: 0 }
+        Body { func, locals: 0, frame: 0, call: None, handled: 0 }
     }
 }
 
@@ -80,7 +78,6 @@ impl Translator<'_, '_> {
             locals: self.locals.open.len(),
             frame: self.control.len(),
             call: Some(self.position(offset)),
-            passed: 0,
             handled: 0,
         };
         let caller = std::mem::replace(&mut self.body, body);

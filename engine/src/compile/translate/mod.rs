@@ -143,8 +143,10 @@ fn translate(
     buffers.dispatches.clear();
     buffers.inlined.clear();
     let mut translator = Translator::new(env, index, func, buffers);
+    let body = env.analysis.body(defined);
+    translator.most_values = limits::VALUES + limits::VALUES_PER_BYTE * body.as_bytes().len();
     translator.begin(ty.params.len(), ty.results.len());
-    translator.translate_body(env.analysis.body(defined).get_binary_reader())?;
+    translator.translate_body(body.get_binary_reader())?;
     translator.builder.finalize(env.frontend);
     Ok(())
 }
@@ -218,6 +220,8 @@ struct Translator<'a, 'f> {
     try_tables: Vec<TryTable>,
     /// What is known of the operator's operands.
     hint: Hint,
+    /// Values that the function may have before it counts as too complex.
+    most_values: usize,
 }
 
 impl<'a, 'f> Translator<'a, 'f> {
@@ -249,6 +253,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             ctx,
             try_tables: Vec::new(),
             hint: Hint::default(),
+            most_values: usize::MAX,
         }
     }
 
@@ -340,8 +345,8 @@ impl<'a, 'f> Translator<'a, 'f> {
 
     /// Refuses what is valid but only made to be expensive.
     fn check_complexity(&self) -> Result<(), CompileError> {
-        let (what, limit) = if self.body.passed > limits::PASSED_VALUES {
-            ("values that its branches and calls pass", limits::PASSED_VALUES)
+        let (what, limit) = if self.builder.func.dfg.num_values() > self.most_values {
+            ("values, most of them locals that differ between blocks,", self.most_values)
         } else if self.body.handled > limits::HANDLERS {
             ("handlers around its calls", limits::HANDLERS)
         } else if self.control.len() > self.body.frame + limits::NESTING {

@@ -18,6 +18,22 @@ pub(crate) fn name_missing(error: DecodeError, bytes: &[u8], features: Features)
     DecodeError::FeatureOff { features: missing.join("`, `"), offset, message }
 }
 
+/// The proposals beyond the first version that a binary module uses, by name and in the order of
+/// [`Features`]; none if it is not valid with all of them. Of two that would each do, one is named.
+///
+/// It costs a validation of the whole module for each feature of the list.
+///
+/// ```
+/// use coracle_engine::module::decode::needed_features;
+/// let module = wat::parse_str("(module (memory 1 1 shared) (func (param i64 v128)))")?;
+/// assert_eq!(needed_features(&module), ["threads", "simd"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn needed_features(bytes: &[u8]) -> Vec<&'static str> {
+    missing(bytes, Features::none())
+}
+
 /// The features, by name, without which the module is not valid; none if it is not with all of them.
 fn missing(bytes: &[u8], features: Features) -> Vec<&'static str> {
     let is_valid =

@@ -30,7 +30,7 @@ pub enum ObjectError {
     OutOfMemory,
 }
 
-/// A structure of a store that is not null.
+/// A structure of a store that is not null: core specification, "Structure Instances".
 ///
 /// Like every reference to an object, the handle keeps it alive until it is released, or until the
 /// host function returns that got it; using it later panics.
@@ -48,18 +48,40 @@ pub enum ObjectError {
 /// let mut store = Store::new(&engine)?;
 /// let instance = Linker::new(&engine).instantiate(&mut store, &module)?;
 /// let sum = instance.func(&store, "sum").ok_or("no sum")?;
-/// let point = match sum.ty(&store).params[0].as_defined() { Some(ty) => ty, None => unreachable!() };
+/// let point = sum.ty(&store).params[0].as_defined().ok_or("no defined type")?;
 /// let point = StructRef::new(&mut store, point, &[Val::I32(40), Val::I64(1)])?;
 /// point.set_field(&mut store, 1, Val::I64(2))?;
-/// let mut results = Vec::new();
-/// sum.call(&mut store, &[point.into()], &mut results)?;
-/// assert!(matches!(results[..], [Val::I64(42)]));
+/// assert_eq!(sum.invoke(&mut store, &[point.into()])?, [Val::I64(42)]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StructRef(Reference);
 
-/// An array of a store that is not null. As for [`StructRef`], the handle keeps it alive.
+/// An array of a store that is not null. As for [`StructRef`], the handle keeps it alive. Core
+/// specification, "Array Instances".
+///
+/// ```
+/// use coracle_engine::{compile::compile, config::Settings};
+/// use coracle_engine::runtime::{Engine, Linker, Module, Store, Val};
+/// let wat = r#"(module
+///     (type $bytes (array (mut i8)))
+///     (func (export "make") (param i32) (result (ref $bytes))
+///         (array.new $bytes (i32.const 0x1ff) (local.get 0))))"#;
+/// let engine = Engine::new();
+/// let module = Module::from_bytes(&engine, &compile(&wat::parse_str(wat)?, &Settings::default())?)?;
+/// let mut store = Store::new(&engine)?;
+/// let instance = Linker::new(&engine).instantiate(&mut store, &module)?;
+/// let make = instance.func(&store, "make").ok_or("no make")?;
+/// let results = make.invoke(&mut store, &[Val::I32(3)])?;
+/// let Val::AnyRef(Some(any)) = results[0] else { panic!("null") };
+/// let bytes = any.as_array(&store).ok_or("no array")?;
+/// bytes.set(&mut store, 2, Val::I32(7))?;
+/// assert_eq!(bytes.len(&store), 3);
+/// assert_eq!(bytes.get(&store, 0)?, Val::I32(0xff), "packed to a byte");
+/// assert!(bytes.get(&store, 3).is_err(), "outside");
+/// bytes.release(&mut store);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ArrayRef(Reference);
 

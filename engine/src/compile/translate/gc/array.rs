@@ -122,7 +122,6 @@ impl Translator<'_, '_> {
             let value = self.stack[at + n as usize];
             self.store_storage(storage, value, (address, offset), Access::Checked);
         }
-        self.body.passed += count as usize;
         self.stack.truncate(at);
         self.push(array);
     }

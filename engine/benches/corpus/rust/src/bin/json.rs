@@ -28,7 +28,9 @@ fn weigh(value: &Value) -> f64 {
         Value::Number(number) => number.as_f64().unwrap_or(0.0),
         Value::String(text) => text.len() as f64,
         Value::Array(items) => items.iter().map(weigh).sum(),
-        Value::Object(fields) => fields.iter().map(|(name, field)| name.len() as f64 + weigh(field)).sum(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, field)| name.len() as f64 + weigh(field)).sum()
+        }
         Value::Bool(_) | Value::Null => 1.0,
     }
 }

@@ -2,8 +2,8 @@
 
 use std::io::Cursor;
 
-const WIDTH: u32 = 320;
-const HEIGHT: u32 = 240;
+const WIDTH: u32 = 480;
+const HEIGHT: u32 = 360;
 
 /// Gradients, circles and a little noise, in true colour.
 fn picture() -> Vec<u8> {
@@ -13,7 +13,7 @@ fn picture() -> Vec<u8> {
         for x in 0..WIDTH as i32 {
             state = state.wrapping_mul(1_103_515_245).wrapping_add(12345);
             let noise = (state >> 28) as i32 / 5;
-            let circle = ((x - 160).pow(2) + (y - 120).pow(2)) / 900 % 5;
+            let circle = ((x - 240).pow(2) + (y - 180).pow(2)) / 900 % 5;
             pixels.extend([x / 2 + noise, y + circle * 3, (x + y) / 4].map(|c| c.min(255) as u8));
         }
     }
@@ -32,6 +32,7 @@ fn main() {
 
     let small = oxipng::optimize_from_memory(&plain, &oxipng::Options::from_preset(level))
         .expect("the picture is sound");
-    let sum = small.iter().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
+    let sum =
+        small.iter().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
     println!("{} bytes, then {}, {sum:08x}", plain.len(), small.len());
 }

@@ -12,7 +12,8 @@ fn log(lines: u32) -> String {
     for _ in 0..lines {
         let level = ["INFO", "WARN", "ERROR", "debug"][next(4) as usize];
         let (a, b, c) = (next(256), next(256), next(100_000));
-        let path = ["/index.html", "/img/logo.png", "/api/v1/users/42", "/søk?q=fjord"][next(4) as usize];
+        let path =
+            ["/index.html", "/img/logo.png", "/api/v1/users/42", "/søk?q=fjord"][next(4) as usize];
         let (hour, minute, millis) = (next(24), next(60), next(1000));
         text.push_str(&format!(
             "2024-{:02}-{:02}T{hour:02}:{minute:02} {level} 10.0.{a}.{b} GET {path} {c} bytes {millis}ms\n",
