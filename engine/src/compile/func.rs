@@ -11,6 +11,7 @@ use cranelift_frontend::FunctionBuilderContext;
 
 use super::catch::{self, CatchSite};
 use super::inline::UNCHECKED_FRAME;
+use super::placement::Placement;
 use super::position::{Inlined, InlinedPosition, Kept, NO_POSITION};
 use super::translate::{self, Buffers, Environment};
 use super::trap::trap_kind;
@@ -32,7 +33,7 @@ pub(super) enum Job {
 #[derive(Default)]
 pub(super) struct Code {
     pub(super) bytes: Box<[u8]>,
-    pub(super) align: u32,
+    pub(super) placement: Placement,
     pub(super) calls: Box<[Call]>,
     /// Trapping instructions and their traps' numbers.
     pub(super) traps: Box<[(u32, u8)]>,
@@ -170,6 +171,7 @@ fn collect(
     name: &str,
 ) -> Result<Code, CompileError> {
     let buffer = &compiled.buffer;
+    let align = isa.function_alignment();
     let traps = buffer.traps().iter().map(|trap| {
         let kind = trap_kind(trap.code).ok_or_else(|| CompileError::Codegen {
             func: name.to_string(),
@@ -184,7 +186,7 @@ fn collect(
     let positions = positions(compiled, |position| kept.keep(position)).into();
     Ok(Code {
         bytes: buffer.data().into(),
-        align: buffer.alignment.max(isa.function_alignment().minimum),
+        placement: Placement::of(compiled, buffer.alignment.max(align.minimum), align.preferred),
         calls: calls.collect::<Result<_, _>>()?,
         traps: traps.into(),
         positions,
