@@ -11,9 +11,9 @@ use crate::module::ModuleInfo;
 use crate::module::index::{DefinedFuncIndex, FuncIndex};
 
 /// Callees up to this size replace every call: the body is hardly larger than the call.
-const SMALL: u32 = 24;
+const SMALL: u32 = 40;
 /// Callees up to this size replace calls inside a loop.
-const IN_LOOP: u32 = 60;
+const IN_LOOP: u32 = 80;
 /// Callees up to this size replace the only call of them.
 const ONLY_CALL: u32 = 1_500;
 /// Callers do not grow beyond this size by it.
