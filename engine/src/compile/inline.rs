@@ -14,8 +14,11 @@ use crate::module::index::{DefinedFuncIndex, FuncIndex};
 const SMALL: u32 = 40;
 /// Callees up to this size replace calls inside a loop.
 const IN_LOOP: u32 = 80;
-/// Callees up to this size replace the only call of them.
-const ONLY_CALL: u32 = 1_500;
+/// Callees up to this size replace the only call of them, if that is inside a loop: nothing becomes
+/// larger by it but the caller.
+const ONLY_CALL_IN_LOOP: u32 = 1_500;
+/// Callees up to this size replace the only call of them anywhere else, where it gains little.
+const ONLY_CALL: u32 = 150;
 /// Callers do not grow beyond this size by it.
 const CALLER: u32 = 2_000;
 /// Callees with more locals are left alone: each is a variable of the caller's.
@@ -220,10 +223,11 @@ impl<'a> Planner<'a> {
             return None;
         }
         let only = self.calls[callee.index()] == 1 && !is_root(self.module, call.callee);
-        let limit = match () {
-            () if only => ONLY_CALL,
-            () if call.loops > 0 => IN_LOOP,
-            () => SMALL,
+        let limit = match (only, call.loops > 0) {
+            (true, true) => ONLY_CALL_IN_LOOP,
+            (true, false) => ONLY_CALL,
+            (false, true) => IN_LOOP,
+            (false, false) => SMALL,
         };
         let fits = body.size <= SMALL || caller + body.size <= CALLER;
         (body.size <= limit && fits).then_some(body)

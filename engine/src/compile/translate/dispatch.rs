@@ -13,6 +13,11 @@ use wasmparser::{BlockType, Operator};
 
 use super::Translator;
 
+/// Targets of a dispatch times locals of the function up to which branches go past it: in the worst
+/// case the frontend makes a value of each local for each target, all at once at the loop's end. The
+/// largest functions of Go's own compiler have a tenth of it.
+const MOST_VALUES: usize = 4_000_000;
+
 /// The dispatches of the loops that are open.
 #[derive(Default)]
 pub(super) struct Dispatches {
@@ -80,6 +85,9 @@ impl Translator<'_, '_> {
     pub(super) fn note_dispatch(&mut self, targets: &[(usize, Block)]) {
         let Begun::Selector(at, local) = self.dispatches.begun else { return };
         let Some((&(_, default), _)) = targets.split_last() else { return };
+        if targets.len().saturating_mul(self.locals.open()) > MOST_VALUES {
+            return;
+        }
         let mut late = Vec::new();
         for &(target, block) in targets {
             if target > at && self.dispatches.late.insert(block) {
