@@ -10,6 +10,8 @@ use cranelift_codegen::{
 use cranelift_frontend::FunctionBuilderContext;
 
 use super::catch::{self, CatchSite};
+use super::inline::UNCHECKED_FRAME;
+use super::placement::Placement;
 use super::position::{Inlined, InlinedPosition, Kept, NO_POSITION};
 use super::translate::{self, Buffers, Environment};
 use super::trap::trap_kind;
@@ -17,6 +19,7 @@ use super::{CompileError, trampoline};
 use crate::module::index::{DefinedFuncIndex, SigIndex};
 
 /// A piece of the text to make.
+#[derive(Clone, Copy)]
 pub(super) enum Job {
     /// A function of the module.
     Function(DefinedFuncIndex),
@@ -30,7 +33,7 @@ pub(super) enum Job {
 #[derive(Default)]
 pub(super) struct Code {
     pub(super) bytes: Box<[u8]>,
-    pub(super) align: u32,
+    pub(super) placement: Placement,
     pub(super) calls: Box<[Call]>,
     /// Trapping instructions and their traps' numbers.
     pub(super) traps: Box<[(u32, u8)]>,
@@ -80,9 +83,23 @@ impl<'a> Compiler<'a> {
         if matches!(job, Job::Function(func) if !self.env.analysis.plan.is_live(func)) {
             return Ok(Code::default());
         }
+        let checked = match job {
+            Job::Function(func) => self.env.analysis.plan.checks_stack(func),
+            Job::Entry(_) | Job::Exit(_) => false,
+        };
+        let code = self.compile(job, checked)?;
+        match job {
+            // The frame is only known now.
+            Job::Function(_) if !checked && self.frame() > UNCHECKED_FRAME => {
+                self.compile(job, true)
+            }
+            _ => Ok(code),
+        }
+    }
+
+    fn compile(&mut self, job: Job, checks_stack: bool) -> Result<Code, CompileError> {
         self.context.clear();
-        let is_function = matches!(job, Job::Function(..));
-        let name = self.translate(job)?;
+        let name = self.translate(job, checks_stack)?;
         let fail = |reason: String| CompileError::Codegen { func: name.clone(), reason };
         self.context
             .compile(self.isa, &mut self.control)
@@ -92,29 +109,37 @@ impl<'a> Compiler<'a> {
         let (func, inlined) = (&self.context.func, &self.buffers.inlined);
         let mut code = collect(compiled, func, inlined, self.isa, &name)?;
         // The handler of an entry trampoline is known to the store record.
-        if is_function {
+        if matches!(job, Job::Function(_)) {
             code.catches = catch::sites(compiled).map_err(|reason| fail(reason.to_string()))?;
         }
         Ok(code)
+    }
+
+    /// The size of the frame of what was compiled last, in bytes.
+    fn frame(&self) -> u32 {
+        let layout = self.context.compiled_code().and_then(|code| code.buffer.frame_layout());
+        layout.map_or(u32::MAX, |layout| layout.frame_to_fp_offset)
     }
 
     /// The code of a job as text, one instruction a line.
     #[cfg(test)]
     pub(super) fn listing(&mut self, job: Job) -> String {
         self.context.clear();
-        self.translate(job).unwrap();
+        let checks_stack =
+            matches!(job, Job::Function(func) if self.env.analysis.plan.checks_stack(func));
+        self.translate(job, checks_stack).unwrap();
         self.context.set_disasm(true);
         self.context.compile(self.isa, &mut self.control).unwrap();
         self.context.compiled_code().unwrap().vcode.clone().unwrap()
     }
 
     /// Fills the context's function and gives its name for messages.
-    fn translate(&mut self, job: Job) -> Result<String, CompileError> {
+    fn translate(&mut self, job: Job, checks_stack: bool) -> Result<String, CompileError> {
         let func = &mut self.context.func;
         let signatures = &self.env.module.signatures;
         match job {
             Job::Function(defined) => {
-                translate::function(self.env, defined, func, &mut self.buffers)?;
+                translate::function(self.env, defined, checks_stack, func, &mut self.buffers)?;
                 Ok(self.env.module.func_index(defined).to_string())
             }
             Job::Entry(sig) => {
@@ -146,6 +171,7 @@ fn collect(
     name: &str,
 ) -> Result<Code, CompileError> {
     let buffer = &compiled.buffer;
+    let align = isa.function_alignment();
     let traps = buffer.traps().iter().map(|trap| {
         let kind = trap_kind(trap.code).ok_or_else(|| CompileError::Codegen {
             func: name.to_string(),
@@ -160,7 +186,7 @@ fn collect(
     let positions = positions(compiled, |position| kept.keep(position)).into();
     Ok(Code {
         bytes: buffer.data().into(),
-        align: buffer.alignment.max(isa.function_alignment().minimum),
+        placement: Placement::of(compiled, buffer.alignment.max(align.minimum), align.preferred),
         calls: calls.collect::<Result<_, _>>()?,
         traps: traps.into(),
         positions,

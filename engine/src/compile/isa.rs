@@ -123,6 +123,8 @@ pub(super) fn flags(settings: &Settings) -> Result<settings::Flags, settings::Se
         // Backtraces and trap handling walk frame pointers; nothing reads unwind tables.
         ("preserve_frame_pointers", "true"),
         ("unwind_info", "false"),
+        // Where blocks lie is known, so that loops can be placed.
+        ("machine_code_cfg_info", word(settings.opt_level == OptLevel::Speed)),
         // Results that do not fit the registers go through memory that the caller gives.
         ("enable_multi_ret_implicit_sret", "true"),
         // Frames larger than a page touch each page, so that no frame can step over a guard page.

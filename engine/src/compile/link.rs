@@ -12,6 +12,9 @@ use crate::image::{ImageBuilder, Section};
 /// Most bytes of code of an image: the reach of a relative call, halved.
 const MAX_TEXT: u64 = 512 << 20;
 
+/// Stands between functions: an instruction that traps.
+const FILLER: u8 = 0xcc;
+
 /// Collects code in the order of the image's function table.
 pub(super) struct Linker {
     text: Box<dyn TextSectionBuilder>,
@@ -20,7 +23,8 @@ pub(super) struct Linker {
     /// Functions that can be called; trampolines come after them.
     functions: usize,
     appended: usize,
-    preferred_align: u32,
+    /// Where the code so far ends.
+    end: u64,
 }
 
 impl Linker {
@@ -31,7 +35,7 @@ impl Linker {
             image,
             functions,
             appended: 0,
-            preferred_align: isa.function_alignment().preferred,
+            end: 0,
         }
     }
 
@@ -41,9 +45,11 @@ impl Linker {
     /// When the text becomes too large or a call cannot be resolved.
     pub(super) fn append(&mut self, code: &Code) -> Result<(), CompileError> {
         let callable = self.appended < self.functions;
-        let align = code.align.max(self.preferred_align);
-        let start = self.text.append(callable, &code.bytes, align, &mut self.control);
+        let gap = vec![FILLER; code.placement.gap(self.end) as usize];
+        self.text.append(false, &gap, 1, &mut self.control);
+        let start = self.text.append(callable, &code.bytes, 1, &mut self.control);
         let end = start + code.bytes.len() as u64;
+        self.end = end;
         if end > MAX_TEXT {
             return Err(CompileError::CodeTooLarge { size: end, limit: MAX_TEXT });
         }

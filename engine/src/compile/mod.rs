@@ -28,6 +28,7 @@ mod isa;
 mod link;
 mod names;
 mod parallel;
+mod placement;
 mod position;
 mod signature;
 mod survey;

@@ -2,12 +2,13 @@
 //!
 //! The official suite asks whether every operator works. This asks what goes wrong in code
 //! generators that pass it: addresses at the ends of ranges, loads that instructions take along,
-//! constants that are computed while compiling, bits of NaNs on their way, stacks that end.
+//! constants that are computed while compiling, bits of NaNs on their way, stacks that end, branches that skip others.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail where it stands")]
 
 mod addresses;
 mod constants;
+mod dispatch;
 mod floats;
 mod fused;
 mod nan;

@@ -1,10 +1,13 @@
 //! Tests of whole compilations: what the code looks like, what an image holds, what is refused.
 
+mod dispatch;
 mod golden;
 mod image;
 mod inline;
+mod placement;
 mod references;
 mod refused;
+mod stack;
 mod vectors;
 
 use super::compile_on;

@@ -5,7 +5,7 @@
 //! other threads may use at the same time, are left to the runtime altogether.
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, InstructionData, Opcode, Type, Value, types};
+use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
 use wasmparser::Operator;
 
 use super::Translator;
@@ -91,14 +91,7 @@ impl Translator<'_, '_> {
 
     /// The length, if it is a short constant and not zero.
     fn short(&self, len: Value) -> Option<u64> {
-        let dfg = &self.builder.func.dfg;
-        let inst = dfg.value_def(dfg.resolve_aliases(len)).inst()?;
-        match dfg.insts[inst] {
-            InstructionData::UnaryImm { opcode: Opcode::Iconst, imm } => {
-                u64::try_from(imm.bits()).ok().filter(|len| (1..=SHORT).contains(len))
-            }
-            _ => None,
-        }
+        self.constant_bits(len).filter(|len| (1..=SHORT).contains(len))
     }
 
     /// All is read before anything is written, for the ranges may overlap.

@@ -162,6 +162,9 @@ impl Translator<'_, '_> {
         }
         // Not sealed before its end: branches back are still to come.
         self.builder.switch_to_block(header);
+        if params == 0 {
+            self.dispatches.begin(self.control.len());
+        }
         let kind = Kind::Loop { header, params };
         self.control.push(Frame { kind, height, results, exit: None });
         Ok(())
@@ -213,7 +216,10 @@ impl Translator<'_, '_> {
                 self.control.pop();
                 return;
             }
-            Kind::Loop { header, .. } => self.builder.seal_block(*header),
+            Kind::Loop { header, .. } => {
+                self.builder.seal_block(*header);
+                self.end_dispatch(at);
+            }
             Kind::If { .. } => self.end_if(at),
             Kind::Try => self.close_handlers(),
             Kind::Body | Kind::Inlined | Kind::Block | Kind::Else => {}
@@ -256,7 +262,9 @@ impl Translator<'_, '_> {
             if self.reachable {
                 self.jump(at);
             }
-            self.builder.seal_block(exit);
+            if !self.dispatches.is_late(exit) {
+                self.builder.seal_block(exit);
+            }
             self.builder.switch_to_block(exit);
             self.stack.truncate(height);
             self.stack.extend_from_slice(self.builder.block_params(exit));
@@ -316,7 +324,9 @@ impl Translator<'_, '_> {
         if at == 0 {
             return self.return_();
         }
-        self.jump(at);
+        if !self.branch_past_dispatch(at) {
+            self.jump(at);
+        }
         self.reachable = false;
     }
 
@@ -342,8 +352,10 @@ impl Translator<'_, '_> {
     fn br_if(&mut self, relative: u32) {
         let condition = self.pop();
         let at = self.depth(relative);
-        let (block, count) = self.label(at);
-        let args = self.block_args(count);
+        let (block, args) = match self.past_dispatch(at) {
+            Some(target) => (target, Vec::new()),
+            None => self.branch_target(relative),
+        };
         let next = self.builder.create_block();
         self.builder.ins().brif(condition, block, &args, next, &[]);
         self.builder.seal_block(next);
@@ -380,15 +392,22 @@ impl Translator<'_, '_> {
 
     fn br_table(&mut self, targets: &BrTable<'_>) -> Result<(), CompileError> {
         let selector = self.pop();
-        let default = self.depth(targets.default());
-        let (block, count) = self.label(default);
+        let default_at = self.depth(targets.default());
+        let (block, count) = self.label(default_at);
         let args = self.block_args(count);
         let default = self.builder.func.dfg.block_call(block, &args);
+        let default_block = block;
         let mut calls = Vec::with_capacity(targets.len() as usize);
+        let mut blocks = Vec::with_capacity(targets.len() as usize + 1);
         for relative in targets.targets() {
             let at = self.depth(relative?);
             let (block, _) = self.label(at);
             calls.push(self.builder.func.dfg.block_call(block, &args));
+            blocks.push((at, block));
+        }
+        if count == 0 {
+            blocks.push((default_at, default_block));
+            self.note_dispatch(&blocks);
         }
         let table = JumpTableData::new(default, &calls);
         let table = self.builder.create_jump_table(table);

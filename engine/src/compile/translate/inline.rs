@@ -48,6 +48,11 @@ impl Locals {
         self.open.clear();
         self.free.clear();
     }
+
+    /// How many there are in all open bodies.
+    pub(super) fn open(&self) -> usize {
+        self.open.len()
+    }
 }
 
 impl Translator<'_, '_> {

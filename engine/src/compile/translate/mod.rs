@@ -9,6 +9,7 @@ mod atomic;
 mod bulk;
 mod call;
 mod control;
+mod dispatch;
 mod emit_call;
 mod entities;
 mod exception;
@@ -44,6 +45,7 @@ use crate::module::index::{DefinedFuncIndex, FuncIndex, TypeIndex};
 use crate::module::types::{ObjectLayout, SubType};
 use crate::module::{ModuleInfo, limits};
 use control::Frame;
+use dispatch::Dispatches;
 use entities::Entities;
 use exception::TryTable;
 pub(super) use hint::Hint;
@@ -96,20 +98,26 @@ pub(super) struct Buffers {
     control: Vec<Frame>,
     entities: Entities,
     locals: Locals,
+    dispatches: Dispatches,
     /// Positions of the last function in bodies that it took in.
     pub(super) inlined: Inlined,
 }
 
-/// Translates a function's body, which is valid, into `func`.
+/// Translates a function's body, which is valid, into `func`. `checks_stack`: it is to compare the
+/// stack pointer with the limit.
 ///
 /// # Errors
 /// When the body is over a limit.
 pub(super) fn function(
     env: &Environment<'_>,
     defined: DefinedFuncIndex,
+    checks_stack: bool,
     func: &mut Function,
     buffers: &mut Buffers,
 ) -> Result<(), CompileError> {
+    if checks_stack {
+        limit_stack(func);
+    }
     let result = translate(env, defined, func, buffers);
     if result.is_err() {
         // The builder is only reusable after a complete function.
@@ -128,11 +136,11 @@ fn translate(
     let ty = &env.module.signatures[env.module.functions[index].signature];
     func.signature = wasm_signature(ty);
     func.name = UserFuncName::user(0, index.as_u32());
-    limit_stack(func);
     buffers.stack.clear();
     buffers.control.clear();
     buffers.entities.clear();
     buffers.locals.clear();
+    buffers.dispatches.clear();
     buffers.inlined.clear();
     let mut translator = Translator::new(env, index, func, buffers);
     let body = env.analysis.body(defined);
@@ -143,7 +151,7 @@ fn translate(
     Ok(())
 }
 
-/// Every prologue compares the stack pointer with the limit in the context.
+/// The prologue compares the stack pointer with the limit in the context.
 fn limit_stack(func: &mut Function) {
     let ctx = func.create_global_value(GlobalValueData::VMContext);
     let flags = func.dfg.mem_flags.insert_unchecked(MemFlagsData::trusted().with_readonly());
@@ -196,6 +204,7 @@ struct Translator<'a, 'f> {
     regions: Regions,
     entities: &'f mut Entities,
     locals: &'f mut Locals,
+    dispatches: &'f mut Dispatches,
     inlined: &'f mut Inlined,
     /// What is being translated: the function, or a body that it takes in.
     body: Body,
@@ -235,6 +244,7 @@ impl<'a, 'f> Translator<'a, 'f> {
             regions,
             entities: &mut buffers.entities,
             locals: &mut buffers.locals,
+            dispatches: &mut buffers.dispatches,
             inlined: &mut buffers.inlined,
             body: Body::outermost(index),
             stack: &mut buffers.stack,
@@ -300,6 +310,7 @@ impl<'a, 'f> Translator<'a, 'f> {
 
     /// Translates one operator, whose first byte is at `offset` in the module.
     fn operator(&mut self, op: &Operator<'_>, offset: u64) -> Result<(), CompileError> {
+        self.dispatches.watch(op);
         if !self.reachable {
             self.unreachable_operator(op);
             return Ok(());
