@@ -1,7 +1,7 @@
 //! `make bench`: this engine against wasmtime, `WasmEdge` and native code.
 //!
 //! Built by `bench.sh`, which also builds the corpus and the peers and says where they are. All peers of a
-//! measurement take turns in one run; a table and a plot are written at the end. Any wrong output fails
+//! measurement take turns in one run; a table and a plot are written at the end. A wrong output of ours fails
 //! the run.
 
 mod measure;
@@ -56,7 +56,7 @@ fn main() -> Result<ExitCode> {
     fs::remove_dir_all(&places.scratch)?;
     eprintln!("bench: written to {}", options.out.display());
     if !report.sound() {
-        eprintln!("bench: failed: a program was refused or went wrong");
+        eprintln!("bench: failed: a program went wrong under this engine");
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)

@@ -346,7 +346,7 @@ impl<'a, 'f> Translator<'a, 'f> {
     /// Refuses what is valid but only made to be expensive.
     fn check_complexity(&self) -> Result<(), CompileError> {
         let (what, limit) = if self.builder.func.dfg.num_values() > self.most_values {
-            ("values, most of them locals that differ between blocks,", self.most_values)
+            ("values (most of them locals that differ between blocks)", self.most_values)
         } else if self.body.handled > limits::HANDLERS {
             ("handlers around its calls", limits::HANDLERS)
         } else if self.control.len() > self.body.frame + limits::NESTING {
