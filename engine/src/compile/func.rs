@@ -10,7 +10,6 @@ use cranelift_codegen::{
 use cranelift_frontend::FunctionBuilderContext;
 
 use super::catch::{self, CatchSite};
-use super::inline::UNCHECKED_FRAME;
 use super::placement::Placement;
 use super::position::{Inlined, InlinedPosition, Kept, NO_POSITION};
 use super::translate::{self, Buffers, Environment};
@@ -19,7 +18,6 @@ use super::{CompileError, trampoline};
 use crate::module::index::{DefinedFuncIndex, SigIndex};
 
 /// A piece of the text to make.
-#[derive(Clone, Copy)]
 pub(super) enum Job {
     /// A function of the module.
     Function(DefinedFuncIndex),
@@ -83,23 +81,9 @@ impl<'a> Compiler<'a> {
         if matches!(job, Job::Function(func) if !self.env.analysis.plan.is_live(func)) {
             return Ok(Code::default());
         }
-        let checked = match job {
-            Job::Function(func) => self.env.analysis.plan.checks_stack(func),
-            Job::Entry(_) | Job::Exit(_) => false,
-        };
-        let code = self.compile(job, checked)?;
-        match job {
-            // The frame is only known now.
-            Job::Function(_) if !checked && self.frame() > UNCHECKED_FRAME => {
-                self.compile(job, true)
-            }
-            _ => Ok(code),
-        }
-    }
-
-    fn compile(&mut self, job: Job, checks_stack: bool) -> Result<Code, CompileError> {
         self.context.clear();
-        let name = self.translate(job, checks_stack)?;
+        let is_function = matches!(job, Job::Function(..));
+        let name = self.translate(job)?;
         let fail = |reason: String| CompileError::Codegen { func: name.clone(), reason };
         self.context
             .compile(self.isa, &mut self.control)
@@ -109,37 +93,29 @@ impl<'a> Compiler<'a> {
         let (func, inlined) = (&self.context.func, &self.buffers.inlined);
         let mut code = collect(compiled, func, inlined, self.isa, &name)?;
         // The handler of an entry trampoline is known to the store record.
-        if matches!(job, Job::Function(_)) {
+        if is_function {
             code.catches = catch::sites(compiled).map_err(|reason| fail(reason.to_string()))?;
         }
         Ok(code)
-    }
-
-    /// The size of the frame of what was compiled last, in bytes.
-    fn frame(&self) -> u32 {
-        let layout = self.context.compiled_code().and_then(|code| code.buffer.frame_layout());
-        layout.map_or(u32::MAX, |layout| layout.frame_to_fp_offset)
     }
 
     /// The code of a job as text, one instruction a line.
     #[cfg(test)]
     pub(super) fn listing(&mut self, job: Job) -> String {
         self.context.clear();
-        let checks_stack =
-            matches!(job, Job::Function(func) if self.env.analysis.plan.checks_stack(func));
-        self.translate(job, checks_stack).unwrap();
+        self.translate(job).unwrap();
         self.context.set_disasm(true);
         self.context.compile(self.isa, &mut self.control).unwrap();
         self.context.compiled_code().unwrap().vcode.clone().unwrap()
     }
 
     /// Fills the context's function and gives its name for messages.
-    fn translate(&mut self, job: Job, checks_stack: bool) -> Result<String, CompileError> {
+    fn translate(&mut self, job: Job) -> Result<String, CompileError> {
         let func = &mut self.context.func;
         let signatures = &self.env.module.signatures;
         match job {
             Job::Function(defined) => {
-                translate::function(self.env, defined, checks_stack, func, &mut self.buffers)?;
+                translate::function(self.env, defined, func, &mut self.buffers)?;
                 Ok(self.env.module.func_index(defined).to_string())
             }
             Job::Entry(sig) => {

@@ -25,11 +25,6 @@ const CALLER: u32 = 2_000;
 const LOCALS: u32 = 100;
 /// Bodies inside each other; bounds the translator's recursion.
 const NESTING: u32 = 12;
-/// Functions that call each other without any of them looking at the stack's limit.
-const UNCHECKED: u32 = 4;
-/// Largest frame of such a function, in bytes. All of them together take a small part of the stack
-/// that the runtime keeps below the limit for itself.
-pub(super) const UNCHECKED_FRAME: u32 = 4096;
 
 /// The decisions for a module.
 pub(super) struct Plan {
@@ -37,8 +32,6 @@ pub(super) struct Plan {
     replaced: Vec<u32>,
     /// Functions that need code of their own.
     live: EntitySet<DefinedFuncIndex>,
-    /// Functions that need not look at the stack's limit.
-    unchecked: EntitySet<DefinedFuncIndex>,
 }
 
 impl Plan {
@@ -48,7 +41,7 @@ impl Plan {
         (0..functions).for_each(|n| {
             live.insert(DefinedFuncIndex::new(n));
         });
-        Plan { replaced: Vec::new(), live, unchecked: EntitySet::new() }
+        Plan { replaced: Vec::new(), live }
     }
 
     /// Decides.
@@ -57,9 +50,9 @@ impl Plan {
         for root in 0..surveys.len() {
             planner.visit(root);
         }
-        let Planner { mut replaced, calls, unchecked, .. } = planner;
+        let Planner { mut replaced, calls, .. } = planner;
         replaced.sort_unstable();
-        let mut plan = Plan { replaced, live: EntitySet::new(), unchecked };
+        let mut plan = Plan { replaced, live: EntitySet::new() };
         plan.find_live(module, surveys, &calls);
         plan
     }
@@ -72,14 +65,6 @@ impl Plan {
     /// Whether a function needs code of its own.
     pub(super) fn is_live(&self, func: DefinedFuncIndex) -> bool {
         self.live.contains(func)
-    }
-
-    /// Whether a function needs to look at the stack's limit.
-    ///
-    /// Every cycle of calls, and every way to the host and back, has a function that does; and no
-    /// more than [`UNCHECKED`] in a row do not.
-    pub(super) fn checks_stack(&self, func: DefinedFuncIndex) -> bool {
-        !self.unchecked.contains(func)
     }
 
     /// What the outside can reach needs code, and what such code calls. So does what nothing calls,
@@ -124,7 +109,6 @@ struct Planner<'a> {
     calls: Vec<u32>,
     states: Vec<State>,
     replaced: Vec<u32>,
-    unchecked: EntitySet<DefinedFuncIndex>,
 }
 
 #[derive(Clone, Copy)]
@@ -132,18 +116,11 @@ enum State {
     New,
     /// Its callees are being visited: a call of it is recursion, which stays a call.
     Open,
-    Done(Body),
-}
-
-/// A body with all that was put into it.
-#[derive(Clone, Copy)]
-struct Body {
-    size: u32,
-    /// Bodies inside each other.
-    nesting: u32,
-    /// How many functions in a row, from this one on, do not look at the stack's limit; 0 if this
-    /// one does.
-    unchecked: u32,
+    /// Size, locals and nesting with all that was put into it.
+    Done {
+        size: u32,
+        nesting: u32,
+    },
 }
 
 impl<'a> Planner<'a> {
@@ -155,8 +132,7 @@ impl<'a> Planner<'a> {
             }
         }
         let states = vec![State::New; surveys.len()];
-        let unchecked = EntitySet::new();
-        Planner { module, surveys, calls, states, replaced: Vec::new(), unchecked }
+        Planner { module, surveys, calls, states, replaced: Vec::new() }
     }
 
     /// Visits what a function calls, then itself. Without recursion: call chains may be long.
@@ -184,42 +160,22 @@ impl<'a> Planner<'a> {
     fn decide(&mut self, func: usize) {
         let survey = &self.surveys[func];
         let (mut size, mut nesting) = (survey.size, 0);
-        let mut unchecked = (!survey.indirect_calls && !survey.tail_calls).then_some(1);
         for call in &survey.calls {
-            let below = match self.body_for(call, size) {
-                Some(body) => {
-                    size += body.size;
-                    nesting = nesting.max(body.nesting + 1);
-                    self.replaced.push(call.offset);
-                    // What it calls is now called from here.
-                    (body.unchecked > 0).then_some(body.unchecked)
-                }
-                None => self.body(call.callee).map(|body| body.unchecked + 1),
-            };
-            unchecked = unchecked.zip(below).map(|(a, b)| a.max(b));
+            if let Some((added, depth)) = self.body_for(call, size) {
+                size += added;
+                nesting = nesting.max(depth + 1);
+                self.replaced.push(call.offset);
+            }
         }
-        let unchecked = unchecked.filter(|&depth| depth <= UNCHECKED).unwrap_or(0);
-        if unchecked > 0 {
-            self.unchecked.insert(DefinedFuncIndex::new(func));
-        }
-        self.states[func] = State::Done(Body { size, nesting, unchecked });
+        self.states[func] = State::Done { size, nesting };
     }
 
-    /// What is known of a function that was visited before: not of an import, nor of one that is
-    /// called in a circle.
-    fn body(&self, func: FuncIndex) -> Option<Body> {
-        match self.states[self.module.defined_func(func)?.index()] {
-            State::Done(body) => Some(body),
-            State::New | State::Open => None,
-        }
-    }
-
-    /// The body that replaces a call; `None` if it stays a call.
-    fn body_for(&self, call: &CallSite, caller: u32) -> Option<Body> {
-        let body = self.body(call.callee)?;
+    /// Size and nesting of the body that replaces a call; `None` if it stays a call.
+    fn body_for(&self, call: &CallSite, caller: u32) -> Option<(u32, u32)> {
         let callee = self.module.defined_func(call.callee)?;
+        let State::Done { size, nesting } = self.states[callee.index()] else { return None };
         let survey = &self.surveys[callee.index()];
-        if call.tail || survey.tail_calls || survey.locals > LOCALS || body.nesting >= NESTING {
+        if call.tail || survey.tail_calls || survey.locals > LOCALS || nesting >= NESTING {
             return None;
         }
         let only = self.calls[callee.index()] == 1 && !is_root(self.module, call.callee);
@@ -229,7 +185,6 @@ impl<'a> Planner<'a> {
             (false, true) => IN_LOOP,
             (false, false) => SMALL,
         };
-        let fits = body.size <= SMALL || caller + body.size <= CALLER;
-        (body.size <= limit && fits).then_some(body)
+        (size <= limit && (size <= SMALL || caller + size <= CALLER)).then_some((size, nesting))
     }
 }

@@ -25,8 +25,6 @@ pub(super) struct Survey {
     pub(super) locals: u32,
     /// Whether it ends with a call that takes the place of its own frame.
     pub(super) tail_calls: bool,
-    /// Whether it calls functions that only the run decides about.
-    pub(super) indirect_calls: bool,
     /// Direct calls that can be reached, in order.
     pub(super) calls: Vec<CallSite>,
     /// What is known of the operands of operators, by the positions of these, ascending.
@@ -138,10 +136,7 @@ impl Survey {
                 self.tail_calls = true;
                 CALL
             }
-            Operator::CallIndirect { .. } | Operator::CallRef { .. } => {
-                self.indirect_calls = true;
-                2 * CALL
-            }
+            Operator::CallIndirect { .. } | Operator::CallRef { .. } => 2 * CALL,
             Operator::ReturnCallIndirect { .. } | Operator::ReturnCallRef { .. } => {
                 self.tail_calls = true;
                 CALL

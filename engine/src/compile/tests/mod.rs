@@ -7,7 +7,6 @@ mod inline;
 mod placement;
 mod references;
 mod refused;
-mod stack;
 mod vectors;
 
 use super::compile_on;

@@ -103,21 +103,16 @@ pub(super) struct Buffers {
     pub(super) inlined: Inlined,
 }
 
-/// Translates a function's body, which is valid, into `func`. `checks_stack`: it is to compare the
-/// stack pointer with the limit.
+/// Translates a function's body, which is valid, into `func`.
 ///
 /// # Errors
 /// When the body is over a limit.
 pub(super) fn function(
     env: &Environment<'_>,
     defined: DefinedFuncIndex,
-    checks_stack: bool,
     func: &mut Function,
     buffers: &mut Buffers,
 ) -> Result<(), CompileError> {
-    if checks_stack {
-        limit_stack(func);
-    }
     let result = translate(env, defined, func, buffers);
     if result.is_err() {
         // The builder is only reusable after a complete function.
@@ -136,6 +131,7 @@ fn translate(
     let ty = &env.module.signatures[env.module.functions[index].signature];
     func.signature = wasm_signature(ty);
     func.name = UserFuncName::user(0, index.as_u32());
+    limit_stack(func);
     buffers.stack.clear();
     buffers.control.clear();
     buffers.entities.clear();
@@ -151,7 +147,7 @@ fn translate(
     Ok(())
 }
 
-/// The prologue compares the stack pointer with the limit in the context.
+/// Every prologue compares the stack pointer with the limit in the context.
 fn limit_stack(func: &mut Function) {
     let ctx = func.create_global_value(GlobalValueData::VMContext);
     let flags = func.dfg.mem_flags.insert_unchecked(MemFlagsData::trusted().with_readonly());
