@@ -10,8 +10,9 @@ use std::process::Command;
 use coracle_engine::compile::compile;
 use coracle_engine::config::{Features, OptLevel, Settings};
 use wasm_encoder::{
-    BlockType, CodeSection, ElementSection, Elements, ExportKind, ExportSection, Function,
-    FunctionSection, Instruction, MemArg, MemArgTarget, Module, TypeSection, ValType,
+    BlockType, Catch, CodeSection, ElementSection, Elements, ExportKind, ExportSection, Function,
+    FunctionSection, Instruction, MemArg, MemArgTarget, MemorySection, MemoryType, Module, TagKind,
+    TagSection, TagType, TypeSection, ValType,
 };
 
 const CHILD: &str = "CORACLE_BENCH_CASE";
@@ -79,6 +80,10 @@ const CASES: &[Case] = &[
     ("100 functions of 3,900 calls passing 1,000 values", || calls_in_functions(100)),
     ("30 functions that call the next twice", tree_of_calls),
     ("a small function called 100,000 times", small_function_called_often),
+    ("29,990 calls with a handler", || handlers(1, 29_990, 0)),
+    ("290 calls with 100 handlers", || handlers(100, 290, 0)),
+    ("2 calls with 9,900 handlers", || handlers(9_900, 2, 0)),
+    ("10 calls with 100 handlers, 100 locals that change", || handlers(100, 10, 10)),
     ("400,000 functions", || many(399_999, &[], |_| {})),
     ("2,000 types of 1,000 parameters and results", wide_types),
 ];
@@ -160,17 +165,22 @@ fn many(count: u32, locals: &[(u32, ValType)], body: impl Fn(&mut Function)) -> 
     let mut last = Function::new([]);
     last.instruction(&Instruction::End);
     code.function(&last);
-    let mut memories = wasm_encoder::MemorySection::new();
-    memories.memory(wasm_encoder::MemoryType {
+    let memories = one_memory();
+    let mut module = Module::new();
+    module.section(&types).section(&funcs).section(&memories);
+    finish(module, count + 1, &code)
+}
+
+fn one_memory() -> MemorySection {
+    let mut memories = MemorySection::new();
+    memories.memory(MemoryType {
         minimum: 1,
         maximum: None,
         memory64: false,
         shared: false,
         page_size_log2: None,
     });
-    let mut module = Module::new();
-    module.section(&types).section(&funcs).section(&memories);
-    finish(module, count + 1, &code)
+    memories
 }
 
 /// Completes a module whose functions are all in use: none may be left out.
@@ -378,6 +388,42 @@ fn small_function_called_often() -> Vec<u8> {
     let mut module = Module::new();
     module.section(&types).section(&funcs);
     finish(module, 2, &code)
+}
+
+/// Calls inside a `try_table`: each has a handler for every clause. After each call some locals
+/// change, which are read at the end: all of them are arguments of every handler.
+fn handlers(clauses: u32, calls: u32, locals_each: u32) -> Vec<u8> {
+    let (mut types, mut funcs, mut code) =
+        (TypeSection::new(), FunctionSection::new(), CodeSection::new());
+    types.ty().function([], []);
+    let mut tags = TagSection::new();
+    for _ in 0..clauses {
+        tags.tag(TagType { kind: TagKind::Exception, func_type_idx: 0 });
+    }
+    let catches: Vec<Catch> = (0..clauses).map(|tag| Catch::One { tag, label: 0 }).collect();
+    let mut function = Function::new([(calls * locals_each, I32)]);
+    function.instruction(&Instruction::Block(BlockType::Empty));
+    function.instruction(&Instruction::TryTable(BlockType::Empty, catches.into()));
+    for call in 0..calls {
+        // Itself, so that nothing can stand in place of the call.
+        function.instruction(&Instruction::Call(0));
+        for local in call * locals_each..(call + 1) * locals_each {
+            function.instruction(&Instruction::I32Const(local as i32 + 1));
+            function.instruction(&Instruction::LocalSet(local));
+        }
+    }
+    function.instruction(&Instruction::End).instruction(&Instruction::End);
+    for local in 0..calls * locals_each {
+        function.instruction(&Instruction::I32Const(0)).instruction(&Instruction::LocalGet(local));
+        function.instruction(&Instruction::I32Store(word(0)));
+    }
+    function.instruction(&Instruction::End);
+    funcs.function(0);
+    code.function(&function);
+    let memories = one_memory();
+    let mut module = Module::new();
+    module.section(&types).section(&funcs).section(&memories).section(&tags);
+    finish(module, 1, &code)
 }
 
 fn wide_types() -> Vec<u8> {

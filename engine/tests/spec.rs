@@ -29,9 +29,9 @@ use suite::{CONFIGURATIONS, Source, TestFile};
 
 /// Set for a worker process.
 const WORKER: &str = "CORACLE_SPEC_WORKER";
-/// Longest time for one file in one configuration: it ends workers that hang, and is no measure of
-/// speed: the largest files take minutes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(900);
+/// Longest time for one file in one configuration. It ends workers that hang, and is no measure of
+/// speed: the largest files take seconds, so that one of five minutes hangs on any machine.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 fn main() -> ExitCode {
     let files = suite::files();

@@ -8,12 +8,14 @@
 //! the raw pointer, and everything else borrows briefly through [`get`] and [`get_mut`]. A
 //! [`Caller`](super::Caller) stands for the exclusive borrow that the waiting call holds.
 
-use std::io;
+mod codes;
+mod config;
+
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::code::Module;
 use super::engine::Engine;
@@ -33,51 +35,8 @@ use super::types::FuncType;
 use super::vmcontext::{
     Activation, CallersMemory, FuncRef, GlobalCell, HostRecord, Stable, StoreRecord, TagRecord,
 };
-use crate::abi::gc;
-use crate::config::MEMORY64_RESERVATION;
-
-/// Limits of a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoreConfig {
-    /// Most bytes of native stack that guest code may use below the outermost call into it. The
-    /// thread's real stack bounds it as well, less 256 KiB that stay with the host. Default 1 MiB.
-    pub max_wasm_stack: usize,
-    /// Most bytes of each linear memory. Default 64 GiB; with 32-bit indices 4 GiB are the most there
-    /// can be.
-    pub max_memory_bytes: u64,
-    /// Most elements of each table. Default ten million.
-    pub max_table_elements: u64,
-    /// Most bytes of memory for structures, arrays and exceptions. Default 3840 MiB, which is also
-    /// the most there can be.
-    pub max_gc_heap_bytes: u64,
-    /// Collect garbage before every allocation of an object: finds references that the collector
-    /// does not see. Very slow; for tests. Default off.
-    pub gc_stress: bool,
-}
-
-impl Default for StoreConfig {
-    fn default() -> StoreConfig {
-        StoreConfig {
-            max_wasm_stack: 1 << 20,
-            max_memory_bytes: MEMORY64_RESERVATION,
-            max_table_elements: 10_000_000,
-            max_gc_heap_bytes: gc::RESERVATION - gc::FIRST_OBJECT as u64,
-            gc_stress: false,
-        }
-    }
-}
-
-/// Why a store cannot be made.
-#[derive(Debug, thiserror::Error)]
-#[allow(missing_docs, reason = "the messages say it")]
-pub enum StoreError {
-    #[error("cannot install handlers for processor faults: {0}")]
-    Handlers(#[source] io::Error),
-    #[error("cannot set up the thread's signal stack: {0}")]
-    SignalStack(#[source] io::Error),
-    #[error("cannot find the bounds of the thread's stack: {0}")]
-    Stack(#[source] io::Error),
-}
+pub(super) use codes::CodeList;
+pub use config::{StoreConfig, StoreError};
 
 /// The unit of isolation: instances and all that they share, used by one thread. Core
 /// specification, "Store".
@@ -491,61 +450,6 @@ impl StoreInner {
             for instance in &mut self.instances {
                 instance.get_mut().set_stack_limit(limit);
             }
-        }
-    }
-}
-
-/// The code that belongs to a store: a list that only grows.
-///
-/// The fault handler walks it on the thread that owns the store. It may interrupt any instruction
-/// of that thread, even one that is adding to the list, so nodes are complete before they are
-/// published and live as long as the list.
-#[derive(Debug, Default)]
-pub(super) struct CodeList {
-    head: AtomicPtr<CodeNode>,
-}
-
-#[derive(Debug)]
-struct CodeNode {
-    module: Module,
-    next: *mut CodeNode,
-}
-
-impl CodeList {
-    /// Adds a module's code unless it is there already.
-    fn add(&mut self, module: &Module) -> bool {
-        if self.iter().any(|known| known.text() == module.text()) {
-            return false;
-        }
-        let next = *self.head.get_mut();
-        let node = Box::new(CodeNode { module: module.clone(), next });
-        self.head.store(Box::into_raw(node), Ordering::Release);
-        true
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Module> {
-        let mut node = self.head.load(Ordering::Acquire);
-        std::iter::from_fn(move || {
-            // SAFETY: published nodes are complete and live as long as the list (see above).
-            let current = unsafe { node.as_ref() }?;
-            node = current.next;
-            Some(&current.module)
-        })
-    }
-
-    /// The module whose text holds an address. Runs inside the signal handler.
-    pub(super) fn find(&self, pc: usize) -> Option<&Module> {
-        self.iter().find(|module| module.text().contains(&pc))
-    }
-}
-
-impl Drop for CodeList {
-    fn drop(&mut self) {
-        let mut node = std::mem::replace(self.head.get_mut(), ptr::null_mut());
-        while !node.is_null() {
-            // SAFETY: every node was leaked from a box by `add` and is freed once.
-            let current = unsafe { Box::from_raw(node) };
-            node = current.next;
         }
     }
 }

@@ -4,6 +4,8 @@
 
 mod crash;
 mod exceptions;
+mod exceptions_host;
+mod exceptions_many;
 mod gc;
 mod gc_host;
 mod gc_operators;
@@ -23,7 +25,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use coracle_engine::compile::compile;
 use coracle_engine::config::{Features, Settings};
 use coracle_engine::runtime::{
-    CallError, Engine, Instance, Linker, Module, Store, StoreConfig, Trap, Val,
+    CallError, Engine, Exception, Instance, Linker, Module, Store, StoreConfig, Trap, Val,
 };
 
 /// An engine, a store, a linker: what a test needs before its module.
@@ -43,6 +45,11 @@ impl World {
         let store = Store::with_config(&engine, config).unwrap();
         let linker = Linker::new(&engine);
         World { engine, store, linker }
+    }
+
+    /// A world whose store collects garbage before every allocation.
+    fn stressed() -> World {
+        World::with_config(gc::stress())
     }
 
     fn module(&self, wat: &str) -> Module {
@@ -78,6 +85,14 @@ impl World {
         match self.call(instance, name, args) {
             Err(CallError::Trap(trap)) => trap,
             other => panic!("no trap: {other:?}"),
+        }
+    }
+
+    /// Calls a function that must throw.
+    fn exception(&mut self, instance: Instance, name: &str, args: &[Val]) -> Exception {
+        match self.call(instance, name, args) {
+            Err(CallError::Exception(exception)) => exception,
+            other => panic!("no exception: {other:?}"),
         }
     }
 }
