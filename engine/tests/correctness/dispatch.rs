@@ -49,7 +49,7 @@ impl Machine {
     fn random(numbers: &mut Numbers, depth: usize) -> Machine {
         let count = 1 + numbers.next() as usize % if depth == 0 { 7 } else { 4 };
         let states = (0..count).map(|_| State::random(numbers, depth, count)).collect();
-        let default = (numbers.next() % 2 == 0).then(|| numbers.next() as usize % count);
+        let default = (numbers.next().is_multiple_of(2)).then(|| numbers.next() as usize % count);
         Machine { states, default }
     }
 
@@ -113,7 +113,7 @@ enum Flow {
 
 impl State {
     fn random(numbers: &mut Numbers, depth: usize, states: usize) -> State {
-        let inner = depth + 1 < DEPTH && numbers.next() % 4 == 0;
+        let inner = depth + 1 < DEPTH && numbers.next().is_multiple_of(4);
         let inner = inner.then(|| Machine::random(numbers, depth + 1));
         let bit = numbers.next() as u32 % 31;
         let mut selector = || numbers.next() as u32 % (states as u32 + 2);
