@@ -84,8 +84,11 @@ const CASES: &[Case] = &[
     ("290 calls with 100 handlers", || handlers(100, 290, 0)),
     ("2 calls with 9,900 handlers", || handlers(9_900, 2, 0)),
     ("10 calls with 100 handlers, 100 locals that change", || handlers(100, 10, 10)),
+    ("14 calls with 100 handlers, 140 locals that change", || handlers(100, 14, 10)),
+    ("50 calls with 100 handlers, 500 locals that change", || handlers(100, 50, 10)),
     ("400,000 functions", || many(399_999, &[], |_| {})),
-    ("2,000 types of 1,000 parameters and results", wide_types),
+    ("2,000 types of 1,000 parameters and results", || wide_types(2_000, 1_000)),
+    ("30,000 types of 16 parameters and results", || wide_types(30_000, 16)),
 ];
 
 fn main() {
@@ -426,11 +429,11 @@ fn handlers(clauses: u32, calls: u32, locals_each: u32) -> Vec<u8> {
     finish(module, 1, &code)
 }
 
-fn wide_types() -> Vec<u8> {
+fn wide_types(count: usize, values: usize) -> Vec<u8> {
     let mut types = TypeSection::new();
-    for n in 0..2_000usize {
-        let kinds = |bit: usize| if n >> (bit % 11) & 1 == 0 { I32 } else { ValType::I64 };
-        types.ty().function((0..1000).map(kinds), (0..1000).map(kinds));
+    for n in 0..count {
+        let kinds = |bit: usize| if n >> (bit % 16) & 1 == 0 { I32 } else { ValType::I64 };
+        types.ty().function((0..values).map(kinds), (0..values).map(kinds));
     }
     Module::new().section(&types).clone().finish()
 }

@@ -124,6 +124,8 @@ struct Decoder<'a> {
     kinds: Vec<TypeKind>,
     /// Parameters, results and fields of all types.
     type_parts: usize,
+    /// See [`limits::SIGNATURE_VALUES`].
+    signature_values: usize,
     elements: usize,
     const_operators: usize,
 }
@@ -141,6 +143,7 @@ impl<'a> Decoder<'a> {
             escaped: Vec::new(),
             kinds: Vec::new(),
             type_parts: 0,
+            signature_values: 0,
             elements: 0,
             const_operators: 0,
         }

@@ -21,6 +21,11 @@ pub const TYPES: u32 = 100_000;
 /// some hundred thousand.
 pub const TYPE_PARTS: usize = 4_000_000;
 
+/// Parameters and results of all distinct signatures. Where a signature has more than 32, each counts
+/// as often as 32 fit. Both trampolines of a signature move all of them at once, for which 2,000 take
+/// the code generator 46 ms; programs have some hundred signatures of less than ten.
+pub const SIGNATURE_VALUES: usize = 1_000_000;
+
 /// Declared supertypes above each other. The specification's own limit for implementations, which
 /// the validator holds modules to; an image is held to it when it is loaded.
 pub const SUPERTYPES: usize = 63;
@@ -82,6 +87,11 @@ pub const BRANCH_TARGETS: u32 = 500_000;
 /// locals that each handler is given, which nothing but [`VALUES`] bounds. Programs have one to
 /// three at a call.
 pub const HANDLERS: usize = 30_000;
+
+/// Values, most of them locals, that the calls of one function pass to handlers, all together. The
+/// code generator's time grows with the square of it in the worst case; a clean-up of a program
+/// takes one to five.
+pub const HANDLED_VALUES: usize = 200_000;
 
 /// Blocks, loops and conditions inside each other. The code generator's time grows with the square
 /// of it; the largest switches of programs nest some thousand.

@@ -214,3 +214,34 @@ fn a_refusal_names_the_function() {
     assert!(matches!(error, CompileError::TooComplex { .. }), "{error:?}");
     assert!(error.to_string().starts_with("function func0 is too complex"), "{error}");
 }
+
+/// Calls with a handler for each of some tags, and locals that change before each call.
+fn calls_with_handlers(calls: usize, handlers: usize, locals: usize) -> String {
+    let each =
+        |count: usize, text: &dyn Fn(usize) -> String| (0..count).map(text).collect::<String>();
+    let change =
+        each(locals, &|n| format!("(local.set {n} (i32.add (local.get {n}) (i32.const 1)))"));
+    format!(
+        "(module {} (memory 1) (func $f (export \"f\") (local {})
+            (block $out (try_table {} {}))
+            {}))",
+        each(handlers, &|n| format!("(tag $t{n})")),
+        "i32 ".repeat(locals),
+        each(handlers, &|n| format!("(catch $t{n} $out)")),
+        each(calls, &|_| format!("(call $f) {change}")),
+        each(locals, &|n| format!("(i32.store (i32.const 0) (local.get {n}))")),
+    )
+}
+
+#[test]
+fn values_passed_to_handlers() {
+    let compiled = |calls, handlers, locals| {
+        compile(calls_with_handlers(calls, handlers, locals).as_bytes(), &Settings::default())
+    };
+    assert!(compiled(30, 10, 30).is_ok());
+    // Many handlers to which little is passed, and the other way round.
+    assert!(compiled(100, 100, 1).is_ok());
+    assert!(compiled(30, 1, 1_000).is_ok());
+    let message = compiled(60, 60, 60).expect_err("should be refused").to_string();
+    assert!(message.contains("func0 is too complex: values passed to handlers"), "{message}");
+}

@@ -7,6 +7,7 @@ use wasm_encoder::{
     CodeSection, ConstExpr, CustomSection, DataSection, ElementSection, Elements, EntityType,
     ExportKind, ExportSection, Function, FunctionSection, GlobalSection, GlobalType, ImportSection,
     Instruction, MemorySection, MemoryType, Module, RefType, TableSection, TableType, TypeSection,
+    ValType,
 };
 
 use crate::{I32, types};
@@ -103,6 +104,34 @@ fn parts_of_types() {
         module
     };
     boundary(limits::TYPE_PARTS as u64, module, "types");
+}
+
+#[test]
+fn values_of_distinct_signatures() {
+    // Signature `n` by the bits of `n`, which no other has.
+    let kinds = |n: u64, values: u64| {
+        (0..values as u32).map(move |bit| if n >> (bit % 64) & 1 == 0 { I32 } else { ValType::I64 })
+    };
+    let module = |values: u64| {
+        let mut types = TypeSection::new();
+        (0..values / 32).for_each(|n| types.ty().function(kinds(n, 16), kinds(n >> 16, 16)));
+        types.ty().function(kinds(0, values % 32), []);
+        // The same again costs nothing.
+        types.ty().function(kinds(0, 16), kinds(0, 16));
+        let mut module = Module::new();
+        module.section(&types);
+        module
+    };
+    boundary(limits::SIGNATURE_VALUES as u64, module, "distinct signatures");
+    // Of 640 values, each counts twenty times.
+    let wide = |count: u64| {
+        let mut types = TypeSection::new();
+        (0..count).for_each(|n| types.ty().function(kinds(n, 640), []));
+        let mut module = Module::new();
+        module.section(&types);
+        module
+    };
+    boundary(limits::SIGNATURE_VALUES as u64 / (640 * 20), wide, "distinct signatures");
 }
 
 #[test]

@@ -26,8 +26,8 @@ mod wide;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cranelift_codegen::ir::{
-    AliasRegion, AliasRegionData, Function, GlobalValueData, InstBuilder, MemFlagsData, SourceLoc,
-    Type, UserFuncName, Value, types,
+    AliasRegion, AliasRegionData, ExceptionTableData, Function, GlobalValueData, InstBuilder,
+    MemFlagsData, SourceLoc, Type, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::TargetFrontendConfig;
 use cranelift_entity::PrimaryMap;
@@ -144,6 +144,25 @@ fn translate(
     translator.begin(ty.params.len(), ty.results.len());
     translator.translate_body(body.get_binary_reader())?;
     translator.builder.finalize(env.frontend);
+    check_handled(func, index)
+}
+
+/// Refuses what passes too much to handlers, which is known once locals have become values.
+fn check_handled(func: &Function, index: FuncIndex) -> Result<(), CompileError> {
+    let pool = &func.dfg.value_lists;
+    // The last branch of a table is the one that is taken when nothing is thrown.
+    let handlers = |table: &'_ ExceptionTableData| match table.all_branches().split_last() {
+        Some((_, handlers)) => handlers.iter().map(|handler| handler.len(pool)).sum(),
+        None => 0,
+    };
+    let passed: usize = func.dfg.exception_tables.values().map(handlers).sum();
+    if passed > limits::HANDLED_VALUES {
+        return Err(CompileError::TooComplex {
+            func: index.to_string(),
+            what: "values passed to handlers",
+            limit: limits::HANDLED_VALUES,
+        });
+    }
     Ok(())
 }
 

@@ -59,10 +59,14 @@ impl<'a> Decoder<'a> {
         let signature = ty.as_func().map(|ty| match known.entry(ty.signature()) {
             Entry::Occupied(entry) => *entry.get(),
             Entry::Vacant(entry) => {
+                let values = entry.key().params.len() + entry.key().results.len();
+                self.signature_values += values * (values / 32).max(1);
                 let signature = info.signatures.push(entry.key().clone());
                 *entry.insert(signature)
             }
         });
+        let what = "parameters and results in its distinct signatures";
+        limit_count(what, self.signature_values, limits::SIGNATURE_VALUES)?;
         info.types.push(ty);
         info.type_signatures.push(signature);
         Ok(())
