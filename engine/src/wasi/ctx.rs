@@ -8,6 +8,7 @@ use super::core::dir::Dir;
 use super::core::error::{Error, Result as CoreResult};
 use super::core::file::{File, Handle};
 use super::core::object::Object;
+use super::core::random::Random;
 use super::core::socket::Socket;
 use super::core::table::Table;
 use super::preview1::descriptor::Descriptor;
@@ -85,6 +86,7 @@ pub struct WasiCtx {
     pub(crate) args: Strings,
     pub(crate) env: Strings,
     pub(crate) fds: Table<Descriptor>,
+    pub(crate) random: Random,
 }
 
 #[derive(Debug)]
@@ -222,6 +224,7 @@ impl WasiCtxBuilder {
             args: Strings::new("argument", args)?,
             env: Strings::new("environment variable", env)?,
             fds: Table::new(self.limit.unwrap_or(DEFAULT_DESCRIPTORS)),
+            random: Random::default(),
         };
         let refused = |number, source| GrantError::Descriptor { number, source };
         for (number, stream) in (0..).zip(self.streams) {

@@ -1,7 +1,6 @@
 //! Randomness.
 
 use super::errno::Errno;
-use crate::wasi::core::random;
 use crate::wasi::ctx::WasiCtx;
 use crate::wasi::guest_mem::GuestMemory;
 
@@ -14,7 +13,7 @@ const PIECE: u32 = 1 << 20;
 /// # Errors
 /// A buffer that is not inside the memory.
 pub fn random_get(
-    _: &mut WasiCtx,
+    ctx: &mut WasiCtx,
     memory: &mut GuestMemory<'_>,
     buf: u32,
     buf_len: u32,
@@ -24,7 +23,7 @@ pub fn random_get(
     while done < buf_len {
         let len = PIECE.min(buf_len - done);
         memory.write_with(buf + done, len, |bytes| {
-            random::fill(bytes)?;
+            ctx.random.fill(bytes)?;
             Ok::<_, Errno>(bytes.len())
         })?;
         done += len;
