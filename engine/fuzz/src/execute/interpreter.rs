@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use coracle_engine::runtime::TrapKind;
-use wasmi::errors::ErrorKind;
+use wasmi::errors::{ErrorKind, InstantiationError};
 use wasmi::{
     Caller, Config, Engine, Error, ExternRef, F32, F64, Instance, Linker, Module, Nullable, Ref,
     Store, TrapCode, V128, Val,
@@ -180,6 +180,10 @@ fn stop(error: &Error) -> Stop {
     }
     match error.kind() {
         ErrorKind::Host(error) if error.is::<Failure>() => Stop::Host,
+        // An active segment past the table's end, which is a trap of instantiation.
+        ErrorKind::Instantiation(InstantiationError::ElementSegmentDoesNotFit { .. }) => {
+            Stop::Trap(TrapKind::TableOutOfBounds)
+        }
         _ => Stop::Other(error.to_string()),
     }
 }
