@@ -8,6 +8,7 @@ mod event;
 mod generate;
 mod host;
 mod interpreter;
+mod known;
 mod ours;
 mod plan;
 mod wasmtime;
