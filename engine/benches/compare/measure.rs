@@ -223,7 +223,9 @@ const FUNCTIONS: [(&str, u32); 6] = [
 /// Functions that are more than a call: ours ask the kernel each time. wasmtime's `sched_yield` does
 /// nothing.
 pub(crate) const BY_KERNEL: [&str; 2] = ["fd_write", "sched_yield"];
-/// Calls of the function that does nothing.
+/// A function that does nothing, defined through each engine's interface for embedders.
+pub(crate) const NOP: &str = "nop (embedder's function)";
+/// Calls of it.
 const NOPS: u32 = 20_000_000;
 /// Name of wasmtime without fibers and asynchronous functions.
 const SYNCHRONOUS: &str = "wasmtime-sync";
@@ -252,7 +254,7 @@ pub(crate) fn host_calls(places: &Places, runs: usize) -> Result<Vec<Calls>> {
             process::run(&Invocation { line, one_core: false }, &output)?;
             let told = fs::read_to_string(&output)?;
             let time: f64 = told.trim().parse().context("no number of nanoseconds")?;
-            let mut results = vec![("nop (embedder's function)", time)];
+            let mut results = vec![(NOP, time)];
             let ready = places.make_ready(peer, "calls", &wasi)?;
             for (function, count) in FUNCTIONS {
                 let args = [function, &count.to_string()];
@@ -266,7 +268,7 @@ pub(crate) fn host_calls(places: &Places, runs: usize) -> Result<Vec<Calls>> {
             }
         }
     }
-    let names = ["nop (embedder's function)"].into_iter().chain(FUNCTIONS.map(|(name, _)| name));
+    let names = [NOP].into_iter().chain(FUNCTIONS.map(|(name, _)| name));
     for function in names {
         let by_peer = samples[function]
             .iter()
