@@ -11,9 +11,15 @@ use crate::module::ModuleInfo;
 use crate::module::index::{DefinedFuncIndex, FuncIndex};
 
 /// Callees up to this size replace every call: the body is hardly larger than the call.
-const SMALL: u32 = 40;
+const SMALL: u32 = 24;
+/// Callees up to this size replace every call while [`COPIES`] allows it.
+const MEDIUM: u32 = 40;
 /// Callees up to this size replace calls inside a loop.
-const IN_LOOP: u32 = 80;
+const IN_LOOP: u32 = 60;
+/// Callees up to this size replace calls inside a loop while [`COPIES`] allows it.
+const MEDIUM_IN_LOOP: u32 = 80;
+/// Size of all copies of a callee together up to which it is worth compiling them.
+const COPIES: u32 = 2_000;
 /// Callees up to this size replace the only call of them, if that is inside a loop: nothing becomes
 /// larger by it but the caller.
 const ONLY_CALL_IN_LOOP: u32 = 1_500;
@@ -178,13 +184,17 @@ impl<'a> Planner<'a> {
         if call.tail || survey.tail_calls || survey.locals > LOCALS || nesting >= NESTING {
             return None;
         }
-        let only = self.calls[callee.index()] == 1 && !is_root(self.module, call.callee);
-        let limit = match (only, call.loops > 0) {
-            (true, true) => ONLY_CALL_IN_LOOP,
-            (true, false) => ONLY_CALL,
-            (false, true) => IN_LOOP,
-            (false, false) => SMALL,
+        let calls = self.calls[callee.index()];
+        let only = calls == 1 && !is_root(self.module, call.callee);
+        let few = size.saturating_mul(calls) <= COPIES;
+        let limit = match (only, few, call.loops > 0) {
+            (true, _, true) => ONLY_CALL_IN_LOOP,
+            (true, _, false) => ONLY_CALL,
+            (false, true, true) => MEDIUM_IN_LOOP,
+            (false, true, false) => MEDIUM,
+            (false, false, true) => IN_LOOP,
+            (false, false, false) => SMALL,
         };
-        (size <= limit && (size <= SMALL || caller + size <= CALLER)).then_some((size, nesting))
+        (size <= limit && (size <= MEDIUM || caller + size <= CALLER)).then_some((size, nesting))
     }
 }
