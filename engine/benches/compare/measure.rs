@@ -109,7 +109,7 @@ fn warm_up(
             Ok(Some(one)) => one,
             Ok(None) => continue,
             Err(error) => {
-                row.failures.insert(peer, format!("{error:#}"));
+                row.failures.insert(peer, places.portable(&format!("{error:#}")));
                 continue;
             }
         };
@@ -119,7 +119,7 @@ fn warm_up(
                 ready.push(one);
             }
             Err(error) => {
-                row.failures.insert(peer, format!("{error:#}"));
+                row.failures.insert(peer, places.portable(&format!("{error:#}")));
             }
         }
     }

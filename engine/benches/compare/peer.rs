@@ -87,6 +87,17 @@ pub(crate) struct Ready {
 }
 
 impl Places {
+    /// A message for the report: files of this machine by their names within a folder.
+    pub(crate) fn portable(&self, message: &str) -> String {
+        let programs = [&self.our_compiler, &self.our_runner, &self.wasmtime, &self.wasmedge];
+        let parents = programs.into_iter().filter_map(|program| program.parent());
+        let folders = [&self.corpus, &self.images, &self.scratch].map(PathBuf::as_path);
+        parents.chain(folders).fold(message.to_owned(), |message, folder| {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy();
+            message.replace(&text(folder), &name)
+        })
+    }
+
     /// The command that compiles a module; `None` for native code, which is compiled beforehand.
     pub(crate) fn compile_command(
         &self,
