@@ -157,11 +157,17 @@ fn about(options: &Options, places: &Places) -> Vec<(String, String)> {
     let kernel = read("/proc/sys/kernel/osrelease");
     let load = read("/proc/loadavg");
     let load = load.split(' ').take(3).collect::<Vec<_>>().join(", ");
+    let runs = format!(
+        "{} of each, interleaved, after one to warm up; up to {} where the median was not sure to {} %",
+        options.runs,
+        options.runs * measure::MORE,
+        measure::EXACT * 100.0,
+    );
     let line = |label: &str, text: String| (label.to_owned(), text);
     vec![
         line("machine", format!("{cpu}, {cores} cores, Linux {}", kernel.trim())),
         line("load when it began (1, 5, 15 minutes)", load),
-        line("runs", format!("{} of each, interleaved, after one to warm up", options.runs)),
+        line("runs", runs),
         line(
             "peers",
             format!(

@@ -48,8 +48,9 @@ pub(crate) struct Row {
     pub(crate) failures: BTreeMap<Peer, String>,
 }
 
-/// Runs every program under every peer. The first run of each warms the caches; its output must be the
-/// same under all peers. `timed` asks runners for the time within the program, which costs them a file.
+/// Runs every program under every peer, `runs` times each, and more often where the results say too
+/// little. The first run of each warms the caches; its output must be the same under all peers.
+/// `timed` asks runners for the time within the program, which costs them a file.
 ///
 /// # Errors
 /// When files cannot be written. What a peer does wrong is in the row.
@@ -72,10 +73,13 @@ pub(crate) fn programs(
         ready.push(warm_up(places, program, peers, &mut row)?);
         rows.push(row);
     }
-    let mut samples: Vec<BTreeMap<Peer, Vec<_>>> = vec![BTreeMap::new(); programs.len()];
+    let mut samples: Vec<Samples> = vec![BTreeMap::new(); programs.len()];
     let output = places.scratch.join("output.txt");
-    for round in 0..runs {
+    for round in 0..runs * MORE {
         for ((program, ready), samples) in programs.iter().zip(&ready).zip(&mut samples) {
+            if round >= runs && settled(samples, &HELD_AGAINST) {
+                continue;
+            }
             eprintln!("bench: round {} of {runs}: {}", round + 1, program.name);
             for turn in 0..ready.len() {
                 let one = &ready[(turn + round) % ready.len()];
@@ -92,6 +96,24 @@ pub(crate) fn programs(
         row.costs = samples.iter().filter_map(|(&peer, s)| Some((peer, Cost::of(s)?))).collect();
     }
     Ok(rows)
+}
+
+/// What each peer took: the process, and the time within the program.
+type Samples = BTreeMap<Peer, Vec<(Sample, Option<f64>)>>;
+
+/// How many times as many runs a program gets as asked, at most.
+pub(crate) const MORE: usize = 3;
+/// How exactly medians of processor time should be known, as a share of them.
+pub(crate) const EXACT: f64 = 0.015;
+/// Ours, and what goals hold it against.
+const HELD_AGAINST: [Peer; 3] = [Peer::Coracle, Peer::Wasmtime, Peer::WasmtimeFastest];
+
+/// Whether more runs of these would hardly move their ratios.
+fn settled(samples: &Samples, judged: &[Peer]) -> bool {
+    judged.iter().filter_map(|peer| samples.get(peer)).all(|samples| {
+        let cpu = Summary::of(samples.iter().map(|(sample, _)| sample.cpu));
+        cpu.is_some_and(|cpu| cpu.uncertainty <= EXACT)
+    })
 }
 
 /// Compiles a program for each peer, runs it once and compares the outputs; what remains can be measured.
@@ -150,7 +172,9 @@ pub(crate) struct Compilation {
     pub(crate) image_bytes: u64,
 }
 
-/// Compiles modules by peers on one processor and on all.
+/// Compiles modules by peers on one processor and on all, `runs` times, and more often where the
+/// results say too little, but for wasmtime's fastest settings: compiling takes them several times as
+/// long, and no goal depends on it.
 ///
 /// # Errors
 /// When a module is missing or no module, or a peer refuses it.
@@ -166,28 +190,38 @@ pub(crate) fn compilation(
     for &module in modules {
         let path = places.corpus.join(format!("{module}.wasm"));
         let code_bytes = code_section(&path)?;
-        let mut samples: BTreeMap<(Peer, bool), Vec<_>> = BTreeMap::new();
+        let mut samples: BTreeMap<bool, Samples> = BTreeMap::new();
         let mut sizes = BTreeMap::new();
         // One more than asked: the first warms the caches.
-        for round in 0..=runs {
+        for round in 0..=runs * MORE {
+            let defaults = [Peer::Coracle, Peer::Wasmtime];
+            if round > runs && samples.values().all(|samples| settled(samples, &defaults)) {
+                break;
+            }
             eprintln!("bench: compiling {module}, round {round} of {runs}");
             for one_core in [true, false] {
                 for turn in 0..peers.len() {
                     let peer = peers[(turn + round) % peers.len()];
+                    if round > runs && !defaults.contains(&peer) {
+                        continue;
+                    }
                     let Some(line) = places.compile_command(peer, &path, &image) else { continue };
                     let sample = process::run(&Invocation { line, one_core }, &output)?;
                     sizes.insert(peer, fs::metadata(&image)?.len());
                     if round > 0 {
-                        samples.entry((peer, one_core)).or_default().push((sample, None));
+                        let on = samples.entry(one_core).or_default();
+                        on.entry(peer).or_default().push((sample, None));
                     }
                 }
             }
         }
-        for ((peer, one_core), samples) in samples {
-            let Some(cost) = Cost::of(&samples) else { continue };
-            let image_bytes = sizes[&peer];
-            let module = module.to_owned();
-            done.push(Compilation { module, code_bytes, peer, one_core, cost, image_bytes });
+        for (one_core, samples) in samples {
+            for (peer, samples) in samples {
+                let Some(cost) = Cost::of(&samples) else { continue };
+                let image_bytes = sizes[&peer];
+                let module = module.to_owned();
+                done.push(Compilation { module, code_bytes, peer, one_core, cost, image_bytes });
+            }
         }
     }
     Ok(done)

@@ -9,6 +9,9 @@ pub(crate) struct Summary {
     pub(crate) least: f64,
     pub(crate) most: f64,
     pub(crate) runs: usize,
+    /// Half the range in which the median of many more values lies in two of three cases, as a share
+    /// of the median: that of the ranks within half the square root of their number of the middle.
+    pub(crate) uncertainty: f64,
 }
 
 impl Summary {
@@ -23,7 +26,12 @@ impl Summary {
         } else {
             f64::midpoint(values[middle - 1], values[middle])
         };
-        Some(Summary { median, least, most, runs: values.len() })
+        let reach = (values.len() as f64).sqrt() / 2.0;
+        let centre = (values.len() - 1) as f64 / 2.0;
+        let at = |rank: f64| values[(rank.round().max(0.0) as usize).min(values.len() - 1)];
+        let range = at(centre + reach) - at(centre - reach);
+        let uncertainty = if median == 0.0 { 0.0 } else { range / 2.0 / median };
+        Some(Summary { median, least, most, runs: values.len(), uncertainty })
     }
 
     /// Half the range, as a share of the median.

@@ -7,7 +7,7 @@ use wasm_encoder::{
     BlockType, CodeSection, Function, FunctionSection, Instruction, Module, TypeSection,
 };
 
-use crate::{I32, exported, types, with_body};
+use crate::{I32, functions, types, with_body, with_types_and_body};
 
 /// The same for what is only seen when the function is compiled.
 fn body_boundary(n: usize, module: impl Fn(usize) -> Module, words: &str) {
@@ -88,12 +88,7 @@ fn values_passed_by_calls_and_branches() {
             body.instruction(&Instruction::Drop);
         });
         body.instruction(&Instruction::End);
-        let (mut funcs, mut code) = (FunctionSection::new(), CodeSection::new());
-        funcs.function(0);
-        code.function(&body);
-        let mut module = Module::new();
-        module.section(&types).section(&funcs).section(&exported()).section(&code);
-        module
+        with_types_and_body(&types, &body)
     };
     // Each branch's operands and what stays: wide ones count more often.
     let count = |branches: u64| branches * 2001 * (2001 / 32);
@@ -128,27 +123,20 @@ fn few_values_at_a_time_are_free() {
         body.instruction(&Instruction::Drop);
     });
     body.instruction(&Instruction::End);
-    let (mut funcs, mut code) = (FunctionSection::new(), CodeSection::new());
-    funcs.function(0);
-    code.function(&body);
-    let mut module = Module::new();
-    module.section(&types).section(&funcs).section(&exported()).section(&code);
-    let message = compiled(&module).err();
+    let message = compiled(&with_types_and_body(&types, &body)).err();
     assert!(message.as_ref().is_none_or(|m| !m.contains("limit")), "{message:?}");
 }
 
 #[test]
 fn locals_of_all_functions() {
     let module = |locals: u64| {
-        let (mut funcs, mut code) = (FunctionSection::new(), CodeSection::new());
-        let mut add = |locals: u64| {
+        let body = |locals: u64| {
             let mut body = Function::new([(locals as u32, I32)]);
             body.instruction(&Instruction::End);
-            funcs.function(0);
-            code.function(&body);
+            body
         };
-        (0..locals / 50_000).for_each(|_| add(50_000));
-        add(locals % 50_000);
+        let full = (0..locals / 50_000).map(|_| body(50_000));
+        let (funcs, code) = functions(full.chain([body(locals % 50_000)]));
         let mut module = Module::new();
         module.section(&types(1)).section(&funcs).section(&code);
         module

@@ -10,7 +10,7 @@ use wasm_encoder::{
     ValType,
 };
 
-use crate::{I32, types};
+use crate::{I32, empty, functions, only, types};
 
 /// Decodes and says what is wrong, if anything.
 fn decoded(bytes: &[u8]) -> Result<(), DecodeError> {
@@ -32,9 +32,7 @@ fn bytes_of_a_module() {
     let module = |size: u64| {
         let overhead = 8 + 1 + 5 + 2;
         let data = vec![0; (size - overhead) as usize];
-        let mut module = Module::new();
-        module.section(&CustomSection { name: "x".into(), data: data.into() });
-        module.finish()
+        only(&CustomSection { name: "x".into(), data: data.into() }).finish()
     };
     // The section's length takes four or five bytes.
     let bytes = module(limits::MODULE_BYTES);
@@ -59,11 +57,7 @@ fn bytes_of_text() {
 
 #[test]
 fn types_also_in_recursion_groups() {
-    let module = |count| {
-        let mut module = Module::new();
-        module.section(&types(count));
-        module
-    };
+    let module = |count| only(&types(count));
     boundary(u64::from(limits::TYPES), module, "types");
     let module = |count: u64| {
         let mut section = TypeSection::new();
@@ -84,9 +78,7 @@ fn types_also_in_recursion_groups() {
         };
         section.ty().rec(half((count / 2) as usize));
         section.ty().rec(half((count - count / 2) as usize));
-        let mut module = Module::new();
-        module.section(&section);
-        module
+        only(&section)
     };
     boundary(u64::from(limits::TYPES), module, "types");
 }
@@ -99,9 +91,7 @@ fn parts_of_types() {
             types.ty().function(std::iter::repeat_n(I32, 1000), []);
         }
         types.ty().function(std::iter::repeat_n(I32, (parts % 1000) as usize), []);
-        let mut module = Module::new();
-        module.section(&types);
-        module
+        only(&types)
     };
     boundary(limits::TYPE_PARTS as u64, module, "types");
 }
@@ -118,18 +108,14 @@ fn values_of_distinct_signatures() {
         types.ty().function(kinds(0, values % 32), []);
         // The same again costs nothing.
         types.ty().function(kinds(0, 16), kinds(0, 16));
-        let mut module = Module::new();
-        module.section(&types);
-        module
+        only(&types)
     };
     boundary(limits::SIGNATURE_VALUES as u64, module, "distinct signatures");
     // Of 640 values, each counts twenty times.
     let wide = |count: u64| {
         let mut types = TypeSection::new();
         (0..count).for_each(|n| types.ty().function(kinds(n, 640), []));
-        let mut module = Module::new();
-        module.section(&types);
-        module
+        only(&types)
     };
     boundary(limits::SIGNATURE_VALUES as u64 / (640 * 20), wide, "distinct signatures");
 }
@@ -140,9 +126,7 @@ fn parameters_and_results() {
         let mut types = TypeSection::new();
         let some = |n: u64| std::iter::repeat_n(I32, n as usize);
         types.ty().function(some(params), some(results));
-        let mut module = Module::new();
-        module.section(&types);
-        module
+        only(&types)
     };
     boundary(1000, |n| module(n, 0), "params");
     boundary(1000, |n| module(0, n), "returns");
@@ -151,13 +135,7 @@ fn parameters_and_results() {
 #[test]
 fn functions_imported_and_defined() {
     let defined = |count: u64| {
-        let (mut funcs, mut code) = (FunctionSection::new(), CodeSection::new());
-        let mut empty = Function::new([]);
-        empty.instruction(&Instruction::End);
-        for _ in 0..count {
-            funcs.function(0);
-            code.function(&empty);
-        }
+        let (funcs, code) = functions((0..count).map(|_| empty()));
         let mut module = Module::new();
         module.section(&types(1)).section(&funcs).section(&code);
         module
@@ -168,11 +146,7 @@ fn functions_imported_and_defined() {
         (0..count - 1).for_each(|_| {
             imports.import("", "", EntityType::Function(0));
         });
-        let (mut funcs, mut code) = (FunctionSection::new(), CodeSection::new());
-        let mut empty = Function::new([]);
-        empty.instruction(&Instruction::End);
-        funcs.function(0);
-        code.function(&empty);
+        let (funcs, code) = functions([empty()]);
         let mut module = Module::new();
         module.section(&types(1)).section(&imports).section(&funcs).section(&code);
         module
@@ -188,9 +162,7 @@ fn globals() {
         (0..count).for_each(|_| {
             globals.global(ty, &ConstExpr::i32_const(0));
         });
-        let mut module = Module::new();
-        module.section(&globals);
-        module
+        only(&globals)
     };
     boundary(u64::from(limits::GLOBALS), module, "globals");
 }
@@ -205,9 +177,7 @@ fn tables() {
         (0..count).for_each(|_| {
             tables.table(ty);
         });
-        let mut module = Module::new();
-        module.section(&tables);
-        module
+        only(&tables)
     };
     boundary(u64::from(limits::TABLES), module, "tables");
 }
@@ -229,11 +199,7 @@ fn memories(count: u64) -> MemorySection {
 
 #[test]
 fn memories_and_their_data() {
-    let module = |count: u64| {
-        let mut module = Module::new();
-        module.section(&memories(count));
-        module
-    };
+    let module = |count: u64| only(&memories(count));
     boundary(u64::from(limits::MEMORIES), module, "memories");
     let module = |count: u64| {
         let mut data = DataSection::new();
@@ -249,11 +215,7 @@ fn memories_and_their_data() {
 
 /// A module of a function and these segments of it.
 fn with_elements(segments: &ElementSection) -> Module {
-    let (mut funcs, mut code) = (FunctionSection::new(), CodeSection::new());
-    let mut empty = Function::new([]);
-    empty.instruction(&Instruction::End);
-    funcs.function(0);
-    code.function(&empty);
+    let (funcs, code) = functions([empty()]);
     let mut module = Module::new();
     module.section(&types(1)).section(&funcs).section(segments).section(&code);
     module
@@ -290,9 +252,7 @@ fn operators_of_constant_expressions() {
     let one = |operators: u64| {
         let mut globals = GlobalSection::new();
         globals.global(ty, &expression(operators));
-        let mut module = Module::new();
-        module.section(&globals);
-        module.finish()
+        only(&globals).finish()
     };
     let limit = limits::CONST_OPERATORS as u64;
     assert!(decoded(&one(limit - 1)).is_ok());
@@ -306,9 +266,7 @@ fn operators_of_constant_expressions() {
         (0..operators % long).for_each(|_| {
             globals.global(ty, &ConstExpr::i32_const(0));
         });
-        let mut module = Module::new();
-        module.section(&globals);
-        module
+        only(&globals)
     };
     boundary(limits::CONST_OPERATORS_TOTAL as u64, all, "constant expressions");
 }
