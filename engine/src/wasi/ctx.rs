@@ -1,9 +1,12 @@
 //! `WasiCtx`: all that a guest has been granted, and nothing else.
 
+use std::cell::RefCell;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::core::descriptors::Descriptors;
 use super::core::dir::Dir;
 use super::core::error::{Error, Result as CoreResult};
 use super::core::file::{File, Handle};
@@ -83,10 +86,23 @@ impl Strings {
 /// All that a guest has been granted, with the state of its descriptors.
 #[derive(Debug)]
 pub struct WasiCtx {
-    pub(crate) args: Strings,
-    pub(crate) env: Strings,
-    pub(crate) fds: Table<Descriptor>,
-    pub(crate) random: Random,
+    pub(crate) args: Arc<Strings>,
+    pub(crate) env: Arc<Strings>,
+    pub(crate) fds: Descriptors<Descriptor>,
+    pub(crate) random: RefCell<Random>,
+}
+
+impl WasiCtx {
+    /// The same for another thread of the guest; `None` unless it was built for several.
+    #[must_use]
+    pub fn for_thread(&self) -> Option<WasiCtx> {
+        Some(WasiCtx {
+            args: Arc::clone(&self.args),
+            env: Arc::clone(&self.env),
+            fds: self.fds.for_thread()?,
+            random: RefCell::default(),
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -137,6 +153,7 @@ pub struct WasiCtxBuilder {
     preopens: Vec<Preopen>,
     sockets: Vec<OwnedFd>,
     limit: Option<u32>,
+    threads: bool,
 }
 
 impl WasiCtxBuilder {
@@ -212,6 +229,12 @@ impl WasiCtxBuilder {
         self
     }
 
+    /// Whether the guest may have several threads, which then share its descriptors.
+    pub fn threads(&mut self, threads: bool) -> &mut WasiCtxBuilder {
+        self.threads = threads;
+        self
+    }
+
     /// The context. Standard streams are descriptors 0 to 2, directories follow from 3 on in the
     /// order in which they were granted, then sockets.
     ///
@@ -220,30 +243,31 @@ impl WasiCtxBuilder {
     pub fn build(self) -> Result<WasiCtx, GrantError> {
         let args = self.args.iter().map(|arg| [&arg[..], b"", b""]);
         let env = self.env.iter().map(|(name, value)| [&name[..], b"=", &value[..]]);
-        let mut ctx = WasiCtx {
-            args: Strings::new("argument", args)?,
-            env: Strings::new("environment variable", env)?,
-            fds: Table::new(self.limit.unwrap_or(DEFAULT_DESCRIPTORS)),
-            random: Random::default(),
-        };
+        let limit = self.limit.unwrap_or(DEFAULT_DESCRIPTORS);
+        let mut fds = Table::new(limit);
         let refused = |number, source| GrantError::Descriptor { number, source };
         for (number, stream) in (0..).zip(self.streams) {
             let slot = match stream {
                 Some(stream) => stream.open(number).map_err(|e| refused(number, e))?,
                 None => None,
             };
-            ctx.fds.push(slot.map(Descriptor::new)).map_err(|e| refused(number, e))?;
+            fds.push(slot.map(Descriptor::new).map(Arc::new)).map_err(|e| refused(number, e))?;
         }
         for Preopen { fd, name, writable } in self.preopens {
             Dir::adopt(fd, writable)
-                .and_then(|dir| ctx.fds.push(Some(Descriptor::preopen(dir, name.as_bytes()))))
+                .and_then(|dir| fds.push(Some(Arc::new(Descriptor::preopen(dir, name.as_bytes())))))
                 .map_err(|source| GrantError::Directory { name, source })?;
         }
-        for (number, fd) in (ctx.fds.len()..).zip(self.sockets) {
+        for (number, fd) in (fds.len()..).zip(self.sockets) {
             Socket::adopt(fd)
-                .and_then(|socket| ctx.fds.push(Some(Descriptor::new(Object::Socket(socket)))))
+                .and_then(|socket| fds.push(Some(Arc::new(Descriptor::new(Object::Socket(socket))))))
                 .map_err(|e| refused(number, e))?;
         }
-        Ok(ctx)
+        Ok(WasiCtx {
+            args: Arc::new(Strings::new("argument", args)?),
+            env: Arc::new(Strings::new("environment variable", env)?),
+            fds: if self.threads { Descriptors::shared(fds) } else { Descriptors::own(fds) },
+            random: RefCell::default(),
+        })
     }
 }

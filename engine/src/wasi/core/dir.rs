@@ -1,13 +1,15 @@
 //! Directories: opening and changing what lies beneath one.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Mode as Permissions, OFlags};
 use rustix::io::Errno;
 
 use super::error::{Error, Result};
-use super::file::{Access, File, Mode};
+use super::file::{Access, File};
 use super::listing::{Entry, Listing};
+use super::mode::Mode;
 use super::object::Object;
 use super::path::{Cut, Parent, cut, open_beneath, open_parent};
 use super::stat::{Kind, NewTimes, Stat};
@@ -33,7 +35,8 @@ pub struct OpenOptions {
 pub struct Dir {
     fd: OwnedFd,
     writable: bool,
-    listing: Option<Box<Listing>>,
+    /// Made when the guest lists the directory for the first time.
+    listing: Mutex<Option<Box<Listing>>>,
 }
 
 /// A last component and its parent.
@@ -77,7 +80,7 @@ impl Dir {
         if Kind::of(&rustix::fs::fstat(&fd)?) != Kind::Directory {
             return Err(Error::NotDirectory);
         }
-        Ok(Dir { fd, writable, listing: None })
+        Ok(Dir { fd, writable, listing: Mutex::default() })
     }
 
     /// Opens a file or directory. Pipes and devices never make this wait.
@@ -119,7 +122,7 @@ impl Dir {
         let kind =
             if options.directory { Kind::Directory } else { Kind::of(&rustix::fs::fstat(&fd)?) };
         Ok(match kind {
-            Kind::Directory => Object::Dir(Dir { fd, writable: self.writable, listing: None }),
+            Kind::Directory => Object::Dir(Dir { fd, writable: self.writable, listing: Mutex::default() }),
             kind => {
                 let access =
                     Access { read: options.access.read || !options.access.write, ..options.access };
@@ -277,8 +280,9 @@ impl Dir {
     ///
     /// # Errors
     /// [`Error::Invalid`] for an impossible cookie; what `getdents64(2)` says.
-    pub fn list(&mut self, cookie: u64, mut each: impl FnMut(Entry<'_>) -> bool) -> Result<()> {
-        let listing = self.listing.get_or_insert_default();
+    pub fn list(&self, cookie: u64, mut each: impl FnMut(Entry<'_>) -> bool) -> Result<()> {
+        let mut listing = self.listing.lock().unwrap_or_else(PoisonError::into_inner);
+        let listing = listing.get_or_insert_default();
         listing.seek(self.fd.as_fd(), cookie)?;
         while let Some(entry) = listing.peek(self.fd.as_fd())? {
             if !each(entry) {

@@ -6,9 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::PollFlags;
 use rustix::fs::{Advice, FallocateFlags, OFlags, SeekFrom};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 
 use super::error::{Error, Result};
+use super::mode::{Mode, ModeCell};
 use super::poll;
 use super::stat::{Kind, NewTimes, Stat};
 
@@ -34,32 +35,6 @@ impl AsFd for Handle {
     }
 }
 
-/// How a descriptor behaves; the guest may change it. All of it is applied call by call, so that
-/// descriptions shared with other processes (a terminal, a log pipe) are never altered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mode {
-    /// Every write goes to the end of the file.
-    pub append: bool,
-    /// Operations fail with `EAGAIN` instead of waiting.
-    pub nonblock: bool,
-    /// Writes return when the data is on disk.
-    pub data_sync: bool,
-    /// Reads are as synchronised as writes. Recorded only: Linux has no weaker form to apply.
-    pub read_sync: bool,
-    /// Writes return when data and attributes are on disk.
-    pub sync: bool,
-}
-
-impl Mode {
-    fn write_flags(self) -> ReadWriteFlags {
-        let mut flags = ReadWriteFlags::empty();
-        flags.set(ReadWriteFlags::APPEND, self.append);
-        flags.set(ReadWriteFlags::DSYNC, self.data_sync);
-        flags.set(ReadWriteFlags::SYNC, self.sync);
-        flags
-    }
-}
-
 /// What a descriptor was opened for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -80,7 +55,7 @@ pub struct File {
     /// Opened through a directory that was granted for reading only.
     frozen: bool,
     /// How the guest wants it to behave.
-    pub mode: Mode,
+    pub mode: ModeCell,
 }
 
 impl File {
@@ -104,7 +79,7 @@ impl File {
             kind,
             access,
             frozen: false,
-            mode,
+            mode: mode.into(),
         })
     }
 
@@ -118,6 +93,7 @@ impl File {
     ) -> File {
         let terminal = kind == Kind::CharacterDevice && rustix::termios::isatty(&fd);
         let handle = Handle::Owned(fd);
+        let mode = mode.into();
         File { handle, kind, terminal, access, host_nonblock: true, frozen, mode }
     }
 
@@ -162,7 +138,7 @@ impl File {
     /// # Errors
     /// `EAGAIN` in non-blocking mode; what `pwritev2(2)` says, `EPIPE` included.
     pub fn write(&self, buffers: &[IoSlice<'_>]) -> Result<usize> {
-        let flags = self.mode.write_flags();
+        let flags = self.mode.get().write_flags();
         let first;
         let buffers = match buffers {
             // Ready means room for this many bytes; more could block in the kernel.
@@ -198,7 +174,7 @@ impl File {
     /// [`Error::Invalid`] for an offset over 2^63; what `pwritev2(2)` says.
     pub fn write_at(&self, buffers: &[IoSlice<'_>], offset: u64) -> Result<usize> {
         let offset = file_offset(offset)?;
-        let flags = Mode { append: false, ..self.mode }.write_flags();
+        let flags = Mode { append: false, ..self.mode.get() }.write_flags();
         self.call(PollFlags::OUT, || rustix::io::pwritev2(&self.handle, buffers, offset, flags))
     }
 
@@ -291,7 +267,7 @@ impl File {
 
     /// Whether a call must ask for readiness first, since the host's description would block.
     fn checks_first(&self) -> bool {
-        self.mode.nonblock && !self.host_nonblock && !self.always_ready()
+        self.mode.get().nonblock && !self.host_nonblock && !self.always_ready()
     }
 
     fn always_ready(&self) -> bool {
@@ -313,7 +289,7 @@ impl File {
         }
         loop {
             match call() {
-                Err(Errno::AGAIN) if !self.mode.nonblock => {
+                Err(Errno::AGAIN) if !self.mode.get().nonblock => {
                     poll::until_ready(self.as_fd(), interest)?
                 }
                 Err(Errno::INTR) => {}

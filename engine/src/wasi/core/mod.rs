@@ -4,10 +4,12 @@
 //! it translate. Paths and buffers are plain bytes; nothing here sees guest memory as such.
 
 pub mod clock;
+pub mod descriptors;
 pub mod dir;
 pub mod error;
 pub mod file;
 pub mod listing;
+pub mod mode;
 pub mod object;
 pub mod path;
 pub mod poll;

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::dir::Dir;
 use super::error::{Error, Result};
-use super::file::{File, Mode};
+use super::file::File;
+use super::mode::Mode;
 use super::socket::{ReceiveOptions, Socket};
 use super::stat::{Kind, Stat};
 
@@ -52,17 +53,6 @@ impl Object {
         }
     }
 
-    /// The directory, to list it.
-    ///
-    /// # Errors
-    /// [`Error::NotDirectory`].
-    pub fn dir_mut(&mut self) -> Result<&mut Dir> {
-        match self {
-            Object::Dir(dir) => Ok(dir),
-            _ => Err(Error::NotDirectory),
-        }
-    }
-
     /// The socket.
     ///
     /// # Errors
@@ -78,18 +68,18 @@ impl Object {
     #[must_use]
     pub fn mode(&self) -> Mode {
         match self {
-            Object::File(file) => file.mode,
+            Object::File(file) => file.mode.get(),
             Object::Dir(_) => Mode::default(),
-            Object::Socket(socket) => socket.mode,
+            Object::Socket(socket) => socket.mode.get(),
         }
     }
 
     /// Changes how it behaves.
-    pub fn set_mode(&mut self, mode: Mode) {
+    pub fn set_mode(&self, mode: Mode) {
         match self {
-            Object::File(file) => file.mode = mode,
+            Object::File(file) => file.mode.set(mode),
             Object::Dir(_) => {}
-            Object::Socket(socket) => socket.mode = mode,
+            Object::Socket(socket) => socket.mode.set(mode),
         }
     }
 

@@ -11,7 +11,7 @@ use rustix::net::{
 };
 
 use super::error::Result;
-use super::file::Mode;
+use super::mode::{Mode, ModeCell};
 use super::poll;
 use super::stat::{Kind, Stat};
 
@@ -22,7 +22,7 @@ pub struct Socket {
     kind: Kind,
     listening: bool,
     /// How the guest wants it to behave; only `nonblock` means something here.
-    pub mode: Mode,
+    pub mode: ModeCell,
 }
 
 /// What a receive brought.
@@ -55,7 +55,7 @@ impl Socket {
             // Accepting has no per-call flag; waiting is done by polling instead.
             rustix::io::ioctl_fionbio(&fd, true)?;
         }
-        Ok(Socket { fd, kind, listening, mode: Mode::default() })
+        Ok(Socket { fd, kind, listening, mode: Mode::default().into() })
     }
 
     /// What it is.
@@ -84,7 +84,7 @@ impl Socket {
     /// `EAGAIN` in non-blocking mode; what `accept4(2)` says.
     pub fn accept(&self, mode: Mode) -> Result<Socket> {
         let fd = self.call(PollFlags::IN, || accept_with(&self.fd, SocketFlags::CLOEXEC))?;
-        Ok(Socket { fd, kind: self.kind, listening: false, mode })
+        Ok(Socket { fd, kind: self.kind, listening: false, mode: mode.into() })
     }
 
     /// Receives into the buffers.
@@ -97,7 +97,7 @@ impl Socket {
         options: ReceiveOptions,
     ) -> Result<Received> {
         let mut flags = RecvFlags::CMSG_CLOEXEC;
-        flags.set(RecvFlags::DONTWAIT, self.mode.nonblock);
+        flags.set(RecvFlags::DONTWAIT, self.mode.get().nonblock);
         flags.set(RecvFlags::PEEK, options.peek);
         flags.set(RecvFlags::WAITALL, options.wait_all);
         let message = self.call(PollFlags::IN, || {
@@ -114,7 +114,7 @@ impl Socket {
     /// `EAGAIN` in non-blocking mode, `EPIPE` when the other side is gone; what `sendmsg(2)` says.
     pub fn send(&self, buffers: &[IoSlice<'_>]) -> Result<usize> {
         let mut flags = SendFlags::NOSIGNAL;
-        flags.set(SendFlags::DONTWAIT, self.mode.nonblock);
+        flags.set(SendFlags::DONTWAIT, self.mode.get().nonblock);
         self.call(PollFlags::OUT, || {
             sendmsg(&self.fd, buffers, &mut SendAncillaryBuffer::default(), flags)
         })
@@ -142,7 +142,7 @@ impl Socket {
     ) -> Result<T> {
         loop {
             match call() {
-                Err(Errno::AGAIN) if !self.mode.nonblock => {
+                Err(Errno::AGAIN) if !self.mode.get().nonblock => {
                     poll::until_ready(self.as_fd(), interest)?
                 }
                 Err(Errno::INTR) => {}

@@ -9,7 +9,7 @@ use crate::wasi::guest_mem::GuestMemory;
 /// # Errors
 /// An address that cannot be written.
 pub fn args_get(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     argv: u32,
     argv_buf: u32,
@@ -22,7 +22,7 @@ pub fn args_get(
 /// # Errors
 /// An address that cannot be written.
 pub fn args_sizes_get(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     count: u32,
     size: u32,

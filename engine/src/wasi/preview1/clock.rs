@@ -10,7 +10,7 @@ use crate::wasi::guest_mem::GuestMemory;
 /// # Errors
 /// `inval` for an unknown clock; an address that cannot be written.
 pub fn clock_res_get(
-    _: &mut WasiCtx,
+    _: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     id: u32,
     resolution: u32,
@@ -23,7 +23,7 @@ pub fn clock_res_get(
 /// # Errors
 /// `inval` for an unknown clock; an address that cannot be written.
 pub fn clock_time_get(
-    _: &mut WasiCtx,
+    _: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     id: u32,
     _precision: u64,

@@ -1,5 +1,8 @@
 //! A descriptor of preview 1: an object of the host core with rights, and a name if preopened.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::errno::Errno;
 use super::rights::{Rights, greatest};
 use crate::wasi::core::dir::Dir;
@@ -12,8 +15,8 @@ use crate::wasi::ctx::WasiCtx;
 #[derive(Debug)]
 pub struct Descriptor {
     pub(super) object: Object,
-    pub(super) base: Rights,
-    pub(super) inheriting: Rights,
+    base: AtomicU64,
+    inheriting: AtomicU64,
     pub(super) preopen: Option<Box<[u8]>>,
 }
 
@@ -22,7 +25,12 @@ impl Descriptor {
     #[must_use]
     pub fn new(object: Object) -> Descriptor {
         let (base, inheriting) = greatest(&object);
-        Descriptor { object, base, inheriting, preopen: None }
+        Descriptor {
+            object,
+            base: base.bits().into(),
+            inheriting: inheriting.bits().into(),
+            preopen: None,
+        }
     }
 
     /// A directory that the guest finds by name.
@@ -33,12 +41,36 @@ impl Descriptor {
 
     /// An object with the rights among those asked for that it can have.
     pub(super) fn restricted(object: Object, base: Rights, inheriting: Rights) -> Descriptor {
-        let full = Descriptor::new(object);
-        Descriptor { base: full.base & base, inheriting: full.inheriting & inheriting, ..full }
+        let descriptor = Descriptor::new(object);
+        let full = descriptor.rights();
+        descriptor.set_rights(full.0 & base, full.1 & inheriting);
+        descriptor
+    }
+
+    /// Its own rights, and those that it hands on to what is opened beneath.
+    pub(super) fn rights(&self) -> (Rights, Rights) {
+        let bits = |rights: &AtomicU64| Rights::from_bits(rights.load(Ordering::Relaxed));
+        (bits(&self.base), bits(&self.inheriting))
+    }
+
+    /// Gives up all other rights. Of two threads that do so at once, one has the last word: both
+    /// asked for what the descriptor had.
+    pub(super) fn keep_rights(&self, base: Rights, inheriting: Rights) -> Result<(), Errno> {
+        let now = self.rights();
+        if !now.0.contains(base) || !now.1.contains(inheriting) {
+            return Err(Errno::Notcapable);
+        }
+        self.set_rights(base, inheriting);
+        Ok(())
+    }
+
+    fn set_rights(&self, base: Rights, inheriting: Rights) {
+        self.base.store(base.bits(), Ordering::Relaxed);
+        self.inheriting.store(inheriting.bits(), Ordering::Relaxed);
     }
 
     pub(super) fn require(&self, rights: Rights) -> Result<(), Errno> {
-        if self.base.contains(rights) { Ok(()) } else { Err(Errno::Notcapable) }
+        if self.rights().0.contains(rights) { Ok(()) } else { Err(Errno::Notcapable) }
     }
 
     pub(super) fn file(&self, rights: Rights) -> Result<&File, Errno> {
@@ -70,11 +102,9 @@ impl Descriptor {
 }
 
 impl WasiCtx {
-    pub(super) fn descriptor(&self, fd: u32) -> Result<&Descriptor, Errno> {
+    /// What a number stands for. It stays open for as long as the caller holds it, whatever other
+    /// threads of the guest do with the number.
+    pub(super) fn descriptor(&self, fd: u32) -> Result<Arc<Descriptor>, Errno> {
         Ok(self.fds.get(fd)?)
-    }
-
-    pub(super) fn descriptor_mut(&mut self, fd: u32) -> Result<&mut Descriptor, Errno> {
-        Ok(self.fds.get_mut(fd)?)
     }
 }

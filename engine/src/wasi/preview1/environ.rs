@@ -10,7 +10,7 @@ use crate::wasi::guest_mem::GuestMemory;
 /// # Errors
 /// An address that cannot be written.
 pub fn environ_get(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     environ: u32,
     environ_buf: u32,
@@ -23,7 +23,7 @@ pub fn environ_get(
 /// # Errors
 /// An address that cannot be written.
 pub fn environ_sizes_get(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     count: u32,
     size: u32,

@@ -13,7 +13,7 @@ use crate::wasi::guest_mem::GuestMemory;
 ///
 /// # Errors
 /// `badf`.
-pub fn fd_close(ctx: &mut WasiCtx, _: &mut GuestMemory<'_>, fd: u32) -> Result<(), Errno> {
+pub fn fd_close(ctx: &WasiCtx, _: &mut GuestMemory<'_>, fd: u32) -> Result<(), Errno> {
     ctx.fds.remove(fd)?;
     Ok(())
 }
@@ -23,7 +23,7 @@ pub fn fd_close(ctx: &mut WasiCtx, _: &mut GuestMemory<'_>, fd: u32) -> Result<(
 /// # Errors
 /// `badf` when either is not open.
 pub fn fd_renumber(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     _: &mut GuestMemory<'_>,
     from: u32,
     to: u32,
@@ -36,7 +36,7 @@ pub fn fd_renumber(
 /// # Errors
 /// `badf`; an address that cannot be written.
 pub fn fd_fdstat_get(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     stat: u32,
@@ -45,8 +45,9 @@ pub fn fd_fdstat_get(
     let mut bytes = [0; 24];
     bytes[0] = types::filetype(descriptor.object.kind());
     bytes[2..4].copy_from_slice(&types::fdflags(descriptor.object.mode()).to_le_bytes());
-    bytes[8..16].copy_from_slice(&descriptor.base.bits().to_le_bytes());
-    bytes[16..24].copy_from_slice(&descriptor.inheriting.bits().to_le_bytes());
+    let (base, inheriting) = descriptor.rights();
+    bytes[8..16].copy_from_slice(&base.bits().to_le_bytes());
+    bytes[16..24].copy_from_slice(&inheriting.bits().to_le_bytes());
     Ok(memory.write_struct(stat, 8, &bytes)?)
 }
 
@@ -55,12 +56,12 @@ pub fn fd_fdstat_get(
 /// # Errors
 /// `badf`, `notcapable`, `inval` for unknown flags.
 pub fn fd_fdstat_set_flags(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     _: &mut GuestMemory<'_>,
     fd: u32,
     flags: u32,
 ) -> Result<(), Errno> {
-    let descriptor = ctx.descriptor_mut(fd)?;
+    let descriptor = ctx.descriptor(fd)?;
     descriptor.require(needs::fd_fdstat_set_flags)?;
     descriptor.object.set_mode(types::mode(flags)?);
     Ok(())
@@ -71,20 +72,14 @@ pub fn fd_fdstat_set_flags(
 /// # Errors
 /// `badf`, `notcapable` for a right that the descriptor does not have.
 pub fn fd_fdstat_set_rights(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     _: &mut GuestMemory<'_>,
     fd: u32,
     base: u64,
     inheriting: u64,
 ) -> Result<(), Errno> {
-    let descriptor = ctx.descriptor_mut(fd)?;
-    let (base, inheriting) = (Rights::from_bits(base), Rights::from_bits(inheriting));
-    if !descriptor.base.contains(base) || !descriptor.inheriting.contains(inheriting) {
-        return Err(Errno::Notcapable);
-    }
-    descriptor.base = base;
-    descriptor.inheriting = inheriting;
-    Ok(())
+    let descriptor = ctx.descriptor(fd)?;
+    descriptor.keep_rights(Rights::from_bits(base), Rights::from_bits(inheriting))
 }
 
 /// `fd_filestat_get`: attributes.
@@ -92,7 +87,7 @@ pub fn fd_fdstat_set_rights(
 /// # Errors
 /// `badf`, `notcapable`; an address that cannot be written.
 pub fn fd_filestat_get(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     stat: u32,
@@ -107,7 +102,7 @@ pub fn fd_filestat_get(
 /// # Errors
 /// `badf`, `isdir`, `notcapable` (also for a file that is not open for writing), `inval`.
 pub fn fd_filestat_set_size(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     _: &mut GuestMemory<'_>,
     fd: u32,
     size: u64,
@@ -120,7 +115,7 @@ pub fn fd_filestat_set_size(
 /// # Errors
 /// `badf`, `notcapable`, `rofs`, `inval` for contradictory flags.
 pub fn fd_filestat_set_times(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     _: &mut GuestMemory<'_>,
     fd: u32,
     accessed: u64,
@@ -141,7 +136,7 @@ pub fn fd_filestat_set_times(
 ///
 /// # Errors
 /// `badf`, `notcapable`, `inval` for what has no disk; what the disk says.
-pub fn fd_sync(ctx: &mut WasiCtx, _: &mut GuestMemory<'_>, fd: u32) -> Result<(), Errno> {
+pub fn fd_sync(ctx: &WasiCtx, _: &mut GuestMemory<'_>, fd: u32) -> Result<(), Errno> {
     let descriptor = ctx.descriptor(fd)?;
     descriptor.require(needs::fd_sync)?;
     match &descriptor.object {
@@ -155,7 +150,7 @@ pub fn fd_sync(ctx: &mut WasiCtx, _: &mut GuestMemory<'_>, fd: u32) -> Result<()
 ///
 /// # Errors
 /// As for [`fd_sync`].
-pub fn fd_datasync(ctx: &mut WasiCtx, _: &mut GuestMemory<'_>, fd: u32) -> Result<(), Errno> {
+pub fn fd_datasync(ctx: &WasiCtx, _: &mut GuestMemory<'_>, fd: u32) -> Result<(), Errno> {
     let descriptor = ctx.descriptor(fd)?;
     descriptor.require(needs::fd_datasync)?;
     match &descriptor.object {
@@ -170,12 +165,13 @@ pub fn fd_datasync(ctx: &mut WasiCtx, _: &mut GuestMemory<'_>, fd: u32) -> Resul
 /// # Errors
 /// `badf` for anything else; an address that cannot be written.
 pub fn fd_prestat_get(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     prestat: u32,
 ) -> Result<(), Errno> {
-    let name = ctx.descriptor(fd)?.preopen.as_deref().ok_or(Errno::Badf)?;
+    let descriptor = ctx.descriptor(fd)?;
+    let name = descriptor.preopen.as_deref().ok_or(Errno::Badf)?;
     let mut bytes = [0; 8];
     bytes[4..].copy_from_slice(&(name.len() as u32).to_le_bytes());
     Ok(memory.write_struct(prestat, 4, &bytes)?)
@@ -186,13 +182,14 @@ pub fn fd_prestat_get(
 /// # Errors
 /// `badf`, `nametoolong` for a buffer that is too short; an address that cannot be written.
 pub fn fd_prestat_dir_name(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     path: u32,
     path_len: u32,
 ) -> Result<(), Errno> {
-    let name = ctx.descriptor(fd)?.preopen.as_deref().ok_or(Errno::Badf)?;
+    let descriptor = ctx.descriptor(fd)?;
+    let name = descriptor.preopen.as_deref().ok_or(Errno::Badf)?;
     if (path_len as usize) < name.len() {
         return Err(Errno::Nametoolong);
     }

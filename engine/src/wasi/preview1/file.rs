@@ -17,7 +17,7 @@ const DIRENT: usize = 24;
 /// # Errors
 /// `badf`, `isdir`, `notcapable`, `again`; a buffer outside the memory; what the host says.
 pub fn fd_read(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     iovs: u32,
@@ -40,7 +40,7 @@ pub fn fd_read(
 /// # Errors
 /// As for [`fd_read`], and `spipe`, `inval` for an impossible offset.
 pub fn fd_pread(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     iovs: u32,
@@ -48,7 +48,8 @@ pub fn fd_pread(
     offset: u64,
     nread: u32,
 ) -> Result<(), Errno> {
-    let file = ctx.descriptor(fd)?.seekable(needs::fd_pread)?;
+    let descriptor = ctx.descriptor(fd)?;
+    let file = descriptor.seekable(needs::fd_pread)?;
     memory.check::<4>(nread)?;
     let count = memory
         .scatter(iovs, iovs_len, |buffers| file.read_at(buffers, offset).map_err(Errno::from))?;
@@ -60,7 +61,7 @@ pub fn fd_pread(
 /// # Errors
 /// `badf`, `isdir`, `notcapable`, `again`, `pipe`; a buffer outside the memory; what the host says.
 pub fn fd_write(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     iovs: u32,
@@ -82,7 +83,7 @@ pub fn fd_write(
 /// # Errors
 /// As for [`fd_write`], and `spipe`, `inval` for an impossible offset.
 pub fn fd_pwrite(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     iovs: u32,
@@ -90,7 +91,8 @@ pub fn fd_pwrite(
     offset: u64,
     nwritten: u32,
 ) -> Result<(), Errno> {
-    let file = ctx.descriptor(fd)?.seekable(needs::fd_pwrite)?;
+    let descriptor = ctx.descriptor(fd)?;
+    let file = descriptor.seekable(needs::fd_pwrite)?;
     memory.check::<4>(nwritten)?;
     let count = memory
         .gather(iovs, iovs_len, |buffers| file.write_at(buffers, offset).map_err(Errno::from))?;
@@ -103,7 +105,7 @@ pub fn fd_pwrite(
 /// # Errors
 /// `badf`, `isdir`, `spipe`, `notcapable`, `inval` for a position before the beginning.
 pub fn fd_seek(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     offset: i64,
@@ -132,12 +134,13 @@ pub fn fd_seek(
 /// # Errors
 /// `badf`, `isdir`, `spipe`, `notcapable`; an address that cannot be written.
 pub fn fd_tell(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     position: u32,
 ) -> Result<(), Errno> {
-    let file = ctx.descriptor(fd)?.seekable(needs::fd_tell)?;
+    let descriptor = ctx.descriptor(fd)?;
+    let file = descriptor.seekable(needs::fd_tell)?;
     Ok(memory.write_u64(position, file.seek(SeekFrom::Current(0))?)?)
 }
 
@@ -146,7 +149,7 @@ pub fn fd_tell(
 /// # Errors
 /// `badf`, `isdir`, `notcapable`, `inval`, `spipe`.
 pub fn fd_advise(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     _: &mut GuestMemory<'_>,
     fd: u32,
     offset: u64,
@@ -162,7 +165,7 @@ pub fn fd_advise(
 /// # Errors
 /// `badf`, `isdir`, `notcapable`, `inval`, `nospc`, `fbig`, `notsup` by the file system.
 pub fn fd_allocate(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     _: &mut GuestMemory<'_>,
     fd: u32,
     offset: u64,
@@ -177,7 +180,7 @@ pub fn fd_allocate(
 /// # Errors
 /// `badf`, `notdir`, `notcapable`, `inval` for an impossible cookie; a buffer outside the memory.
 pub fn fd_readdir(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     buf: u32,
@@ -185,10 +188,9 @@ pub fn fd_readdir(
     cookie: u64,
     used: u32,
 ) -> Result<(), Errno> {
-    let descriptor = ctx.descriptor_mut(fd)?;
-    descriptor.dir(needs::fd_readdir)?;
+    let descriptor = ctx.descriptor(fd)?;
+    let dir = descriptor.dir(needs::fd_readdir)?;
     memory.check::<4>(used)?;
-    let dir = descriptor.object.dir_mut()?;
     let filled = memory.write_with(buf, buf_len, |buffer| {
         let mut filled = 0;
         dir.list(cookie, |entry| {

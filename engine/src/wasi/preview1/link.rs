@@ -1,6 +1,5 @@
 //! The table of preview 1's functions, and their way into a linker.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::errno::Errno;
@@ -23,19 +22,15 @@ macro_rules! functions {
         #[cfg(test)]
         pub(super) const NAMES: &[&str] = &[$(stringify!($name)),*];
 
-        fn add_functions(linker: &mut Linker, shared: &Rc<RefCell<WasiCtx>>) {
+        fn add_functions(linker: &mut Linker, shared: &Rc<WasiCtx>) {
             $(
                 let ctx = Rc::clone(shared);
                 linker.func_wrap(
                     MODULE,
                     stringify!($name),
                     move |mut caller: Caller<'_>, $($arg: $ty),*| -> u32 {
-                        // Never taken twice: no function of the host calls back into the guest.
-                        let Ok(mut ctx) = ctx.try_borrow_mut() else {
-                            return Errno::Busy as u32;
-                        };
                         let mut memory = GuestMemory::of(&mut caller);
-                        status($family::$name(&mut ctx, &mut memory, $($arg),*))
+                        status($family::$name(&ctx, &mut memory, $($arg),*))
                     },
                 );
             )*
@@ -100,8 +95,8 @@ functions! {
 }
 
 /// Defines all 46 functions for one guest. The guest's state lives as long as the definitions.
-pub fn add_to_linker(linker: &mut Linker, ctx: WasiCtx) {
-    add_functions(linker, &Rc::new(RefCell::new(ctx)));
+pub fn add_to_linker(linker: &mut Linker, ctx: impl Into<Rc<WasiCtx>>) {
+    add_functions(linker, &ctx.into());
     linker.func_wrap(
         MODULE,
         "proc_exit",

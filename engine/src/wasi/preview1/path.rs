@@ -6,7 +6,7 @@ use super::descriptor::Descriptor;
 use super::errno::Errno;
 use super::rights::{Rights, needs};
 use super::types::{self, OpenFlags};
-use crate::wasi::core::dir::{Dir, OpenOptions};
+use crate::wasi::core::dir::OpenOptions;
 use crate::wasi::core::file::Access;
 use crate::wasi::ctx::WasiCtx;
 use crate::wasi::guest_mem::GuestMemory;
@@ -24,22 +24,19 @@ fn path<'m>(memory: &'m GuestMemory<'_>, address: u32, len: u32) -> Result<Cow<'
     Ok(bytes)
 }
 
-fn dir(ctx: &WasiCtx, fd: u32, rights: Rights) -> Result<&Dir, Errno> {
-    ctx.descriptor(fd)?.dir(rights)
-}
-
 /// `path_create_directory`.
 ///
 /// # Errors
 /// `badf`, `notdir`, `notcapable`, `perm` for a path that leads out, `rofs`; what the host says.
 pub fn path_create_directory(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     address: u32,
     len: u32,
 ) -> Result<(), Errno> {
-    let dir = dir(ctx, fd, needs::path_create_directory)?;
+    let dir = ctx.descriptor(fd)?;
+    let dir = dir.dir(needs::path_create_directory)?;
     Ok(dir.create_dir(&path(memory, address, len)?)?)
 }
 
@@ -48,13 +45,14 @@ pub fn path_create_directory(
 /// # Errors
 /// As for [`path_create_directory`], and `notempty`.
 pub fn path_remove_directory(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     address: u32,
     len: u32,
 ) -> Result<(), Errno> {
-    let dir = dir(ctx, fd, needs::path_remove_directory)?;
+    let dir = ctx.descriptor(fd)?;
+    let dir = dir.dir(needs::path_remove_directory)?;
     Ok(dir.remove_dir(&path(memory, address, len)?)?)
 }
 
@@ -63,13 +61,14 @@ pub fn path_remove_directory(
 /// # Errors
 /// As for [`path_create_directory`], and `isdir`.
 pub fn path_unlink_file(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     address: u32,
     len: u32,
 ) -> Result<(), Errno> {
-    let dir = dir(ctx, fd, needs::path_unlink_file)?;
+    let dir = ctx.descriptor(fd)?;
+    let dir = dir.dir(needs::path_unlink_file)?;
     Ok(dir.remove_file(&path(memory, address, len)?)?)
 }
 
@@ -78,7 +77,7 @@ pub fn path_unlink_file(
 /// # Errors
 /// `badf`, `notdir`, `notcapable`, `perm` for a path that leads out; what the host says.
 pub fn path_filestat_get(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     flags: u32,
@@ -86,7 +85,8 @@ pub fn path_filestat_get(
     len: u32,
     stat: u32,
 ) -> Result<(), Errno> {
-    let dir = dir(ctx, fd, needs::path_filestat_get)?;
+    let dir = ctx.descriptor(fd)?;
+    let dir = dir.dir(needs::path_filestat_get)?;
     let found = dir.stat_at(&path(memory, address, len)?, types::follow(flags)?)?;
     types::write_filestat(memory, stat, &found)
 }
@@ -97,7 +97,7 @@ pub fn path_filestat_get(
 /// As for [`path_create_directory`], and `inval` for contradictory flags.
 #[allow(clippy::too_many_arguments, reason = "the specification's parameters")]
 pub fn path_filestat_set_times(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     flags: u32,
@@ -107,7 +107,8 @@ pub fn path_filestat_set_times(
     modified: u64,
     time_flags: u32,
 ) -> Result<(), Errno> {
-    let dir = dir(ctx, fd, needs::path_filestat_set_times)?;
+    let dir = ctx.descriptor(fd)?;
+    let dir = dir.dir(needs::path_filestat_set_times)?;
     let times = types::new_times(accessed, modified, time_flags)?;
     Ok(dir.set_times_at(&path(memory, address, len)?, types::follow(flags)?, times)?)
 }
@@ -119,7 +120,7 @@ pub fn path_filestat_set_times(
 /// As for [`path_create_directory`], and `inval` for following, `perm` for directories, `xdev`.
 #[allow(clippy::too_many_arguments, reason = "the specification's parameters")]
 pub fn path_link(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     old_fd: u32,
     old_flags: u32,
@@ -129,8 +130,10 @@ pub fn path_link(
     new_address: u32,
     new_len: u32,
 ) -> Result<(), Errno> {
-    let source = dir(ctx, old_fd, needs::path_link_source)?;
-    let target = dir(ctx, new_fd, needs::path_link_target)?;
+    let source = ctx.descriptor(old_fd)?;
+    let source = source.dir(needs::path_link_source)?;
+    let target = ctx.descriptor(new_fd)?;
+    let target = target.dir(needs::path_link_target)?;
     if types::follow(old_flags)? {
         return Err(Errno::Inval);
     }
@@ -144,7 +147,7 @@ pub fn path_link(
 /// As for [`path_create_directory`], and `xdev`, `notempty`, `isdir`, `busy`.
 #[allow(clippy::too_many_arguments, reason = "the specification's parameters")]
 pub fn path_rename(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     old_fd: u32,
     old_address: u32,
@@ -153,8 +156,10 @@ pub fn path_rename(
     new_address: u32,
     new_len: u32,
 ) -> Result<(), Errno> {
-    let source = dir(ctx, old_fd, needs::path_rename_source)?;
-    let target = dir(ctx, new_fd, needs::path_rename_target)?;
+    let source = ctx.descriptor(old_fd)?;
+    let source = source.dir(needs::path_rename_source)?;
+    let target = ctx.descriptor(new_fd)?;
+    let target = target.dir(needs::path_rename_target)?;
     let old = path(memory, old_address, old_len)?;
     Ok(source.rename(&old, target, &path(memory, new_address, new_len)?)?)
 }
@@ -164,7 +169,7 @@ pub fn path_rename(
 /// # Errors
 /// As for [`path_create_directory`]; `perm` also for absolute content.
 pub fn path_symlink(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     old_address: u32,
     old_len: u32,
@@ -172,7 +177,8 @@ pub fn path_symlink(
     new_address: u32,
     new_len: u32,
 ) -> Result<(), Errno> {
-    let dir = dir(ctx, fd, needs::path_symlink)?;
+    let dir = ctx.descriptor(fd)?;
+    let dir = dir.dir(needs::path_symlink)?;
     let content = path(memory, old_address, old_len)?;
     Ok(dir.symlink(&content, &path(memory, new_address, new_len)?)?)
 }
@@ -183,7 +189,7 @@ pub fn path_symlink(
 /// As for [`path_filestat_get`], and `inval` for anything but a link.
 #[allow(clippy::too_many_arguments, reason = "the specification's parameters")]
 pub fn path_readlink(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     address: u32,
@@ -192,7 +198,8 @@ pub fn path_readlink(
     buf_len: u32,
     used: u32,
 ) -> Result<(), Errno> {
-    let dir = dir(ctx, fd, needs::path_readlink)?;
+    let dir = ctx.descriptor(fd)?;
+    let dir = dir.dir(needs::path_readlink)?;
     memory.check::<4>(used)?;
     // The path and the buffer may overlap; a link's content is no longer than a path.
     let mut content = [0; MAX_PATH as usize + 1];
@@ -210,7 +217,7 @@ pub fn path_readlink(
 /// on, `mfile`, `loop` for a link that is not followed, `isdir`, `nxio`.
 #[allow(clippy::too_many_arguments, reason = "the specification's parameters")]
 pub fn path_open(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     dirflags: u32,
@@ -239,15 +246,15 @@ pub fn path_open(
     let (needed, handed_on) = rights_to_open(&options, base | inheriting);
     let descriptor = ctx.descriptor(fd)?;
     let dir = descriptor.dir(needed)?;
-    if !descriptor.inheriting.contains(handed_on) {
+    if !descriptor.rights().1.contains(handed_on) {
         return Err(Errno::Notcapable);
     }
     memory.check::<4>(opened)?;
     let path = path(memory, address, len)?;
-    // Asked before anything is created or truncated.
-    ctx.fds.vacancy()?;
-    let object = dir.open(&path, &options)?;
-    let number = ctx.fds.insert(Descriptor::restricted(object, base, inheriting))?;
+    let number = ctx.fds.open(|| {
+        let object = dir.open(&path, &options)?;
+        Ok::<_, Errno>(Descriptor::restricted(object, base, inheriting))
+    })?;
     Ok(memory.write_u32(opened, number)?)
 }
 

@@ -1,14 +1,16 @@
 //! `poll_oneoff`.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::descriptor::Descriptor;
 use super::errno::Errno;
 use super::rights::needs;
 use super::types;
 use crate::wasi::core::clock::Clock;
-use crate::wasi::core::poll::{Interest, Waiter};
+use crate::wasi::core::poll::{Interest, Readiness, Waiter};
 use crate::wasi::ctx::WasiCtx;
 use crate::wasi::guest_mem::GuestMemory;
 
@@ -25,23 +27,21 @@ const FD_READ: u8 = 1;
 const FD_WRITE: u8 = 2;
 
 /// What is waited for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Source {
     Time {
         clock: Clock,
         at: u64,
     },
-    /// With its index in the waiter.
     Descriptor {
-        fd: u32,
+        descriptor: Arc<Descriptor>,
         interest: Interest,
-        index: usize,
     },
     /// Cannot be waited for: happens at once, with this error.
     Error(Errno),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Subscription {
     userdata: u64,
     kind: u8,
@@ -64,7 +64,7 @@ struct Event {
 /// `inval` for no subscription, more than 4096, an unknown type or clock; an address that cannot be
 /// used.
 pub fn poll_oneoff(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     subscriptions: u32,
     events: u32,
@@ -77,16 +77,19 @@ pub fn poll_oneoff(
     memory.check_array(subscriptions, count, SUBSCRIPTION, 8)?;
     memory.check_array(events, count, EVENT, 8)?;
     memory.check::<4>(happened)?;
+    let list: SmallVec<[Subscription; 8]> = (0..count)
+        .map(|n| read_subscription(ctx, memory, subscriptions + n * SUBSCRIPTION))
+        .collect::<Result<_, _>>()?;
     let mut waiter = Waiter::default();
-    let mut list: SmallVec<[Subscription; 8]> = SmallVec::new();
-    for n in 0..count {
-        let subscription = read_subscription(memory, subscriptions + n * SUBSCRIPTION)?;
-        list.push(subscribe(ctx, &mut waiter, subscription)?);
-    }
+    let indices: SmallVec<[Option<usize>; 8]> =
+        list.iter().map(|one| wait_for(&mut waiter, &one.source)).collect::<Result<_, _>>()?;
     let mut written = 0;
     while written == 0 {
         waiter.wait()?;
-        for event in list.iter().filter_map(|subscription| event(ctx, &waiter, subscription)) {
+        let happened = list.iter().zip(&indices).filter_map(|(one, &index)| {
+            event(one, index.map(|index| waiter.readiness(index)).unwrap_or_default())
+        });
+        for event in happened {
             write_event(memory, events + written * EVENT, &event)?;
             written += 1;
         }
@@ -94,80 +97,75 @@ pub fn poll_oneoff(
     Ok(memory.write_u32(happened, written)?)
 }
 
-fn read_subscription(memory: &GuestMemory<'_>, at: u32) -> Result<Subscription, Errno> {
+fn read_subscription(
+    ctx: &WasiCtx,
+    memory: &GuestMemory<'_>,
+    at: u32,
+) -> Result<Subscription, Errno> {
     let userdata = u64::from_le_bytes(memory.read(at)?);
     let [kind] = memory.read(at + 8)?;
     let source = match kind {
         CLOCK => read_time(memory, at + 16)?,
-        FD_READ | FD_WRITE => {
-            let interest = if kind == FD_READ { Interest::Read } else { Interest::Write };
-            Source::Descriptor { fd: memory.read_u32(at + 16)?, interest, index: 0 }
-        }
+        FD_READ => descriptor(ctx, memory.read_u32(at + 16)?, Interest::Read),
+        FD_WRITE => descriptor(ctx, memory.read_u32(at + 16)?, Interest::Write),
         _ => return Err(Errno::Inval),
     };
     Ok(Subscription { userdata, kind, source })
 }
 
+fn descriptor(ctx: &WasiCtx, fd: u32, interest: Interest) -> Source {
+    let right = match interest {
+        Interest::Read => needs::poll_read,
+        Interest::Write => needs::poll_write,
+    };
+    let found = ctx.descriptor(fd).and_then(|found| found.require(right).map(|()| found));
+    found.map_or_else(Source::Error, |descriptor| Source::Descriptor { descriptor, interest })
+}
+
 fn read_time(memory: &GuestMemory<'_>, at: u32) -> Result<Source, Errno> {
     let clock = types::clock(memory.read_u32(at)?)?;
     let timeout = u64::from_le_bytes(memory.read(at + 8)?);
-    match u16::from_le_bytes(memory.read(at + 24)?) {
+    let flags = u16::from_le_bytes(memory.read(at + 24)?);
+    Ok(match (flags, clock) {
+        (2.., _) => return Err(Errno::Inval),
+        (_, Clock::ProcessCpu | Clock::ThreadCpu) => Source::Error(Errno::Notsup),
         // A span of time passes alike on both clocks, and setting the wall clock cannot bend it.
-        0 if clock == Clock::Realtime => {
+        (0, _) => {
             let at = Clock::Monotonic.now().saturating_add(timeout);
-            Ok(Source::Time { clock: Clock::Monotonic, at })
+            Source::Time { clock: Clock::Monotonic, at }
         }
-        0 => Ok(Source::Time { clock, at: clock.now().saturating_add(timeout) }),
-        1 => Ok(Source::Time { clock, at: timeout }),
-        _ => Err(Errno::Inval),
-    }
+        (1, clock) => Source::Time { clock, at: timeout },
+    })
 }
 
-/// Adds a subscription to the waiter. What cannot be waited for ends the wait at once.
-fn subscribe<'c>(
-    ctx: &'c WasiCtx,
-    waiter: &mut Waiter<'c>,
-    subscription: Subscription,
-) -> Result<Subscription, Errno> {
-    let source = match subscription.source {
-        Source::Time { clock, at } => match waiter.until(clock, at) {
-            Ok(()) => Ok(subscription.source),
-            Err(error) => Err(Errno::from(error)),
-        },
-        Source::Descriptor { fd, interest, .. } => ctx.descriptor(fd).and_then(|descriptor| {
-            descriptor.require(match interest {
-                Interest::Read => needs::poll_read,
-                Interest::Write => needs::poll_write,
-            })?;
-            let index = waiter.add(descriptor.object.as_fd(), interest);
-            Ok(Source::Descriptor { fd, interest, index })
-        }),
-        Source::Error(error) => Err(error),
-    };
-    if source.is_err() {
-        waiter.until(Clock::Monotonic, 0)?;
+/// Adds what is waited for to the waiter. What cannot be waited for ends the wait at once.
+fn wait_for<'l>(waiter: &mut Waiter<'l>, source: &'l Source) -> Result<Option<usize>, Errno> {
+    match source {
+        Source::Time { clock, at } => waiter.until(*clock, *at)?,
+        Source::Error(_) => waiter.until(Clock::Monotonic, 0)?,
+        Source::Descriptor { descriptor, interest } => {
+            return Ok(Some(waiter.add(descriptor.object.as_fd(), *interest)));
+        }
     }
-    Ok(Subscription { source: source.unwrap_or_else(Source::Error), ..subscription })
+    Ok(None)
 }
 
 /// The event of a subscription, if it has happened.
-fn event(ctx: &WasiCtx, waiter: &Waiter<'_>, subscription: &Subscription) -> Option<Event> {
-    let Subscription { userdata, kind, source } = *subscription;
-    let plain = Event { userdata, error: 0, kind, bytes: 0, hangup: false };
+fn event(subscription: &Subscription, readiness: Readiness) -> Option<Event> {
+    let Subscription { userdata, kind, source } = subscription;
+    let plain = Event { userdata: *userdata, error: 0, kind: *kind, bytes: 0, hangup: false };
     match source {
-        Source::Time { clock, at } => (clock.now() >= at).then_some(plain),
-        Source::Error(error) => Some(Event { error: error as u16, ..plain }),
-        Source::Descriptor { fd, interest, index } => {
-            let readiness = waiter.readiness(index);
+        Source::Time { clock, at } => (clock.now() >= *at).then_some(plain),
+        Source::Error(error) => Some(Event { error: *error as u16, ..plain }),
+        Source::Descriptor { descriptor, interest } if readiness.ready => {
             let bytes = match interest {
-                Interest::Read => {
-                    ctx.descriptor(fd).map_or(0, |descriptor| descriptor.object.available())
-                }
+                Interest::Read => descriptor.object.available(),
                 // The kernel tells that there is room, not how much.
                 Interest::Write => 1,
             };
-            readiness.ready.then_some(Event { bytes, hangup: readiness.hangup, ..plain })
+            Some(Event { bytes, hangup: readiness.hangup, ..plain })
         }
+        Source::Descriptor { .. } => None,
     }
 }
 

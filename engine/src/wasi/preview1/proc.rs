@@ -38,7 +38,7 @@ pub fn proc_raise(signal: u32) -> Result<Result<(), Errno>, ProcExit> {
 ///
 /// # Errors
 /// None.
-pub fn sched_yield(_: &mut WasiCtx, _: &mut GuestMemory<'_>) -> Result<(), Errno> {
+pub fn sched_yield(_: &WasiCtx, _: &mut GuestMemory<'_>) -> Result<(), Errno> {
     rustix::thread::sched_yield();
     Ok(())
 }

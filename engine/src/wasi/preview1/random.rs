@@ -13,7 +13,7 @@ const PIECE: u32 = 1 << 20;
 /// # Errors
 /// A buffer that is not inside the memory.
 pub fn random_get(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     buf: u32,
     buf_len: u32,
@@ -23,7 +23,7 @@ pub fn random_get(
     while done < buf_len {
         let len = PIECE.min(buf_len - done);
         memory.write_with(buf + done, len, |bytes| {
-            ctx.random.fill(bytes)?;
+            ctx.random.borrow_mut().fill(bytes)?;
             Ok::<_, Errno>(bytes.len())
         })?;
         done += len;

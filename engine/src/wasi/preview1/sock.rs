@@ -16,20 +16,23 @@ use crate::wasi::guest_mem::GuestMemory;
 /// # Errors
 /// `badf`, `notsock`, `notcapable`, `inval`, `again`, `mfile`; what the host says.
 pub fn sock_accept(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     flags: u32,
     accepted: u32,
 ) -> Result<(), Errno> {
-    let socket = ctx.descriptor(fd)?.socket(needs::sock_accept)?;
+    let descriptor = ctx.descriptor(fd)?;
+    let socket = descriptor.socket(needs::sock_accept)?;
     if flags & !FDFLAGS_NONBLOCK != 0 {
         return Err(Errno::Inval);
     }
     memory.check::<4>(accepted)?;
-    ctx.fds.vacancy()?;
-    let connection = socket.accept(types::mode(flags)?)?;
-    let number = ctx.fds.insert(Descriptor::new(Object::Socket(connection)))?;
+    let mode = types::mode(flags)?;
+    let number = ctx.fds.open(|| {
+        let connection = socket.accept(mode)?;
+        Ok::<_, Errno>(Descriptor::new(Object::Socket(connection)))
+    })?;
     Ok(memory.write_u32(accepted, number)?)
 }
 
@@ -39,7 +42,7 @@ pub fn sock_accept(
 /// `badf`, `notsock`, `notcapable`, `inval`, `again`; a buffer outside the memory.
 #[allow(clippy::too_many_arguments, reason = "the specification's parameters")]
 pub fn sock_recv(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     ri_data: u32,
@@ -48,7 +51,8 @@ pub fn sock_recv(
     ro_datalen: u32,
     ro_flags: u32,
 ) -> Result<(), Errno> {
-    let socket = ctx.descriptor(fd)?.socket(needs::sock_recv)?;
+    let descriptor = ctx.descriptor(fd)?;
+    let socket = descriptor.socket(needs::sock_recv)?;
     if ri_flags & !3 != 0 {
         return Err(Errno::Inval);
     }
@@ -70,7 +74,7 @@ pub fn sock_recv(
 /// # Errors
 /// `badf`, `notsock`, `notcapable`, `inval`, `again`, `pipe`; a buffer outside the memory.
 pub fn sock_send(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     memory: &mut GuestMemory<'_>,
     fd: u32,
     si_data: u32,
@@ -78,7 +82,8 @@ pub fn sock_send(
     si_flags: u32,
     so_datalen: u32,
 ) -> Result<(), Errno> {
-    let socket = ctx.descriptor(fd)?.socket(needs::sock_send)?;
+    let descriptor = ctx.descriptor(fd)?;
+    let socket = descriptor.socket(needs::sock_send)?;
     if si_flags != 0 {
         return Err(Errno::Inval);
     }
@@ -93,12 +98,13 @@ pub fn sock_send(
 /// # Errors
 /// `badf`, `notsock`, `notcapable`, `inval`, `notconn`.
 pub fn sock_shutdown(
-    ctx: &mut WasiCtx,
+    ctx: &WasiCtx,
     _: &mut GuestMemory<'_>,
     fd: u32,
     how: u32,
 ) -> Result<(), Errno> {
-    let socket = ctx.descriptor(fd)?.socket(needs::sock_shutdown)?;
+    let descriptor = ctx.descriptor(fd)?;
+    let socket = descriptor.socket(needs::sock_shutdown)?;
     let how = match how {
         1 => Shutdown::Read,
         2 => Shutdown::Write,

@@ -4,7 +4,7 @@ use rustix::fs::Advice;
 
 use super::errno::Errno;
 use crate::wasi::core::clock::Clock;
-use crate::wasi::core::file::Mode;
+use crate::wasi::core::mode::Mode;
 use crate::wasi::core::stat::{Kind, NewTime, NewTimes, Stat};
 use crate::wasi::guest_mem::GuestMemory;
 

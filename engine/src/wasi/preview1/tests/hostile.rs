@@ -31,7 +31,7 @@ impl Random {
     }
 }
 
-fn call(c: &mut WasiCtx, m: &mut GuestMemory<'_>, function: u32, r: &mut Random) {
+fn call(c: &WasiCtx, m: &mut GuestMemory<'_>, function: u32, r: &mut Random) {
     let fd = r.next() % 8;
     let (v, l) = ([0; 10].map(|_| r.value()), [0; 2].map(|_| r.long()));
     let _: Result<(), Errno> = match function {

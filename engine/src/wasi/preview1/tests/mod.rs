@@ -74,8 +74,8 @@ impl Guest {
         self.dir.path().join("root").join(path)
     }
 
-    fn call<R>(&mut self, call: impl FnOnce(&mut WasiCtx, &mut GuestMemory<'_>) -> R) -> R {
-        call(&mut self.ctx, &mut GuestMemory::new(&mut self.memory))
+    fn call<R>(&mut self, call: impl FnOnce(&WasiCtx, &mut GuestMemory<'_>) -> R) -> R {
+        call(&self.ctx, &mut GuestMemory::new(&mut self.memory))
     }
 
     /// Room for `len` bytes, aligned for anything.
