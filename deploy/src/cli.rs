@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use coracle_engine::wasi::ListenAddress;
 
 /// Run WebAssembly programs and look into them.
 #[derive(Debug, Parser)]
@@ -35,6 +36,13 @@ pub(crate) struct RunArgs {
     /// Set an environment variable; NAME alone passes this process's value on.
     #[arg(long = "env", short = 'e', value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<OsString>,
+    /// Listen on PORT, IPV4:PORT or [IPV6]:PORT and hand the socket to the program, after the folders;
+    /// LISTEN_FDS tells it how many there are.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Vec<ListenAddress>,
+    /// Hand sockets over before the folders, from descriptor 3 on.
+    #[arg(long, requires = "listen")]
+    pub(crate) listen_first: bool,
     /// Call this export instead of `_start`.
     #[arg(long, value_name = "EXPORT")]
     pub(crate) invoke: Option<String>,

@@ -3,11 +3,13 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use coracle_engine::command::{Command, Outcome, Preopen};
+use coracle_engine::wasi::ListenAddress;
 use coracle_engine::config::{Addressing, OptLevel, Settings};
 
 use crate::cli::{Dir, RunArgs};
@@ -18,7 +20,7 @@ const MAX_WASM_STACK: usize = 6 << 20;
 
 /// Runs the program; the result is the exit code to end with.
 pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
-    let RunArgs { dirs, env, invoke, no_optimize, program } = args;
+    let RunArgs { dirs, env, listen, listen_first, invoke, no_optimize, program } = args;
     let path = &program[0];
     let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
     let bytes =
@@ -33,8 +35,11 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
         args: program.iter().map(|arg| arg.as_bytes().to_vec()).collect(),
         env: environment(&env),
         preopens: dirs.iter().map(preopen).collect::<Result<_>>()?,
+        sockets: listen.iter().map(socket).collect::<Result<_>>()?,
+        sockets_first: listen_first,
         entry: invoke,
         max_wasm_stack: MAX_WASM_STACK,
+        ..Command::default()
     };
     let loaded = command.load(image).with_context(|| format!("loading {}", path.display()))?;
     let outcome = loaded.run().with_context(|| format!("running {}", path.display()))?;
@@ -43,6 +48,10 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
         let _ = writeln!(std::io::stderr(), "{report}");
     }
     Ok(ExitCode::from(outcome.exit_code()))
+}
+
+fn socket(address: &ListenAddress) -> Result<OwnedFd> {
+    address.open().with_context(|| format!("listening on {address}"))
 }
 
 fn preopen(dir: &Dir) -> Result<Preopen> {

@@ -18,13 +18,15 @@ use crate::runtime::{
     StoreConfig, StoreError,
 };
 use crate::wasi::preview1;
-use crate::wasi::{GrantError, WasiCtx, WasiCtxBuilder};
+use crate::wasi::{GrantError, Stop, WasiCtx, WasiCtxBuilder};
 
 pub use entry::MissingEntry;
 pub use outcome::{Outcome, TrapReport};
 
 use entry::{INITIALIZE, START, check_entry, exported};
 
+/// The variable that tells how many sockets a program was given: `sd_listen_fds(3)`.
+const LISTEN_FDS: &[u8] = b"LISTEN_FDS";
 /// Host descriptors that stay with the process itself.
 const RESERVED_DESCRIPTORS: u64 = 32;
 /// Most descriptors of a guest, whatever the process may have.
@@ -51,10 +53,33 @@ pub struct Command {
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
     /// Directories, descriptors 3 and up in this order.
     pub preopens: Vec<Preopen>,
+    /// Listening sockets, told to the program as `LISTEN_FDS` unless its environment has one. Their
+    /// descriptors follow those of the directories.
+    pub sockets: Vec<OwnedFd>,
+    /// Whether the sockets come before the directories: from descriptor 3 on.
+    pub sockets_first: bool,
+    /// What stops the program when it listens.
+    pub stop: Option<&'static Stop>,
     /// The exported function to call; `_start` if there is none.
     pub entry: Option<String>,
     /// Most bytes of stack that the program may use.
     pub max_wasm_stack: usize,
+}
+
+impl Default for Command {
+    /// No argument, no grant, and 1 MiB of stack.
+    fn default() -> Command {
+        Command {
+            args: Vec::new(),
+            env: Vec::new(),
+            preopens: Vec::new(),
+            sockets: Vec::new(),
+            sockets_first: false,
+            stop: None,
+            entry: None,
+            max_wasm_stack: 1 << 20,
+        }
+    }
 }
 
 /// Why a program cannot run.
@@ -137,8 +162,19 @@ impl Command {
         for arg in self.args {
             grants.arg(arg);
         }
+        let told = self.env.iter().any(|(name, _)| name == LISTEN_FDS);
         for (name, value) in self.env {
             grants.env(name, value);
+        }
+        if !self.sockets.is_empty() && !told {
+            grants.env(LISTEN_FDS, self.sockets.len().to_string());
+        }
+        grants.sockets_first(self.sockets_first);
+        for socket in self.sockets {
+            grants.socket(socket);
+        }
+        if let Some(stop) = self.stop {
+            grants.stop(stop);
         }
         for preopen in self.preopens {
             grants.preopen(preopen.fd, preopen.guest_path, preopen.readonly);

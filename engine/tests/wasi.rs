@@ -103,6 +103,7 @@ fn command(image: &[u8], entry: Option<&str>) -> Result<Outcome, RunError> {
         preopens: vec![],
         entry: entry.map(str::to_owned),
         max_wasm_stack: 512 << 10,
+        ..Command::default()
     };
     command.load(file)?.run()
 }
@@ -346,6 +347,7 @@ fn what_is_no_image_or_no_grant_is_refused() {
         }],
         entry: None,
         max_wasm_stack: 1 << 20,
+        ..Command::default()
     };
     let error = command.load(file).unwrap_err();
     assert_eq!(error.to_string(), "cannot grant the directory /data: not a directory");

@@ -39,10 +39,8 @@ fn run_module(text: &str, addressing: Addressing) -> Result<Outcome, RunError> {
     file.write_all(&compile(&module, &settings).unwrap()).unwrap();
     let command = Command {
         args: vec![b"program".to_vec()],
-        env: vec![],
-        preopens: vec![],
-        entry: None,
         max_wasm_stack: 512 << 10,
+        ..Command::default()
     };
     command.load(file)?.run()
 }

@@ -13,6 +13,7 @@ use super::core::file::{File, Handle};
 use super::core::object::Object;
 use super::core::random::Random;
 use super::core::socket::Socket;
+use super::core::stop::Stop;
 use super::core::table::Table;
 use super::preview1::descriptor::Descriptor;
 
@@ -90,6 +91,8 @@ pub struct WasiCtx {
     pub(crate) env: Arc<Strings>,
     pub(crate) fds: Descriptors<Descriptor>,
     pub(crate) random: RefCell<Random>,
+    /// For sockets that the guest makes listen.
+    pub(crate) stop: Option<&'static Stop>,
 }
 
 impl WasiCtx {
@@ -101,6 +104,7 @@ impl WasiCtx {
             env: Arc::clone(&self.env),
             fds: self.fds.for_thread()?,
             random: RefCell::default(),
+            stop: self.stop,
         })
     }
 }
@@ -153,7 +157,9 @@ pub struct WasiCtxBuilder {
     preopens: Vec<Preopen>,
     sockets: Vec<OwnedFd>,
     limit: Option<u32>,
+    sockets_first: bool,
     threads: bool,
+    stop: Option<&'static Stop>,
 }
 
 impl WasiCtxBuilder {
@@ -223,6 +229,13 @@ impl WasiCtxBuilder {
         self
     }
 
+    /// Gives sockets the numbers from 3 on, before the directories. Some guests expect theirs there;
+    /// most then find no directory, since they look for them from 3 up to the first that is none.
+    pub fn sockets_first(&mut self, first: bool) -> &mut WasiCtxBuilder {
+        self.sockets_first = first;
+        self
+    }
+
     /// How many descriptors the guest may hold, what is granted included.
     pub fn max_descriptors(&mut self, limit: u32) -> &mut WasiCtxBuilder {
         self.limit = Some(limit);
@@ -232,6 +245,12 @@ impl WasiCtxBuilder {
     /// Whether the guest may have several threads, which then share its descriptors.
     pub fn threads(&mut self, threads: bool) -> &mut WasiCtxBuilder {
         self.threads = threads;
+        self
+    }
+
+    /// What stops the guest when it listens; see [`Stop`].
+    pub fn stop(&mut self, stop: &'static Stop) -> &mut WasiCtxBuilder {
+        self.stop = Some(stop);
         self
     }
 
@@ -253,21 +272,40 @@ impl WasiCtxBuilder {
             };
             fds.push(slot.map(Descriptor::new).map(Arc::new)).map_err(|e| refused(number, e))?;
         }
+        let (first, last) = if self.sockets_first {
+            (self.sockets, Vec::new())
+        } else {
+            (Vec::new(), self.sockets)
+        };
+        add_sockets(&mut fds, first, self.stop)?;
         for Preopen { fd, name, writable } in self.preopens {
             Dir::adopt(fd, writable)
-                .and_then(|dir| fds.push(Some(Arc::new(Descriptor::preopen(dir, name.as_bytes())))))
+                .and_then(|dir| {
+                    fds.push(Some(Arc::new(Descriptor::preopen(dir, name.as_bytes()))))
+                })
                 .map_err(|source| GrantError::Directory { name, source })?;
         }
-        for (number, fd) in (fds.len()..).zip(self.sockets) {
-            Socket::adopt(fd)
-                .and_then(|socket| fds.push(Some(Arc::new(Descriptor::new(Object::Socket(socket))))))
-                .map_err(|e| refused(number, e))?;
-        }
+        add_sockets(&mut fds, last, self.stop)?;
         Ok(WasiCtx {
             args: Arc::new(Strings::new("argument", args)?),
             env: Arc::new(Strings::new("environment variable", env)?),
             fds: if self.threads { Descriptors::shared(fds) } else { Descriptors::own(fds) },
             random: RefCell::default(),
+            stop: self.stop,
         })
     }
+}
+
+fn add_sockets(
+    fds: &mut Table<Arc<Descriptor>>,
+    sockets: Vec<OwnedFd>,
+    stop: Option<&'static Stop>,
+) -> Result<(), GrantError> {
+    for fd in sockets {
+        let number = fds.len();
+        Socket::adopt(fd, stop)
+            .and_then(|socket| fds.push(Some(Arc::new(Descriptor::new(Object::Socket(socket))))))
+            .map_err(|source| GrantError::Descriptor { number, source })?;
+    }
+    Ok(())
 }

@@ -5,4 +5,6 @@ pub mod ctx;
 pub mod guest_mem;
 pub mod preview1;
 
+pub use core::listen::{ListenAddress, NoAddress};
+pub use core::stop::Stop;
 pub use ctx::{GrantError, WasiCtx, WasiCtxBuilder};

@@ -28,6 +28,7 @@ mod plan;
 mod procfs;
 mod program;
 mod runner;
+mod settings;
 mod signals;
 mod spawn;
 mod state;

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::Settings;
+
 /// A message of the shim.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToGuest {
@@ -205,5 +207,7 @@ pub(super) enum Program {
         env: Vec<String>,
         /// The export to call, if not `_start`.
         export: Option<String>,
+        /// What the annotations say.
+        settings: Settings,
     },
 }

@@ -250,14 +250,19 @@ impl Parked {
     fn become_program(self, image: Option<OwnedFd>) -> Result<Ready, Failure> {
         run_hooks(HookStage::StartContainer, &self.plan, "created")?;
         self.confinement.enter()?;
+        // Ports below 1024 need rights that the program will not have.
+        let sockets = match &self.plan.program {
+            Program::Wasm { settings, .. } => program::listen(settings)?,
+            Program::Pause => Vec::new(),
+        };
         identity::take(&self.plan.identity)?;
         match (self.plan.program, image) {
             (Program::Pause, _) => pause::Sleeper::new()
                 .map(Ready::Pause)
                 .act("set up", "the pause container's signals"),
-            (Program::Wasm { args, env, export }, Some(image)) => {
-                let grants = Grants { root: self.root, cwd: self.cwd };
-                let loaded = program::load(image, args, env, export, grants)?;
+            (Program::Wasm { args, env, export, settings }, Some(image)) => {
+                let grants = Grants { root: self.root, cwd: self.cwd, sockets };
+                let loaded = program::load(image, args, env, export, grants, &settings)?;
                 Ok(Ready::Wasm(Box::new(loaded)))
             }
             (Program::Wasm { .. }, None) => Err(Failure::new("the shim sent no code image")),

@@ -417,21 +417,46 @@ pub(super) fn ignore_signal(signal: i32) {
 /// Makes `signal` end the process with code 128 + `signal`, as its default action would look to a
 /// shell.
 pub(super) fn exit_on_signal(signal: i32) -> io::Result<()> {
-    extern "C" fn leave(signal: c_int) {
-        // SAFETY: _exit is async-signal-safe and does not return.
-        unsafe { libc::_exit(128 + signal) }
+    extern "C" fn end(signal: c_int) {
+        leave(128 + signal);
     }
+    on_signal(signal, end)
+}
+
+/// Ends the process at once, without any clean-up; for handlers of signals.
+pub(super) fn leave(code: i32) -> ! {
+    // SAFETY: _exit is async-signal-safe and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Has `signal` handled by `handler`, which must do nothing but what signal-safety(7) allows.
+pub(super) fn on_signal(signal: i32, handler: extern "C" fn(c_int)) -> io::Result<()> {
     // SAFETY: zero is a valid initial value of this C struct; the handler is an `extern "C"`
-    // function of the type that sa_flags without SA_SIGINFO announces, and only calls _exit.
-    // SA_ONSTACK lets it run although a guest may have used up its stack.
+    // function of the type that sa_flags without SA_SIGINFO announces. SA_ONSTACK lets it run
+    // although a guest may have used up its stack.
     let result = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = leave as extern "C" fn(c_int) as usize;
+        action.sa_sigaction = handler as usize;
         action.sa_flags = libc::SA_ONSTACK;
         libc::sigfillset(&raw mut action.sa_mask);
         libc::sigaction(signal, &raw const action, ptr::null_mut())
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Has SIGALRM sent after this time, once; at the shortest after a microsecond.
+pub(super) fn alarm(after: std::time::Duration) {
+    let after = after.max(std::time::Duration::from_micros(1));
+    let value = libc::itimerval {
+        it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
+        it_value: libc::timeval {
+            tv_sec: after.as_secs() as libc::time_t,
+            tv_usec: libc::suseconds_t::from(after.subsec_micros()),
+        },
+    };
+    // SAFETY: a live struct; the old value is not asked for. A bare system call, which cannot fail
+    // with a valid timer and time.
+    unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const value, ptr::null_mut()) };
 }
 
 /// Makes the terminal on `fd` the controlling one of this session; see ioctl_tty(2).

@@ -9,6 +9,7 @@ use coracle_oci::spec::{
 use super::identity::USEFUL;
 use super::lifecycle::HostHooks;
 use super::namespaces::Namespaces;
+use super::settings::Settings;
 use super::plan::{Device, Files, Hook, Identity, Mount, MountWhat, Plan, Program};
 use super::{GuestError, Runner};
 
@@ -72,6 +73,7 @@ pub(super) fn plan(
                 args: process.args.clone(),
                 env: process.env.clone(),
                 export: entry.export.clone(),
+                settings: Settings::read(&workload.id_annotations)?,
             },
         },
     })

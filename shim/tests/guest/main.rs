@@ -11,4 +11,5 @@ mod life;
 mod namespaces;
 mod programs;
 mod rights;
+mod stop;
 mod support;

@@ -84,6 +84,7 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<()> {
         preopens,
         entry: None,
         max_wasm_stack: MAX_WASM_STACK,
+        ..Command::default()
     };
     let loaded = command.load(file).with_context(|| format!("loading {image}"))?;
     laps.lap("load");

@@ -38,6 +38,9 @@ pub enum Error {
     /// Not possible with this kind of object or clock.
     #[error("not supported")]
     NotSupported,
+    /// The guest is being stopped and accepts nothing new.
+    #[error("stopping")]
+    Stopped,
     /// The operating system says so.
     #[error(transparent)]
     Os(#[from] Errno),

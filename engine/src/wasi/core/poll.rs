@@ -43,16 +43,28 @@ pub struct Readiness {
 #[derive(Debug, Default)]
 pub struct Waiter<'a> {
     fds: SmallVec<[PollFd<'a>; 8]>,
+    /// Whose each of them is.
+    owners: SmallVec<[usize; 8]>,
     results: SmallVec<[PollFlags; 8]>,
     monotonic: Option<u64>,
     realtime: Option<u64>,
 }
 
 impl<'a> Waiter<'a> {
-    /// Adds a descriptor; the result is its index for [`Waiter::readiness`].
-    pub fn add(&mut self, fd: BorrowedFd<'a>, interest: Interest) -> usize {
-        self.fds.push(PollFd::from_borrowed_fd(fd, interest.flags()));
-        self.fds.len() - 1
+    /// Adds descriptors that stand for one thing, which is ready when any of them is; the result is
+    /// its index for [`Waiter::readiness`]. Without any it is never ready.
+    pub fn add(
+        &mut self,
+        fds: impl IntoIterator<Item = BorrowedFd<'a>>,
+        interest: Interest,
+    ) -> usize {
+        let index = self.results.len();
+        self.results.push(PollFlags::empty());
+        for fd in fds {
+            self.fds.push(PollFd::from_borrowed_fd(fd, interest.flags()));
+            self.owners.push(index);
+        }
+        index
     }
 
     /// Waits no longer than until `clock` shows `at` nanoseconds.
@@ -74,20 +86,20 @@ impl<'a> Waiter<'a> {
     /// # Errors
     /// What `ppoll(2)` and `timerfd_create(2)` say.
     pub fn wait(&mut self) -> Result<()> {
-        let count = self.fds.len();
         match self.realtime {
-            None => {
-                poll_until(&mut self.fds, self.monotonic)?;
-                self.results = self.fds.iter().map(PollFd::revents).collect();
-            }
+            None => poll_until(&mut self.fds, self.monotonic)?,
             // A timer on the wall clock also notices when that clock is set.
             Some(at) => {
                 let timer = wall_timer(at)?;
                 let mut fds: SmallVec<[PollFd<'_>; 8]> = self.fds.iter().cloned().collect();
                 fds.push(PollFd::new(&timer, PollFlags::IN));
                 poll_until(&mut fds, self.monotonic)?;
-                self.results = fds[..count].iter().map(PollFd::revents).collect();
+                fds.iter().zip(&mut self.fds).for_each(|(polled, fd)| *fd = polled.clone());
             }
+        }
+        self.results.fill(PollFlags::empty());
+        for (fd, &owner) in self.fds.iter().zip(&self.owners) {
+            self.results[owner] |= fd.revents();
         }
         Ok(())
     }
@@ -113,6 +125,16 @@ pub(super) fn is_ready(fd: BorrowedFd<'_>, interest: PollFlags) -> Result<bool> 
 /// Waits until an operation on `fd` would not block.
 pub(super) fn until_ready(fd: BorrowedFd<'_>, interest: PollFlags) -> Result<()> {
     poll_until(&mut [PollFd::from_borrowed_fd(fd, interest)], None)
+}
+
+/// Waits until an operation on any of these would not block; without any, for good.
+pub(super) fn until_any_ready<'f>(
+    fds: impl Iterator<Item = BorrowedFd<'f>>,
+    interest: PollFlags,
+) -> Result<()> {
+    let mut fds: SmallVec<[PollFd<'_>; 2]> =
+        fds.map(|fd| PollFd::from_borrowed_fd(fd, interest)).collect();
+    poll_until(&mut fds, None)
 }
 
 /// Polls until something is ready or the monotonic clock shows `deadline`.
@@ -172,8 +194,8 @@ mod tests {
     fn pipes_report_data_room_and_hangup() {
         let (reader, writer) = pipe().unwrap();
         let mut waiter = Waiter::default();
-        let idle = waiter.add(reader.as_fd(), Interest::Read);
-        let room = waiter.add(writer.as_fd(), Interest::Write);
+        let idle = waiter.add([reader.as_fd()], Interest::Read);
+        let room = waiter.add([writer.as_fd()], Interest::Write);
         waiter.until(Clock::Realtime, u64::MAX).unwrap();
         waiter.wait().unwrap();
         assert!(!waiter.readiness(idle).ready);
@@ -184,7 +206,7 @@ mod tests {
         drop(waiter);
         drop(writer);
         let mut waiter = Waiter::default();
-        let end = waiter.add(reader.as_fd(), Interest::Read);
+        let end = waiter.add([reader.as_fd()], Interest::Read);
         waiter.wait().unwrap();
         assert_eq!(waiter.readiness(end), Readiness { ready: true, hangup: true });
     }

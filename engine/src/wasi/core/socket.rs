@@ -2,6 +2,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -10,19 +11,30 @@ use rustix::net::{
     SocketFlags, accept_with, recvmsg, sendmsg,
 };
 
-use super::error::Result;
+use super::error::{Error, Result};
 use super::mode::{Mode, ModeCell};
 use super::poll;
 use super::stat::{Kind, Stat};
+use super::stop::{Flight, Stop};
 
 /// A socket.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
     kind: Kind,
-    listening: bool,
+    listener: Option<Listener>,
+    /// Counts it among the accepted connections.
+    _flight: Option<Flight>,
     /// How the guest wants it to behave; only `nonblock` means something here.
     pub mode: ModeCell,
+}
+
+/// What a listening socket has besides.
+#[derive(Debug, Default)]
+struct Listener {
+    stop: Option<&'static Stop>,
+    /// The guest has got the error that says it is being stopped.
+    told: AtomicBool,
 }
 
 /// What a receive brought.
@@ -44,18 +56,21 @@ pub struct ReceiveOptions {
 }
 
 impl Socket {
-    /// Takes a socket; whether it listens is asked of the kernel.
+    /// Takes a socket; whether it listens is asked of the kernel. If so, it obeys `stop`.
     ///
     /// # Errors
     /// `ENOTSOCK` for anything else.
-    pub fn adopt(fd: OwnedFd) -> Result<Socket> {
+    pub fn adopt(fd: OwnedFd, stop: Option<&'static Stop>) -> Result<Socket> {
         let kind = Kind::of_socket(rustix::net::sockopt::socket_type(&fd)?);
-        let listening = rustix::net::sockopt::socket_acceptconn(&fd)?;
-        if listening {
+        let listener = if rustix::net::sockopt::socket_acceptconn(&fd)? {
             // Accepting has no per-call flag; waiting is done by polling instead.
             rustix::io::ioctl_fionbio(&fd, true)?;
-        }
-        Ok(Socket { fd, kind, listening, mode: Mode::default().into() })
+            stop.map(Stop::arm).transpose()?;
+            Some(Listener { stop, told: AtomicBool::new(false) })
+        } else {
+            None
+        };
+        Ok(Socket { fd, kind, listener, _flight: None, mode: Mode::default().into() })
     }
 
     /// What it is.
@@ -67,7 +82,24 @@ impl Socket {
     /// Whether it accepts connections.
     #[must_use]
     pub fn is_listening(&self) -> bool {
-        self.listening
+        self.listener.is_some()
+    }
+
+    /// What it is to be waited for with: its own descriptor, and for a listening one that which tells
+    /// that the guest is being stopped. None once the guest knows: nothing comes any more.
+    pub fn sources(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let stop = self.listener.as_ref().and_then(|listener| listener.stop);
+        let told = stop.is_some() && self.knows();
+        if let Some(stop) = stop.filter(|_| told) {
+            stop.note_waiting();
+        }
+        let own = (!told).then(|| self.as_fd());
+        own.into_iter().chain(stop.filter(|_| !told).and_then(Stop::wake))
+    }
+
+    /// Whether the guest knows that it accepts nothing any more.
+    fn knows(&self) -> bool {
+        self.listener.as_ref().is_some_and(|listener| listener.told.load(Ordering::Relaxed))
     }
 
     /// The attributes.
@@ -81,10 +113,40 @@ impl Socket {
     /// Takes the next connection.
     ///
     /// # Errors
-    /// `EAGAIN` in non-blocking mode; what `accept4(2)` says.
+    /// `EAGAIN` in non-blocking mode; [`Error::Stopped`] once when the guest is being stopped; what
+    /// `accept4(2)` says.
     pub fn accept(&self, mode: Mode) -> Result<Socket> {
-        let fd = self.call(PollFlags::IN, || accept_with(&self.fd, SocketFlags::CLOEXEC))?;
-        Ok(Socket { fd, kind: self.kind, listening: false, mode: mode.into() })
+        loop {
+            let stop = self.listener.as_ref().and_then(|listener| listener.stop);
+            if let Some(stop) = stop.filter(|stop| stop.is_asked()) {
+                self.refuse(stop)?;
+            }
+            match accept_with(&self.fd, SocketFlags::CLOEXEC) {
+                Err(Errno::AGAIN) if !self.mode.get().nonblock => {
+                    poll::until_any_ready(self.sources(), PollFlags::IN)?;
+                }
+                Err(Errno::INTR) => {}
+                result => {
+                    let (kind, flight) = (self.kind, stop.map(Stop::begin));
+                    let mode = mode.into();
+                    return Ok(Socket { fd: result?, kind, listener: None, _flight: flight, mode });
+                }
+            }
+        }
+    }
+
+    /// Accepts nothing more: tells so once, and waits for the end from then on.
+    fn refuse(&self, stop: &Stop) -> Result<()> {
+        let told = self.listener.as_ref().map(|listener| listener.told.swap(true, Ordering::Relaxed));
+        if told == Some(false) {
+            return Err(Error::Stopped);
+        }
+        if self.mode.get().nonblock {
+            stop.note_waiting();
+        } else {
+            stop.wait_for_the_end();
+        }
+        Err(Errno::AGAIN.into())
     }
 
     /// Receives into the buffers.
@@ -131,7 +193,7 @@ impl Socket {
     /// How many bytes a receive would get now.
     #[must_use]
     pub fn available(&self) -> u64 {
-        if self.listening { 0 } else { rustix::io::ioctl_fionread(&self.fd).unwrap_or(0) }
+        if self.is_listening() { 0 } else { rustix::io::ioctl_fionread(&self.fd).unwrap_or(0) }
     }
 
     /// Waits if the guest wants to, whatever the host's description does.

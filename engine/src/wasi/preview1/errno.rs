@@ -101,6 +101,7 @@ impl From<Error> for Errno {
             Error::ReadOnly => Errno::Rofs,
             Error::Invalid => Errno::Inval,
             Error::NotSupported => Errno::Notsup,
+            Error::Stopped => Errno::Canceled,
             Error::Os(error) => Errno::from(error),
         }
     }

@@ -10,6 +10,7 @@ use super::errno::Errno;
 use super::rights::needs;
 use super::types;
 use crate::wasi::core::clock::Clock;
+use crate::wasi::core::object::Object;
 use crate::wasi::core::poll::{Interest, Readiness, Waiter};
 use crate::wasi::ctx::WasiCtx;
 use crate::wasi::guest_mem::GuestMemory;
@@ -144,7 +145,12 @@ fn wait_for<'l>(waiter: &mut Waiter<'l>, source: &'l Source) -> Result<Option<us
         Source::Time { clock, at } => waiter.until(*clock, *at)?,
         Source::Error(_) => waiter.until(Clock::Monotonic, 0)?,
         Source::Descriptor { descriptor, interest } => {
-            return Ok(Some(waiter.add(descriptor.object.as_fd(), *interest)));
+            return Ok(Some(match &descriptor.object {
+                Object::Socket(socket) if *interest == Interest::Read => {
+                    waiter.add(socket.sources(), *interest)
+                }
+                object => waiter.add([object.as_fd()], *interest),
+            }));
         }
     }
     Ok(None)
