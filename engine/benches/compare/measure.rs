@@ -1,5 +1,5 @@
-//! The measurements: programs, compilation, host calls, start. Peers take turns within each round, and
-//! another one begins each round, so that the machine's moods fall on all alike.
+//! The measurements: programs, compilation, host calls, start. Peers take turns within each round, in
+//! another order each round, so that the machine's moods fall on all alike.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -80,9 +80,10 @@ pub(crate) fn programs(
             if round >= runs && settled(samples, &HELD_AGAINST) {
                 continue;
             }
-            eprintln!("bench: round {} of {runs}: {}", round + 1, program.name);
+            let most = runs * MORE;
+            eprintln!("bench: round {} of {runs} to {most}: {}", round + 1, program.name);
             for turn in 0..ready.len() {
-                let one = &ready[(turn + round) % ready.len()];
+                let one = &ready[place(turn, round, ready.len())];
                 let sample = if timed {
                     places.run_timed(one, &[], program.data, program.args, &output)?
                 } else {
@@ -96,6 +97,13 @@ pub(crate) fn programs(
         row.costs = samples.iter().filter_map(|(&peer, s)| Some((peer, Cost::of(s)?))).collect();
     }
     Ok(rows)
+}
+
+/// Who has this turn in this round. Another one begins each round, and every other round goes
+/// backwards: a peer that always ran after the same one would inherit that one's caches and pages.
+fn place(turn: usize, round: usize, peers: usize) -> usize {
+    let turn = if round.is_multiple_of(2) { turn } else { peers - 1 - turn };
+    (turn + round / 2) % peers
 }
 
 /// What each peer took: the process, and the time within the program.
@@ -198,10 +206,10 @@ pub(crate) fn compilation(
             if round > runs && samples.values().all(|samples| settled(samples, &defaults)) {
                 break;
             }
-            eprintln!("bench: compiling {module}, round {round} of {runs}");
+            eprintln!("bench: compiling {module}, round {round} of {runs} to {}", runs * MORE);
             for one_core in [true, false] {
                 for turn in 0..peers.len() {
-                    let peer = peers[(turn + round) % peers.len()];
+                    let peer = peers[place(turn, round, peers.len())];
                     if round > runs && !defaults.contains(&peer) {
                         continue;
                     }
