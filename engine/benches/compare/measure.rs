@@ -82,8 +82,7 @@ pub(crate) fn programs(
             }
             let most = runs * MORE;
             eprintln!("bench: round {} of {runs} to {most}: {}", round + 1, program.name);
-            for turn in 0..ready.len() {
-                let one = &ready[place(turn, round, ready.len())];
+            for one in order(round, ready.len()).into_iter().map(|n| &ready[n]) {
                 let sample = if timed {
                     places.run_timed(one, &[], program.data, program.args, &output)?
                 } else {
@@ -99,20 +98,26 @@ pub(crate) fn programs(
     Ok(rows)
 }
 
-/// Who has this turn in this round. Another one begins each round, and every other round goes
-/// backwards: a peer that always ran after the same one would inherit that one's caches and pages.
-fn place(turn: usize, round: usize, peers: usize) -> usize {
-    let turn = if round.is_multiple_of(2) { turn } else { peers - 1 - turn };
-    (turn + round / 2) % peers
+/// An order of the peers for a round, different for each round and the same in every run of the
+/// harness: a peer that always ran after the same one would inherit that one's caches and pages.
+fn order(round: usize, peers: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..peers).collect();
+    // Fisher and Yates' shuffle with a multiplicative generator.
+    let mut state = (round as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for last in (1..peers).rev() {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        order.swap(last, (state >> 33) as usize % (last + 1));
+    }
+    order
 }
 
 /// What each peer took: the process, and the time within the program.
 type Samples = BTreeMap<Peer, Vec<(Sample, Option<f64>)>>;
 
 /// How many times as many runs a program gets as asked, at most.
-pub(crate) const MORE: usize = 3;
+pub(crate) const MORE: usize = 5;
 /// How exactly medians of processor time should be known, as a share of them.
-pub(crate) const EXACT: f64 = 0.015;
+pub(crate) const EXACT: f64 = 0.02;
 /// Ours, and what goals hold it against.
 const HELD_AGAINST: [Peer; 3] = [Peer::Coracle, Peer::Wasmtime, Peer::WasmtimeFastest];
 
@@ -201,15 +206,14 @@ pub(crate) fn compilation(
         let mut samples: BTreeMap<bool, Samples> = BTreeMap::new();
         let mut sizes = BTreeMap::new();
         // One more than asked: the first warms the caches.
-        for round in 0..=runs * MORE {
+        for round in 0..=runs * 2 {
             let defaults = [Peer::Coracle, Peer::Wasmtime];
             if round > runs && samples.values().all(|samples| settled(samples, &defaults)) {
                 break;
             }
-            eprintln!("bench: compiling {module}, round {round} of {runs} to {}", runs * MORE);
+            eprintln!("bench: compiling {module}, round {round} of {runs} to {}", runs * 2);
             for one_core in [true, false] {
-                for turn in 0..peers.len() {
-                    let peer = peers[place(turn, round, peers.len())];
+                for peer in order(round, peers.len()).into_iter().map(|n| peers[n]) {
                     if round > runs && !defaults.contains(&peer) {
                         continue;
                     }
