@@ -1,5 +1,5 @@
-//! The measurements: programs, compilation, host calls, start. Peers take turns within each round, and
-//! another one begins each round, so that the machine's moods fall on all alike.
+//! The measurements: programs, compilation, host calls, start. Peers take turns within each round, in
+//! another order each round, so that the machine's moods fall on all alike.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -80,14 +80,16 @@ pub(crate) fn programs(
             if round >= runs && settled(samples, &HELD_AGAINST) {
                 continue;
             }
-            eprintln!("bench: round {} of {runs}: {}", round + 1, program.name);
-            for turn in 0..ready.len() {
-                let one = &ready[(turn + round) % ready.len()];
+            let most = runs * MORE;
+            eprintln!("bench: round {} of {runs} to {most}: {}", round + 1, program.name);
+            for one in order(round, ready.len()).into_iter().map(|n| &ready[n]) {
+                let fresh = places.fresh_copy(one)?;
                 let sample = if timed {
-                    places.run_timed(one, &[], program.data, program.args, &output)?
+                    places.run_timed(&fresh, &[], program.data, program.args, &output)?
                 } else {
-                    (places.run(one, program, &output)?, None)
+                    (places.run(&fresh, program, &output)?, None)
                 };
+                fs::remove_file(&fresh.file)?;
                 samples.entry(one.peer).or_default().push(sample);
             }
         }
@@ -98,13 +100,26 @@ pub(crate) fn programs(
     Ok(rows)
 }
 
+/// An order of the peers for a round, different for each round and the same in every run of the
+/// harness: a peer that always ran after the same one would inherit that one's caches and pages.
+fn order(round: usize, peers: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..peers).collect();
+    // Fisher and Yates' shuffle with a multiplicative generator.
+    let mut state = (round as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for last in (1..peers).rev() {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        order.swap(last, (state >> 33) as usize % (last + 1));
+    }
+    order
+}
+
 /// What each peer took: the process, and the time within the program.
 type Samples = BTreeMap<Peer, Vec<(Sample, Option<f64>)>>;
 
 /// How many times as many runs a program gets as asked, at most.
-pub(crate) const MORE: usize = 3;
+pub(crate) const MORE: usize = 2;
 /// How exactly medians of processor time should be known, as a share of them.
-pub(crate) const EXACT: f64 = 0.015;
+pub(crate) const EXACT: f64 = 0.02;
 /// Ours, and what goals hold it against.
 const HELD_AGAINST: [Peer; 3] = [Peer::Coracle, Peer::Wasmtime, Peer::WasmtimeFastest];
 
@@ -198,10 +213,9 @@ pub(crate) fn compilation(
             if round > runs && samples.values().all(|samples| settled(samples, &defaults)) {
                 break;
             }
-            eprintln!("bench: compiling {module}, round {round} of {runs}");
+            eprintln!("bench: compiling {module}, round {round} of {runs} to {}", runs * MORE);
             for one_core in [true, false] {
-                for turn in 0..peers.len() {
-                    let peer = peers[(turn + round) % peers.len()];
+                for peer in order(round, peers.len()).into_iter().map(|n| peers[n]) {
                     if round > runs && !defaults.contains(&peer) {
                         continue;
                     }

@@ -95,6 +95,14 @@ impl Report {
         }
     }
 
+    /// The program that takes ours longest, in terms of another engine's processor time.
+    fn slowest(&self, base: Peer) -> Option<(f64, &str)> {
+        let ratios = self.programs.iter().filter_map(|row| {
+            Some((ratio(row, whole_cpu, Peer::Coracle, base)?, row.name.as_str()))
+        });
+        ratios.max_by(|a, b| a.0.total_cmp(&b.0))
+    }
+
     /// The goals that can be judged from what was measured.
     fn goals(&self, out: &mut String) {
         let mut lines = Vec::new();
@@ -105,17 +113,11 @@ impl Report {
                 lines.push((what, format!("{mean:.3}"), format!("≤ {goal}"), mean <= goal));
             }
         }
-        let worst = self
-            .programs
-            .iter()
-            .filter_map(|row| {
-                let ratio = ratio(row, whole_cpu, Peer::Coracle, Peer::Wasmtime)?;
-                Some((ratio, row.name.as_str()))
-            })
-            .max_by(|a, b| a.0.total_cmp(&b.0));
-        if let Some((ratio, name)) = worst {
-            let what = format!("slowest program to wasmtime, {name}");
-            lines.push((what, format!("{ratio:.3}"), "≤ 1.08".into(), ratio <= 1.08));
+        for base in [Peer::Wasmtime, Peer::WasmtimeFastest] {
+            if let Some((ratio, name)) = self.slowest(base) {
+                let what = format!("slowest program to {}, {name}", base.name());
+                lines.push((what, format!("{ratio:.3}"), "≤ 1.08".into(), ratio <= 1.08));
+            }
         }
         for (what, compare) in self.compile_goals() {
             let (value, goal, held) = compare;

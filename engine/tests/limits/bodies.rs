@@ -3,9 +3,7 @@
 use coracle_engine::compile::{CompileError, compile};
 use coracle_engine::config::{OptLevel, Settings};
 use coracle_engine::module::limits;
-use wasm_encoder::{
-    BlockType, CodeSection, Function, FunctionSection, Instruction, Module, TypeSection,
-};
+use wasm_encoder::{BlockType, Function, Instruction, Module, TypeSection};
 
 use crate::{I32, functions, types, with_body, with_types_and_body};
 
