@@ -12,6 +12,7 @@
 
 mod official;
 mod program;
+mod run;
 mod wasmtime;
 
 use std::path::Path;
@@ -89,7 +90,7 @@ fn run_all(programs: &[Program]) -> Vec<(&str, String)> {
                 loop {
                     let next = queue.lock().unwrap().next();
                     let Some(program) = next else { break };
-                    if let Err(reason) = program.run() {
+                    if let Err(reason) = run::run(program) {
                         failures.lock().unwrap().push((&*program.name, reason));
                     }
                 }

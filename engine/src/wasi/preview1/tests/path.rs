@@ -16,6 +16,10 @@ fn opening_creates_truncates_and_excludes() {
     assert_eq!(fs::read(guest.host("f")).unwrap(), b"");
     assert_eq!(guest.open("f", DIRECTORY), Err(Errno::Notdir));
     assert_eq!(guest.open("f", 16), Err(Errno::Inval));
+    for path in ["f", "new", "."] {
+        assert_eq!(guest.open(path, CREATE | DIRECTORY), Err(Errno::Inval), "{path}");
+    }
+    assert!(!guest.host("new").exists());
     assert_eq!(guest.open_full(ROOT, 2, "f", 0, (0, 0), 0), Err(Errno::Inval));
     assert_eq!(guest.open_full(ROOT, 0, "f", 0, (0, 0), 32), Err(Errno::Inval));
     assert_eq!(guest.open_full(fd, 0, "f", 0, (0, 0), 0), Err(Errno::Notdir));
