@@ -63,7 +63,8 @@ impl Suite {
         let mut programs = (self.find)(Path::new(&folder));
         assert!(!programs.is_empty(), "{} holds no program", folder.display());
         let found = programs.len();
-        let chosen = |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part));
+        let chosen =
+            |name: &str| wanted.is_empty() || wanted.iter().any(|part| name.contains(part));
         programs.retain(|program| chosen(&program.name));
         let failures = run_all(&programs);
         for (name, reason) in &failures {

@@ -31,7 +31,12 @@ pub(crate) struct Dir {
 
 impl Program {
     /// What was unexpected of how it ended.
-    pub(crate) fn check(&self, code: Option<i32>, stdout: &str, stderr: &str) -> Result<(), String> {
+    pub(crate) fn check(
+        &self,
+        code: Option<i32>,
+        stdout: &str,
+        stderr: &str,
+    ) -> Result<(), String> {
         if code != Some(self.exit_code) {
             let expected = self.exit_code;
             return Err(format!("exit code {code:?}, not {expected}: {stdout}{stderr}"));

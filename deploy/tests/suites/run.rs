@@ -30,8 +30,7 @@ pub(crate) fn run(program: &Program) -> Result<(), String> {
     command.stdout(File::create(output("stdout")).unwrap());
     command.stderr(File::create(output("stderr")).unwrap());
     let status = wait(command.spawn().unwrap());
-    let read =
-        |name: &str| String::from_utf8_lossy(&fs::read(output(name)).unwrap()).into_owned();
+    let read = |name: &str| String::from_utf8_lossy(&fs::read(output(name)).unwrap()).into_owned();
     let (stdout, stderr) = (read("stdout"), read("stderr"));
     let Some(status) = status else {
         return Err(format!("not done after {LIMIT:?}: {stdout}{stderr}"));

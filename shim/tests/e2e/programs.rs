@@ -53,7 +53,9 @@ fn python_works_with_files_of_a_volume() {
             let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
             let work = scratch.path().join("work");
             std::fs::create_dir(&work)
-                .and_then(|()| std::fs::copy(folder.join("files.py"), scratch.path().join("files.py")))
+                .and_then(|()| {
+                    std::fs::copy(folder.join("files.py"), scratch.path().join("files.py"))
+                })
                 .map_err(|error| error.to_string())?;
             let done = daemon.run(&Spec {
                 image: "thirdparty-python:rootfs",

@@ -163,7 +163,9 @@ fn the_list_has_every_function_that_acts_on_a_descriptor() {
     let mut rows = 0;
     for name in NAMES {
         let of = |operation: &str| {
-            operation.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+            operation
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
         };
         let listed = OPERATIONS.iter().filter(|(operation, _)| of(operation)).count();
         let by_descriptor = ["fd_", "path_", "sock_"].iter().any(|family| name.starts_with(family));
