@@ -38,5 +38,15 @@ fn program(name: String, wasm: &Path) -> Program {
         let template = Some(wasm.with_file_name(root));
         Dir { template, guest: "/".into() }
     });
-    Program { name, wasm: wasm.to_owned(), args, env, dir, exit_code, stdout, stderr }
+    Program {
+        name,
+        wasm: wasm.to_owned(),
+        args,
+        env,
+        dir,
+        exit_code,
+        stdout,
+        stderr,
+        different: None,
+    }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Program {
     pub(crate) stdout: Option<String>,
     /// Not compared if `None`.
     pub(crate) stderr: Option<String>,
+    /// Why it must fail here.
+    pub(crate) different: Option<&'static str>,
 }
 
 /// A folder that a program gets.

@@ -10,6 +10,10 @@ use serde_json::json;
 use crate::program::{self, Program};
 use crate::support::*;
 
+/// A program that must fail here, and why.
+const DIFFERENT: (&str, &str) =
+    ("c/sock_shutdown-invalid_fd", "wants descriptor 3 closed, where a container has its root");
+
 #[test]
 fn the_official_suite_passes_in_containers() {
     const VARIABLE: &str = "CORACLE_WASI_TESTSUITE";
@@ -19,13 +23,21 @@ fn the_official_suite_passes_in_containers() {
         writeln!(console, "official WASI test suite: NOT RUN, {VARIABLE} names no folder").unwrap();
         return;
     };
-    let programs = crate::official::programs(Path::new(&folder));
+    let mut programs = crate::official::programs(Path::new(&folder));
+    for program in programs.iter_mut().filter(|program| program.name == DIFFERENT.0) {
+        program.different = Some(DIFFERENT.1);
+    }
     assert!(!programs.is_empty(), "{} holds no program", folder.display());
-    let results = programs.iter().map(|program| (&program.name, block_on(run(program))));
-    let failures: Vec<_> = results.filter(|(_, result)| result.is_err()).collect();
+    let mut failures = Vec::new();
+    for program in &programs {
+        match (block_on(run(program)), program.different) {
+            (Ok(()), None) | (Err(_), Some(_)) => {}
+            unexpected => failures.push((&program.name, unexpected)),
+        }
+    }
     let (all, failed) = (programs.len(), failures.len());
-    writeln!(console, "official WASI test suite in containers: {all} programs, {failed} failed")
-        .unwrap();
+    let summary = format!("{all} programs, {failed} with unexpected results");
+    writeln!(console, "official WASI test suite in containers: {summary}").unwrap();
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
