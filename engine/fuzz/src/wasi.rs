@@ -3,10 +3,11 @@
 //! Nothing may panic or trap, take much memory, leave a descriptor open, or reach what lies outside
 //! of the folder.
 
+mod place;
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -18,6 +19,7 @@ use coracle_engine::runtime::{CallError, Engine, Linker, Memory, Module, Store, 
 use coracle_engine::wasi::preview1::{self, ProcExit};
 use coracle_engine::wasi::{WasiCtx, WasiCtxBuilder};
 
+use self::place::{SECRET, lay_out, open_descriptors, outside, scratch};
 use crate::{meter, stats};
 
 /// All functions with their parameters (`i` is i32, `l` is i64); all but `proc_exit` give an errno.
@@ -113,10 +115,6 @@ const MEMORY: u32 = 2 << 16;
 const MAX_CALLS: usize = 64;
 /// Bytes of heap that one call may take.
 const HEAP: usize = 8 << 20;
-/// Bytes that a file may grow to.
-const FILE_SIZE: u64 = 64 << 20;
-/// What no guest may ever see.
-const SECRET: &[u8] = b"the secret outside of the folder";
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Argument {
@@ -200,36 +198,6 @@ fn run_with(kind: Kind, steps: &[Step]) {
     assert_eq!(outside(scratch), before, "the guest changed what lies outside of its folder");
     let secret = fs::read(scratch.join("outside/secret")).unwrap_or_default();
     assert_eq!(secret, SECRET, "the guest wrote outside of its folder");
-}
-
-/// What there is outside of the guest's folder: names, sizes, links, permissions, times of changes.
-fn outside(scratch: &Path) -> Vec<(PathBuf, [i64; 6])> {
-    let list = || {
-        let mut found = Vec::new();
-        for folder in [scratch.to_owned(), scratch.join("outside")] {
-            for entry in fs::read_dir(folder)? {
-                let entry = entry?;
-                let meta = entry.metadata()?;
-                let numbers = [
-                    meta.len().cast_signed(),
-                    meta.nlink().cast_signed(),
-                    meta.mode().into(),
-                    meta.mtime_nsec(),
-                    meta.ctime(),
-                    meta.ctime_nsec(),
-                ];
-                // The guest's own folder changes within, and only its name counts.
-                let own = entry.file_name() == "root" || entry.file_name() == "listener";
-                found.push((entry.path(), if own { [0; 6] } else { numbers }));
-            }
-        }
-        found.sort();
-        std::io::Result::Ok(found)
-    };
-    match list() {
-        Ok(found) => found,
-        Err(error) => panic!("cannot look outside of the guest's folder: {error}"),
-    }
 }
 
 struct Guest {
@@ -424,65 +392,6 @@ fn grants(scratch: &Path, kind: Kind) -> Result<WasiCtx, Box<dyn std::error::Err
     builder.socket(socket.into()).socket(UnixListener::bind(&path)?.into());
     builder.threads(matches!(kind, Kind::Shared));
     Ok(builder.build()?)
-}
-
-/// The scratch folder, made once: `outside` beside `root`.
-fn scratch() -> &'static Path {
-    static SCRATCH: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let dir = SCRATCH.get_or_init(|| {
-        limit();
-        let made = || {
-            let dir = tempfile::tempdir()?;
-            fs::create_dir(dir.path().join("outside"))?;
-            UnixListener::bind(dir.path().join("listener"))?;
-            fs::write(dir.path().join("outside/secret"), SECRET)?;
-            std::io::Result::Ok(dir)
-        };
-        match made() {
-            Ok(dir) => dir,
-            Err(error) => panic!("cannot make a scratch folder: {error}"),
-        }
-    });
-    dir.path()
-}
-
-/// Limits what the process can do to this machine, and ignores the signals that come of it.
-fn limit() {
-    let size = libc::rlimit { rlim_cur: FILE_SIZE, rlim_max: FILE_SIZE };
-    // SAFETY: the calls change the process's limits and signals only; `size` is a valid limit.
-    unsafe {
-        libc::setrlimit(libc::RLIMIT_FSIZE, &size);
-        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
-    }
-}
-
-/// Fills the guest's folder anew.
-fn lay_out(root: &Path) {
-    let fill = || {
-        if root.exists() {
-            // A guest may have taken its own rights away from what it made.
-            fs::remove_dir_all(root)?;
-        }
-        fs::create_dir_all(root.join("dir"))?;
-        fs::create_dir(root.join("deep"))?;
-        fs::create_dir(root.join("deep/er"))?;
-        fs::write(root.join("file"), "content of a file")?;
-        fs::write(root.join("dir/inner"), "content of an inner file")?;
-        symlink("file", root.join("link"))?;
-        symlink("../outside/secret", root.join("out"))?;
-        symlink("../../outside", root.join("dir/out"))?;
-        symlink("/etc/passwd", root.join("abs"))?;
-        symlink("/proc/self/root", root.join("magic"))?;
-        symlink("loop", root.join("loop"))
-    };
-    if let Err(error) = fill() {
-        panic!("cannot fill the scratch folder: {error}");
-    }
-}
-
-fn open_descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
 #[cfg(test)]
