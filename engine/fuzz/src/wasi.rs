@@ -1,12 +1,15 @@
 //! Target `wasi`: every function of preview 1 with senseless pointers, lengths and flags, against a
-//! real folder. Nothing may panic or trap, take much memory, leave a descriptor open, or reach what
-//! lies outside of the folder.
+//! real folder, once with a memory of the guest's own and once with one that threads could share.
+//! Nothing may panic or trap, take much memory, leave a descriptor open, or reach what lies outside
+//! of the folder.
+
+mod place;
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use arbitrary::{Arbitrary, Unstructured};
@@ -16,6 +19,7 @@ use coracle_engine::runtime::{CallError, Engine, Linker, Memory, Module, Store, 
 use coracle_engine::wasi::preview1::{self, ProcExit};
 use coracle_engine::wasi::{WasiCtx, WasiCtxBuilder};
 
+use self::place::{SECRET, lay_out, open_descriptors, outside, scratch};
 use crate::{meter, stats};
 
 /// All functions with their parameters (`i` is i32, `l` is i64); all but `proc_exit` give an errno.
@@ -69,7 +73,7 @@ const FUNCTIONS: [(&str, &str); 46] = [
 ];
 
 /// Paths that a guest may try, from 64 on in its memory, each in a slot of 64 bytes.
-const PATHS: [&str; 24] = [
+const PATHS: [&str; 32] = [
     "file",
     "dir",
     "dir/inner",
@@ -94,6 +98,14 @@ const PATHS: [&str; 24] = [
     "/etc/passwd",
     "nul\0byte",
     "out/../secret",
+    "out/",
+    "dir/out/",
+    "dir/out/new",
+    "link/",
+    "/..",
+    "dir/..",
+    "loop/",
+    "magic/etc/passwd",
 ];
 const SLOT: u32 = 64;
 const PATHS_AT: u32 = 64;
@@ -103,10 +115,6 @@ const MEMORY: u32 = 2 << 16;
 const MAX_CALLS: usize = 64;
 /// Bytes of heap that one call may take.
 const HEAP: usize = 8 << 20;
-/// Bytes that a file may grow to.
-const FILE_SIZE: u64 = 64 << 20;
-/// What no guest may ever see.
-const SECRET: &[u8] = b"the secret outside of the folder";
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Argument {
@@ -162,46 +170,57 @@ enum Step {
 /// When it is a finding.
 pub fn run(data: &[u8]) {
     let Ok(steps) = Vec::<Step>::arbitrary_take_rest(Unstructured::new(data)) else { return };
+    for kind in [Kind::Own, Kind::Shared] {
+        run_with(kind, &steps);
+    }
+}
+
+/// Whose the guest's memory is.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Own,
+    /// As guests with threads have it, and their descriptors.
+    Shared,
+}
+
+fn run_with(kind: Kind, steps: &[Step]) {
     let scratch = scratch();
     lay_out(&scratch.join("root"));
-    let descriptors = open_descriptors();
+    let (descriptors, before) = (open_descriptors(), outside(scratch));
     {
-        let mut guest = Guest::new(scratch);
+        let mut guest = Guest::new(scratch, kind);
         steps.iter().take(MAX_CALLS).for_each(|step| guest.step(step));
-        let data = guest.memory.data(&guest.store);
+        let data = guest.read(0, MEMORY as usize);
         let seen = data.windows(SECRET.len()).any(|window| window == SECRET);
         assert!(!seen, "the guest read what lies outside of its folder");
     }
     assert_eq!(open_descriptors(), descriptors, "descriptors open after the guest's end");
-    let outside = scratch.join("outside");
-    let names = fs::read_dir(&outside).map(Iterator::count);
-    assert_eq!(names.unwrap_or_default(), 1, "the guest changed what lies outside of its folder");
-    let secret = fs::read(outside.join("secret")).unwrap_or_default();
+    assert_eq!(outside(scratch), before, "the guest changed what lies outside of its folder");
+    let secret = fs::read(scratch.join("outside/secret")).unwrap_or_default();
     assert_eq!(secret, SECRET, "the guest wrote outside of its folder");
 }
 
 struct Guest {
+    listener: PathBuf,
     store: Store,
     memory: Memory,
     instance: coracle_engine::runtime::Instance,
 }
 
 impl Guest {
-    fn new(scratch: &Path) -> Guest {
+    fn new(scratch: &Path, kind: Kind) -> Guest {
         let made = || -> Result<Guest, Box<dyn std::error::Error>> {
             let engine = Engine::new();
-            let module = Module::from_bytes(&engine, image())?;
+            let module = Module::from_bytes(&engine, image(kind))?;
             let mut store = Store::new(&engine)?;
             let mut linker = Linker::new(&engine);
-            preview1::add_to_linker(&mut linker, grants(scratch)?);
+            preview1::add_to_linker(&mut linker, grants(scratch, kind)?);
             let instance = linker.instantiate(&mut store, &module)?;
             let memory = instance.memory(&store, "memory").ok_or("no memory")?;
-            let data = memory.data_mut(&mut store);
-            for (n, path) in PATHS.iter().enumerate() {
-                let at = (PATHS_AT + SLOT * n as u32) as usize;
-                data[at..at + path.len()].copy_from_slice(path.as_bytes());
+            for (n, path) in (0..).zip(PATHS) {
+                memory.write(&mut store, u64::from(PATHS_AT + SLOT * n), path.as_bytes())?;
             }
-            Ok(Guest { store, memory, instance })
+            Ok(Guest { listener: scratch.join("listener"), store, memory, instance })
         };
         match made() {
             Ok(guest) => guest,
@@ -246,13 +265,28 @@ impl Guest {
     }
 
     fn write(&mut self, at: u16, bytes: &[u8]) {
-        let at = usize::from(at) & !3;
-        self.memory.data_mut(&mut self.store)[at..at + bytes.len()].copy_from_slice(bytes);
+        let at = u64::from(at) & !3;
+        if let Err(error) = self.memory.write(&mut self.store, at, bytes) {
+            panic!("the guest's memory is small: {error}");
+        }
+    }
+
+    fn read(&self, at: usize, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        if let Err(error) = self.memory.read(&self.store, at as u64, &mut bytes) {
+            panic!("the guest's memory is small: {error}");
+        }
+        bytes
     }
 
     fn call(&mut self, name: &'static str, params: &str, values: &[u64]) {
         if name == "poll_oneoff" {
             self.shorten_waits(values[0] as u32, values[2] as u32);
+        }
+        if matches!(name, "poll_oneoff" | "sock_accept") {
+            // Somebody wants to be accepted, so that nothing waits; refused if the guest has shut
+            // the listener down, which then does not wait either.
+            drop(UnixStream::connect(&self.listener));
         }
         let arguments: Vec<Val> = params
             .chars()
@@ -280,14 +314,17 @@ impl Guest {
     /// Lets no subscription of a clock wait for more than two milliseconds.
     fn shorten_waits(&mut self, subscriptions: u32, count: u32) {
         const SIZE: usize = 48;
-        let data = self.memory.data_mut(&mut self.store);
-        let Some(list) = data.get_mut(subscriptions as usize..) else { return };
-        for subscription in list.chunks_exact_mut(SIZE).take(count as usize) {
+        let Some(len) = MEMORY.checked_sub(subscriptions) else { return };
+        let mut data = self.read(subscriptions as usize, len as usize);
+        for subscription in data.chunks_exact_mut(SIZE).take(count as usize) {
             if subscription[8] == 0 {
                 // The time's upper bytes, so that absolute times lie in the past.
                 subscription[24 + 2..24 + 8].fill(0);
                 subscription[24 + 2] = 20;
             }
+        }
+        if let Err(error) = self.memory.write(&mut self.store, subscriptions.into(), &data) {
+            panic!("what was read can be written: {error}");
         }
     }
 }
@@ -309,9 +346,13 @@ impl Argument {
 }
 
 /// A module that exports every function.
-fn image() -> &'static [u8] {
-    static IMAGE: OnceLock<Vec<u8>> = OnceLock::new();
-    IMAGE.get_or_init(|| {
+fn image(kind: Kind) -> &'static [u8] {
+    static IMAGES: [OnceLock<Vec<u8>>; 2] = [OnceLock::new(), OnceLock::new()];
+    let (image, memory) = match kind {
+        Kind::Own => (&IMAGES[0], "2"),
+        Kind::Shared => (&IMAGES[1], "2 2 shared"),
+    };
+    image.get_or_init(|| {
         let (mut imports, mut exports) = (String::new(), String::new());
         for (name, params) in FUNCTIONS {
             let types = params.chars().map(|c| if c == 'l' { " i64" } else { " i32" });
@@ -322,7 +363,7 @@ fn image() -> &'static [u8] {
             let gets: String = (0..params.len()).map(|n| format!("(local.get {n})")).collect();
             exports += &format!("(func (export \"{name}\") {ty} (call ${name} {gets}))");
         }
-        let text = format!("(module {imports} (memory (export \"memory\") 2) {exports})");
+        let text = format!("(module {imports} (memory (export \"memory\") {memory}) {exports})");
         match compile(text.as_bytes(), &Settings::default()) {
             Ok(image) => image,
             Err(error) => panic!("the module of all functions does not compile: {error}"),
@@ -330,9 +371,9 @@ fn image() -> &'static [u8] {
     })
 }
 
-fn grants(scratch: &Path) -> Result<WasiCtx, Box<dyn std::error::Error>> {
+fn grants(scratch: &Path, kind: Kind) -> Result<WasiCtx, Box<dyn std::error::Error>> {
     // Whose other end is gone, so that nothing ever waits for it.
-    let (socket, mut peer) = std::os::unix::net::UnixStream::pair()?;
+    let (socket, mut peer) = UnixStream::pair()?;
     peer.write_all(b"some bytes to receive")?;
     drop(peer);
     let (input, mut writer) = std::io::pipe()?;
@@ -344,65 +385,13 @@ fn grants(scratch: &Path) -> Result<WasiCtx, Box<dyn std::error::Error>> {
     builder.stdin(input.into()).stdout(null()?.into()).stderr(null()?.into());
     let dir = |name: &str| File::open(scratch.join(name)).map(OwnedFd::from);
     builder.preopen(dir("root")?, "/", false).preopen(dir("root/dir")?, "/read-only", true);
-    builder.socket(socket.into());
+    let path = scratch.join("listener");
+    if path.exists() {
+        fs::remove_file(&path)?;
+    }
+    builder.socket(socket.into()).socket(UnixListener::bind(&path)?.into());
+    builder.threads(matches!(kind, Kind::Shared));
     Ok(builder.build()?)
-}
-
-/// The scratch folder, made once: `outside` beside `root`.
-fn scratch() -> &'static Path {
-    static SCRATCH: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let dir = SCRATCH.get_or_init(|| {
-        limit();
-        let made = || {
-            let dir = tempfile::tempdir()?;
-            fs::create_dir(dir.path().join("outside"))?;
-            fs::write(dir.path().join("outside/secret"), SECRET)?;
-            std::io::Result::Ok(dir)
-        };
-        match made() {
-            Ok(dir) => dir,
-            Err(error) => panic!("cannot make a scratch folder: {error}"),
-        }
-    });
-    dir.path()
-}
-
-/// Limits what the process can do to this machine, and ignores the signals that come of it.
-fn limit() {
-    let size = libc::rlimit { rlim_cur: FILE_SIZE, rlim_max: FILE_SIZE };
-    // SAFETY: the calls change the process's limits and signals only; `size` is a valid limit.
-    unsafe {
-        libc::setrlimit(libc::RLIMIT_FSIZE, &size);
-        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
-        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
-    }
-}
-
-/// Fills the guest's folder anew.
-fn lay_out(root: &Path) {
-    let fill = || {
-        if root.exists() {
-            // A guest may have taken its own rights away from what it made.
-            fs::remove_dir_all(root)?;
-        }
-        fs::create_dir_all(root.join("dir"))?;
-        fs::create_dir(root.join("deep"))?;
-        fs::create_dir(root.join("deep/er"))?;
-        fs::write(root.join("file"), "content of a file")?;
-        fs::write(root.join("dir/inner"), "content of an inner file")?;
-        symlink("file", root.join("link"))?;
-        symlink("../outside/secret", root.join("out"))?;
-        symlink("../../outside", root.join("dir/out"))?;
-        symlink("/etc/passwd", root.join("abs"))?;
-        symlink("loop", root.join("loop"))
-    };
-    if let Err(error) = fill() {
-        panic!("cannot fill the scratch folder: {error}");
-    }
-}
-
-fn open_descriptors() -> usize {
-    fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
 }
 
 #[cfg(test)]
@@ -411,25 +400,29 @@ mod tests {
 
     #[test]
     fn a_guest_opens_and_reads_its_file() {
-        let scratch = scratch();
-        lay_out(&scratch.join("root"));
-        let mut guest = Guest::new(scratch);
-        guest.step(&Step::Open {
-            dir: 0,
-            path: 0,
-            oflags: 0,
-            fdflags: 0,
-            follow: false,
-            all_rights: false,
-        });
-        let opened = guest.memory.data(&guest.store)[32];
-        assert!(opened > 4, "descriptor {opened}");
-        guest.step(&Step::Words {
-            at: 8,
-            first: Argument::Aligned(4096),
-            second: Argument::Small(7),
-        });
-        guest.call("fd_read", "iiii", &[u64::from(opened), 8, 1, 16]);
-        assert_eq!(&guest.memory.data(&guest.store)[4096..4103], b"content");
+        for kind in [Kind::Own, Kind::Shared] {
+            let scratch = scratch();
+            lay_out(&scratch.join("root"));
+            let mut guest = Guest::new(scratch, kind);
+            guest.step(&Step::Open {
+                dir: 0,
+                path: 0,
+                oflags: 0,
+                fdflags: 0,
+                follow: false,
+                all_rights: false,
+            });
+            let opened = guest.read(32, 1)[0];
+            assert!(opened > 4, "descriptor {opened}");
+            guest.step(&Step::Words {
+                at: 8,
+                first: Argument::Aligned(4096),
+                second: Argument::Small(7),
+            });
+            guest.call("fd_read", "iiii", &[u64::from(opened), 8, 1, 16]);
+            assert_eq!(guest.read(4096, 7), b"content");
+            guest.call("sock_accept", "iii", &[6, 0, 24]);
+            assert_eq!(guest.read(24, 1)[0], opened + 1);
+        }
     }
 }

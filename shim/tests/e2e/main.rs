@@ -12,3 +12,10 @@ mod faults;
 mod lifecycle;
 mod programs;
 mod run;
+mod suite;
+
+// The suites' programs are described once for all that run them.
+#[path = "../../../deploy/tests/suites/official.rs"]
+mod official;
+#[path = "../../../deploy/tests/suites/program.rs"]
+mod program;

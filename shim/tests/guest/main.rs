@@ -13,4 +13,11 @@ mod namespaces;
 mod programs;
 mod rights;
 mod stop;
+mod suite;
 mod support;
+
+// The suites' programs are described once for all that run them.
+#[path = "../../../deploy/tests/suites/official.rs"]
+mod official;
+#[path = "../../../deploy/tests/suites/program.rs"]
+mod program;

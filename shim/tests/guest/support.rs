@@ -107,12 +107,16 @@ impl Bundle {
 
     /// Creates a guest that runs the WebAssembly text `wat`, and starts it.
     pub(crate) async fn run(&self, wat: &str, stdio: Stdio) -> Result<Guest, GuestError> {
+        self.run_module(&wat::parse_str(wat).unwrap(), stdio).await
+    }
+
+    /// Creates a guest that runs a module, and starts it.
+    pub(crate) async fn run_module(&self, wasm: &[u8], stdio: Stdio) -> Result<Guest, GuestError> {
         let entry = Entrypoint::parse("/app.wasm");
         let mut guest = self.spawn_as(Runner::Wasm { entry }, stdio).await?;
         let addressing = Addressing::Dedicated;
         let settings = Settings { addressing, ..Settings::default() };
-        let wasm = wat::parse_str(wat).unwrap();
-        let image = coracle_engine::compile::compile(&wasm, &settings).unwrap();
+        let image = coracle_engine::compile::compile(wasm, &settings).unwrap();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&image).unwrap();
         guest.provide_image(file.into())?;

@@ -40,7 +40,8 @@ impl Clock {
 
 /// Nanoseconds of a time span; times before the epoch count as 0, far ones saturate.
 pub(super) fn nanoseconds(time: Timespec) -> u64 {
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    // Before the epoch the nanoseconds count upwards from the second before.
+    let Ok(seconds) = u64::try_from(time.tv_sec) else { return 0 };
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
@@ -72,7 +73,7 @@ mod tests {
         for ns in [0, 1, 999_999_999, 1_000_000_000, u64::MAX] {
             assert_eq!(nanoseconds(timespec(ns)), ns);
         }
-        assert_eq!(nanoseconds(Timespec { tv_sec: -1, tv_nsec: 5 }), 5);
+        assert_eq!(nanoseconds(Timespec { tv_sec: -1, tv_nsec: 5 }), 0);
         assert_eq!(nanoseconds(Timespec { tv_sec: i64::MAX, tv_nsec: 5 }), u64::MAX);
     }
 }

@@ -117,3 +117,29 @@ impl Listing {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn one_batch_is_kept_however_large_the_directory_is() {
+        let dir = tempfile::tempdir().unwrap();
+        for n in 0..5_000 {
+            std::fs::write(dir.path().join(format!("{n}{}", "x".repeat(n % 200))), "").unwrap();
+        }
+        let fd = std::fs::File::open(dir.path()).unwrap();
+        let mut listing = Listing::default();
+        listing.seek(fd.as_fd(), 0).unwrap();
+        let mut count = 0;
+        while listing.peek(fd.as_fd()).unwrap().is_some() {
+            count += 1;
+            listing.advance();
+        }
+        assert_eq!(count, 5_002);
+        // The shortest entry of the kernel has 24 bytes, and vectors grow to twice what they need.
+        assert!(listing.names.capacity() <= 2 * BATCH, "{}", listing.names.capacity());
+        assert!(listing.records.capacity() <= 2 * BATCH / 24, "{}", listing.records.capacity());
+    }
+}

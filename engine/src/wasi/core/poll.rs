@@ -1,6 +1,6 @@
 //! Readiness: waiting for descriptors and points in time together.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
@@ -11,6 +11,10 @@ use smallvec::SmallVec;
 
 use super::clock::{Clock, timespec};
 use super::error::{Error, Result};
+
+/// How many wishes are handed to the kernel as they are, without looking for descriptors that are
+/// in there twice.
+const ONE_BY_ONE: usize = 64;
 
 /// What a descriptor is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +46,18 @@ pub struct Readiness {
 /// A set of descriptors and the earliest points in time to wait for.
 #[derive(Debug, Default)]
 pub struct Waiter<'a> {
-    fds: SmallVec<[PollFd<'a>; 8]>,
-    /// Whose each of them is.
-    owners: SmallVec<[usize; 8]>,
+    wishes: SmallVec<[Wish<'a>; 8]>,
     results: SmallVec<[PollFlags; 8]>,
     monotonic: Option<u64>,
     realtime: Option<u64>,
+}
+
+/// A descriptor, what it is waited for, and the index of the result that it counts for.
+#[derive(Debug)]
+struct Wish<'a> {
+    fd: BorrowedFd<'a>,
+    flags: PollFlags,
+    owner: usize,
 }
 
 impl<'a> Waiter<'a> {
@@ -61,8 +71,7 @@ impl<'a> Waiter<'a> {
         let index = self.results.len();
         self.results.push(PollFlags::empty());
         for fd in fds {
-            self.fds.push(PollFd::from_borrowed_fd(fd, interest.flags()));
-            self.owners.push(index);
+            self.wishes.push(Wish { fd, flags: interest.flags(), owner: index });
         }
         index
     }
@@ -86,22 +95,44 @@ impl<'a> Waiter<'a> {
     /// # Errors
     /// What `ppoll(2)` and `timerfd_create(2)` say.
     pub fn wait(&mut self) -> Result<()> {
-        match self.realtime {
-            None => poll_until(&mut self.fds, self.monotonic)?,
+        let (mut fds, places) = self.list();
+        let polled = match self.realtime {
+            None => poll_until(&mut fds, self.monotonic).map(|()| answers(&fds))?,
             // A timer on the wall clock also notices when that clock is set.
             Some(at) => {
                 let timer = wall_timer(at)?;
-                let mut fds: SmallVec<[PollFd<'_>; 8]> = self.fds.iter().cloned().collect();
+                let mut fds: SmallVec<[PollFd<'_>; 8]> = fds.iter().cloned().collect();
                 fds.push(PollFd::new(&timer, PollFlags::IN));
-                poll_until(&mut fds, self.monotonic)?;
-                fds.iter().zip(&mut self.fds).for_each(|(polled, fd)| *fd = polled.clone());
+                poll_until(&mut fds, self.monotonic).map(|()| answers(&fds))?
             }
-        }
+        };
+        let always = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
         self.results.fill(PollFlags::empty());
-        for (fd, &owner) in self.fds.iter().zip(&self.owners) {
-            self.results[owner] |= fd.revents();
+        for (wish, place) in self.wishes.iter().zip(places) {
+            self.results[wish.owner] |= polled[place] & (wish.flags | always);
         }
         Ok(())
+    }
+
+    /// What the kernel is asked for, and where in it each wish is. A long list names no descriptor
+    /// twice: the kernel takes no list that is longer than the process's limit of descriptors, and
+    /// the guest may name one in thousands of subscriptions.
+    fn list(&self) -> (SmallVec<[PollFd<'a>; 8]>, SmallVec<[usize; 8]>) {
+        let wishes = &self.wishes;
+        if wishes.len() <= ONE_BY_ONE {
+            let fds = wishes.iter().map(|wish| PollFd::from_borrowed_fd(wish.fd, wish.flags));
+            return (fds.collect(), (0..wishes.len()).collect());
+        }
+        let number = |n: &usize| wishes[*n].fd.as_raw_fd();
+        let mut order: Vec<usize> = (0..wishes.len()).collect();
+        order.sort_unstable_by_key(number);
+        let (mut fds, mut places) = (SmallVec::new(), SmallVec::from_elem(0, wishes.len()));
+        for same in order.chunk_by(|a, b| number(a) == number(b)) {
+            let flags = same.iter().fold(PollFlags::empty(), |all, &n| all | wishes[n].flags);
+            same.iter().for_each(|&n| places[n] = fds.len());
+            fds.push(PollFd::from_borrowed_fd(wishes[same[0]].fd, flags));
+        }
+        (fds, places)
     }
 
     /// What became of the descriptor added as number `index`.
@@ -113,6 +144,11 @@ impl<'a> Waiter<'a> {
             hangup: flags.intersects(PollFlags::HUP | PollFlags::ERR),
         }
     }
+}
+
+/// What the kernel answered.
+fn answers(fds: &[PollFd<'_>]) -> SmallVec<[PollFlags; 8]> {
+    fds.iter().map(PollFd::revents).collect()
 }
 
 /// Whether an operation on `fd` would not block.
@@ -187,6 +223,33 @@ mod tests {
             let mut waiter = Waiter::default();
             waiter.until(clock, 0).unwrap();
             waiter.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_long_list_tells_each_wish_its_own() {
+        let (reader, writer) = pipe().unwrap();
+        let (near, _far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut waiter = Waiter::default();
+        let wishes: [(BorrowedFd<'_>, Interest, bool); 4] = [
+            (reader.as_fd(), Interest::Read, false),
+            (writer.as_fd(), Interest::Write, true),
+            (near.as_fd(), Interest::Read, false),
+            (near.as_fd(), Interest::Write, true),
+        ];
+        for n in 0..400 {
+            let (fd, interest, _) = wishes[n % 4];
+            assert_eq!(waiter.add([fd], interest), n);
+        }
+        assert_eq!(waiter.list().0.len(), 3);
+        for realtime in [false, true] {
+            if realtime {
+                waiter.until(Clock::Realtime, u64::MAX).unwrap();
+            }
+            waiter.wait().unwrap();
+            for n in 0..400 {
+                assert_eq!(waiter.readiness(n).ready, wishes[n % 4].2, "wish {n}");
+            }
         }
     }
 

@@ -126,6 +126,28 @@ fn attributes_and_times_are_the_hosts() {
 }
 
 #[test]
+fn times_that_do_not_fit_are_told_as_the_nearest_that_do() {
+    use std::time::{Duration, SystemTime};
+    let mut guest = Guest::new();
+    let fd = guest.open("f", CREATE).unwrap();
+    let epoch = SystemTime::UNIX_EPOCH;
+    let far = Duration::from_secs(1 << 36);
+    for (time, expected) in [
+        (epoch - Duration::from_millis(10_500), Some(0)),
+        (epoch - far, Some(0)),
+        (epoch + Duration::from_secs(10), Some(10_000_000_000)),
+        // File systems keep less than that, each as much as it can.
+        (epoch + far, None),
+    ] {
+        let times = fs::FileTimes::new().set_modified(time).set_accessed(time);
+        fs::File::options().write(true).open(guest.host("f")).unwrap().set_times(times).unwrap();
+        let told = guest.filestat(fd).unwrap();
+        assert_eq!((told[5], told[6]), (told[6], expected.unwrap_or(told[6])), "{time:?}");
+        assert_eq!(guest.path_filestat("f", 0), Ok(told));
+    }
+}
+
+#[test]
 fn sizes_change_only_through_writable_descriptors() {
     let mut guest = Guest::new();
     let fd = guest.open("f", CREATE).unwrap();

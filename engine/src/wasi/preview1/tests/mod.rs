@@ -1,11 +1,13 @@
 //! Every function of preview 1 against real scratch directories, without a runtime.
 
+mod exhaustion;
 mod fd;
 mod file;
 mod hostile;
 mod path;
 mod poll;
 mod process;
+mod race;
 mod rights;
 mod sock;
 

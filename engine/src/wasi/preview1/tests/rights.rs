@@ -1,6 +1,7 @@
 //! Every operation without the right that it needs: one list, from the table itself.
 
 use super::*;
+use crate::wasi::preview1::link::NAMES;
 use crate::wasi::preview1::rights::OPERATIONS;
 use crate::wasi::preview1::{poll, sock};
 
@@ -145,4 +146,47 @@ fn opened_files_get_no_right_that_the_directory_does_not_hand_on() {
         let opened = guest.open_full(ROOT, 0, "file", 0, (0, 0), fdflags);
         assert_eq!(opened, Err(Errno::Notcapable), "flags {fdflags}");
     }
+}
+
+/// Functions that act on a descriptor and need no right by the specification.
+const FREE: [&str; 6] = [
+    "fd_close",
+    "fd_fdstat_get",
+    "fd_fdstat_set_rights",
+    "fd_prestat_dir_name",
+    "fd_prestat_get",
+    "fd_renumber",
+];
+
+#[test]
+fn the_list_has_every_function_that_acts_on_a_descriptor() {
+    let mut rows = 0;
+    for name in NAMES {
+        let of = |operation: &str| {
+            operation
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+        };
+        let listed = OPERATIONS.iter().filter(|(operation, _)| of(operation)).count();
+        let by_descriptor = ["fd_", "path_", "sock_"].iter().any(|family| name.starts_with(family));
+        assert_eq!(listed > 0, by_descriptor && !FREE.contains(name), "{name}");
+        rows += listed;
+    }
+    // The two of `poll_oneoff` are named by what is waited for.
+    assert_eq!(rows + 2, OPERATIONS.len());
+}
+
+#[test]
+fn what_needs_no_right_works_without_any() {
+    let (mut guest, _peers) = guest();
+    for fd in [FILE, ROOT] {
+        guest.drop_rights(fd, Rights::ALL);
+        assert_eq!(guest.rights(fd).0, Rights::NONE);
+    }
+    let out = guest.room(8);
+    guest.call(|c, m| fds::fd_prestat_get(c, m, ROOT, out)).unwrap();
+    guest.call(|c, m| fds::fd_prestat_dir_name(c, m, ROOT, out, 1)).unwrap();
+    guest.call(|c, m| fds::fd_fdstat_set_rights(c, m, ROOT, 0, 0)).unwrap();
+    guest.call(|c, m| fds::fd_renumber(c, m, FILE, ROOT)).unwrap();
+    guest.close(ROOT).unwrap();
 }
