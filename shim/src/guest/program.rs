@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use coracle_engine::command::{self, Command, Preopen};
 use coracle_engine::wasi::Stop;
-pub(super) use coracle_engine::wasi::ListenAddress;
+pub(super) use coracle_engine::wasi::{ListenAddress, NetworkPolicy};
 
 use super::runner::{Act, Failure};
 use super::settings::Settings;
@@ -89,6 +89,7 @@ pub(super) fn load(
         preopens: vec![preopen(grants.root, "/"), preopen(grants.cwd, ".")],
         sockets: grants.sockets,
         sockets_first: settings.listen_first,
+        network: settings.network.clone(),
         stop: Some(&STOP),
         entry: export,
         max_wasm_stack: WASM_STACK,
