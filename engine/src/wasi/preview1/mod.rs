@@ -18,7 +18,7 @@ pub mod proc;
 pub mod random;
 pub mod rights;
 pub mod sock;
-pub(in crate::wasi) mod types;
+mod types;
 
 pub use link::{MODULE, add_to_linker};
 pub use proc::ProcExit;

@@ -130,18 +130,18 @@ fn is_socket(module: &str, name: &str) -> bool {
 /// The function that an import means; `None` for a name that nobody knows, which linking will tell.
 fn find(name: &str, ty: &FuncType) -> Result<Option<(Origin, &'static Entry)>, Refusal> {
     let base = name.strip_suffix(SECOND_GENERATION);
-    let second = |origin| !matches!(origin, Origin::WasmEdge1 | Origin::Wamr);
+    let second = |origin: Origin| !matches!(origin, Origin::WasmEdge1 | Origin::Wamr);
     let all = TABLES.iter().flat_map(|(origin, table)| table.iter().map(|entry| (*origin, entry)));
-    let mut known = all.filter(|(origin, entry)| match base {
+    let known = all.filter(|(origin, entry)| match base {
         Some(base) => entry.name == base && second(*origin),
         None => entry.name == name,
     });
     let mut types = Vec::new();
-    for (origin, entry) in &mut known {
+    for (origin, entry) in known {
         if ty.params[..] == *entry.params && ty.results[..] == [ValType::I32] {
             return Ok(Some((origin, entry)));
         }
-        types.push((origin, FuncType::new(entry.params.iter().copied(), [ValType::I32])));
+        types.push((origin, FuncType::new(entry.params, [ValType::I32])));
     }
     if types.is_empty() {
         return Ok(None);

@@ -9,8 +9,8 @@ use super::wire::{Code, Question, RecordKind, Reply, decode};
 use crate::wasi::core::random;
 use crate::wasi::core::socket::Family;
 
-/// Most bytes of an answer over UDP when the question does not ask for more: RFC 1035.
-const MAX_DATAGRAM: usize = 512;
+/// Most bytes of an answer over UDP. Servers should send 512 at most, and some send more.
+const MAX_DATAGRAM: usize = 4096;
 /// Most datagrams that are looked at for one question: others may send to our port too.
 const MAX_DATAGRAMS: usize = 64;
 
@@ -93,7 +93,7 @@ fn judge(name: &str, replies: Vec<Option<Reply>>) -> Option<Outcome> {
         worst = match (worst, outcome) {
             // That the name exists is known once one family says so.
             (Some(Outcome::NoAddress), Outcome::NoName) => Some(Outcome::NoAddress),
-            (Some(Outcome::Failed | Outcome::NoReply), _) => worst,
+            (Some(bad @ (Outcome::Failed | Outcome::NoReply)), _) => Some(bad),
             (_, outcome) => Some(outcome),
         };
     }

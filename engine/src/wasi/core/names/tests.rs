@@ -272,7 +272,7 @@ fn silence_and_floods_end_in_time() {
     assert_eq!(using(&[&flood], "").ips("x.example"), Err(NameError::Again));
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 
-    // Over TCP, one that promises more than it sends.
+    // One that has nonsense to say over TCP.
     let stingy = Server::new(|question, tcp| {
         let mut message = reply(question, ResponseCode::NoError, vec![]);
         message.metadata.truncation = true;

@@ -95,7 +95,7 @@ pub(super) fn decode(bytes: &[u8], question: &Question) -> Option<Reply> {
         match follow(&message, asked.name()) {
             Some(last) => {
                 canonical = last.to_ascii().trim_end_matches('.').to_owned();
-                addresses = addresses_of(&message, &last);
+                addresses = addresses_of(&message, &last, question.kind);
             }
             // Aliases that lead nowhere.
             None => code = Code::Failed,
@@ -120,11 +120,11 @@ fn follow(message: &Message, name: &Name) -> Option<Name> {
     None
 }
 
-fn addresses_of(message: &Message, name: &Name) -> Vec<IpAddr> {
+fn addresses_of(message: &Message, name: &Name, kind: RecordKind) -> Vec<IpAddr> {
     let records = message.answers.iter().filter(|record| record.name == *name);
-    let addresses = records.filter_map(|record| match &record.data {
-        RData::A(ip) => Some(IpAddr::V4(ip.0)),
-        RData::AAAA(ip) => Some(IpAddr::V6(ip.0)),
+    let addresses = records.filter_map(|record| match (kind, &record.data) {
+        (RecordKind::A, RData::A(ip)) => Some(IpAddr::V4(ip.0)),
+        (RecordKind::Aaaa, RData::AAAA(ip)) => Some(IpAddr::V6(ip.0)),
         _ => None,
     });
     addresses.take(MAX_ADDRESSES).collect()

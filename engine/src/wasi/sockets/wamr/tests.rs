@@ -154,10 +154,10 @@ fn options_that_are_on_or_off() {
     let out = guest.room(1);
     for (fd, family) in [(udp, 0), (six, 1)] {
         for on in [0, 1] {
-            let set = |c: &_, m: &mut _| options::sock_set_ip_multicast_loop(c, m, fd, family, on);
-            guest.call(set).unwrap();
-            let get = |c: &_, m: &mut _| options::sock_get_ip_multicast_loop(c, m, fd, family, out);
-            guest.call(get).unwrap();
+            let set = options::sock_set_ip_multicast_loop;
+            guest.call(|c, m| set(c, m, fd, family, on)).unwrap();
+            let get = options::sock_get_ip_multicast_loop;
+            guest.call(|c, m| get(c, m, fd, family, out)).unwrap();
             assert_eq!(guest.bytes(out, 1), [on as u8]);
         }
     }
@@ -230,7 +230,7 @@ fn names_fill_the_guests_array() {
         grants.name_files(files);
     });
     let (list, found) = (guest.room(28 * 4), guest.room(4));
-    let mut ask = |guest: &mut Guest, host: &str, service: &str, hints: [i32; 3], most: u32| {
+    let ask = |guest: &mut Guest, host: &str, service: &str, hints: [i32; 3], most: u32| {
         let host = guest.put(format!("{host}\0").as_bytes());
         let service = guest.put(format!("{service}\0").as_bytes());
         let hints = guest.put(&hints.map(i32::to_le_bytes).concat());
