@@ -14,7 +14,7 @@ use std::rc::Rc;
 use rustix::process::{Resource, getrlimit};
 
 use crate::runtime::{
-    Engine, HostError, InstantiateError, Linker, LoadError, MemoryError, Module, Store,
+    Ceiling, Engine, HostError, InstantiateError, Linker, LoadError, MemoryError, Module, Store,
     StoreConfig, StoreError,
 };
 use crate::wasi::{self, GrantError, NetworkPolicy, Stop, WasiCtx, WasiCtxBuilder, preview1};
@@ -59,6 +59,8 @@ pub struct Command {
     pub sockets_first: bool,
     /// What the program may do with the network beyond those sockets.
     pub network: NetworkPolicy,
+    /// What its linear memories together are held against.
+    pub ceiling: Option<&'static Ceiling>,
     /// What stops the program when it listens.
     pub stop: Option<&'static Stop>,
     /// The exported function to call; `_start` if there is none.
@@ -77,6 +79,7 @@ impl Default for Command {
             sockets: Vec::new(),
             sockets_first: false,
             network: NetworkPolicy::deny(),
+            ceiling: None,
             stop: None,
             entry: None,
             max_wasm_stack: 1 << 20,
@@ -185,7 +188,11 @@ impl Command {
             grants.preopen(preopen.fd, preopen.guest_path, preopen.readonly);
         }
 
-        let config = StoreConfig { max_wasm_stack: self.max_wasm_stack, ..StoreConfig::default() };
+        let config = StoreConfig {
+            max_wasm_stack: self.max_wasm_stack,
+            ceiling: self.ceiling,
+            ..StoreConfig::default()
+        };
         let ctx = grants.build()?;
         let program = if threads {
             Program::Threaded(threads::Program::new(module, ctx, config)?)

@@ -98,8 +98,8 @@ impl Program {
         let import = (import.module.clone(), import.name.clone());
         let dedicated = index == 0 && module.settings().addressing == Addressing::Dedicated;
         let memory = match dedicated {
-            true => SharedMemory::dedicated(ty, config.max_memory_bytes)?,
-            false => SharedMemory::new(ty, config.max_memory_bytes)?,
+            true => SharedMemory::dedicated(ty, config.memory_limits())?,
+            false => SharedMemory::new(ty, config.memory_limits())?,
         };
         let (end, ends) = mpsc::channel();
         let group = Group { module, memory, import, config, next: AtomicI32::new(1), end };

@@ -172,7 +172,7 @@ fn new_memories(
             true => Placement::Dedicated,
             false => Placement::Anywhere,
         };
-        memories.push(LinearMemory::new(ty, placement, store.config.max_memory_bytes)?);
+        memories.push(LinearMemory::new(ty, placement, store.config.memory_limits())?);
     }
     let (file, section) = module.memory_section();
     for image in &info.memory_images {

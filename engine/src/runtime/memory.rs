@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 
 use super::builtins::{slice_mut, usize_range};
+use super::ceiling::MemoryLimits;
 use super::region::{Placement, Plan, Region};
 use super::shared::SharedMemory;
 use super::store::{AsStore, StoreId, get, get_mut};
@@ -120,18 +121,19 @@ enum Backing {
 }
 
 impl LinearMemory {
-    /// A memory of the type's minimum size, all zero. `limit` is the most bytes that it may have.
+    /// A memory of the type's minimum size, all zero.
     pub(super) fn new(
         ty: MemoryType,
         placement: Placement,
-        limit: u64,
+        limits: MemoryLimits,
     ) -> Result<LinearMemory, MemoryError> {
         if ty.shared {
-            return Ok(LinearMemory::from_shared(SharedMemory::place(ty, placement, limit)?));
+            return Ok(LinearMemory::from_shared(SharedMemory::place(ty, placement, limits)?));
         }
-        let bounds = Bounds::new(&ty, limit);
+        let bounds = Bounds::new(&ty, limits.bytes);
         let length = bounds.start(&ty)?;
-        let region = Region::new(Plan::new(&ty, length, bounds.limit()), placement)?;
+        let plan = Plan::new(&ty, length, bounds.limit());
+        let region = Region::new(plan, placement, limits.ceiling)?;
         let commit = |source| MemoryError::Commit { bytes: length, source };
         region.commit(0..length).map_err(commit)?;
         Ok(LinearMemory::over(Backing::Own { region, length }, ty, bounds))
@@ -402,7 +404,7 @@ impl Memory {
     /// When the store's limits or the system do not allow it.
     pub fn new(store: &mut impl AsStore, ty: MemoryType) -> Result<Memory, MemoryError> {
         let inner = get_mut(store);
-        let mut memory = LinearMemory::new(ty, Placement::Anywhere, inner.config.max_memory_bytes)?;
+        let mut memory = LinearMemory::new(ty, Placement::Anywhere, inner.config.memory_limits())?;
         memory.attach_own();
         Ok(inner.add_memory(memory))
     }

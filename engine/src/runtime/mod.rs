@@ -47,6 +47,7 @@
 
 mod builtins;
 mod call;
+mod ceiling;
 mod check;
 mod code;
 mod engine;
@@ -74,6 +75,7 @@ mod val;
 mod vmcontext;
 mod waiters;
 
+pub use ceiling::{Ceiling, MemoryLimits};
 pub use code::{LoadError, Module};
 pub use engine::Engine;
 pub use exception::{Exception, ExceptionError, Tag};

@@ -14,6 +14,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::ceiling::{Ceiling, Share};
 use super::memory::MemoryError;
 use super::sys::{self, Mapping};
 use crate::config::{
@@ -88,11 +89,17 @@ pub(super) struct Region {
     capacity: usize,
     // Dropped after the mapping: fields drop in order.
     claim: Option<DedicatedClaim>,
+    share: Share,
 }
 
 impl Region {
     /// Reserves a region; nothing of it is accessible.
-    pub(super) fn new(plan: Plan, placement: Placement) -> Result<Region, MemoryError> {
+    pub(super) fn new(
+        plan: Plan,
+        placement: Placement,
+        ceiling: Option<&'static Ceiling>,
+    ) -> Result<Region, MemoryError> {
+        let share = Share::new(ceiling);
         match placement {
             Placement::Anywhere => {
                 // As much before it as behind it, against an address computed too low.
@@ -100,7 +107,7 @@ impl Region {
                 let (mapping, capacity) = halving(plan, reserve).map_err(|source| {
                     MemoryError::Reserve { bytes: plan.least + 2 * plan.guard, source }
                 })?;
-                Ok(Region { mapping, guard_before: plan.guard, capacity, claim: None })
+                Ok(Region { mapping, guard_before: plan.guard, capacity, claim: None, share })
             }
             Placement::Dedicated => {
                 let claim = DedicatedClaim::take()?;
@@ -110,7 +117,7 @@ impl Region {
                     |capacity| Mapping::reserve_at(start, guard_before + capacity + plan.guard);
                 let (mapping, capacity) =
                     halving(plan, reserve).map_err(MemoryError::FixedAddress)?;
-                Ok(Region { mapping, guard_before, capacity, claim: Some(claim) })
+                Ok(Region { mapping, guard_before, capacity, claim: Some(claim), share })
             }
         }
     }
@@ -131,7 +138,11 @@ impl Region {
         let page = sys::page_size();
         let start = self.guard_before + range.start.next_multiple_of(page);
         let end = self.guard_before + range.end.next_multiple_of(page);
-        self.mapping.make_writable(start..end)
+        let bytes = (end - start) as u64;
+        if !self.share.take(bytes) {
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, "over the limit of memory"));
+        }
+        self.mapping.make_writable(start..end).inspect_err(|_| self.share.give_back(bytes))
     }
 
     /// A larger region with the same contents, `length` bytes of which are accessible here and
@@ -146,7 +157,7 @@ impl Region {
         let wanted = (least.saturating_mul(2) as u64).min(limit) as usize;
         let wanted = wanted.checked_next_multiple_of(page)?.max(least);
         let plan = Plan { wanted, least, guard: MEMORY64_GUARD as usize };
-        let region = Region::new(plan, Placement::Anywhere).ok()?;
+        let region = Region::new(plan, Placement::Anywhere, self.share.ceiling()).ok()?;
         region.commit(0..new_length).ok()?;
         // SAFETY: `length` bytes are accessible at both bases, which belong to different mappings;
         // the caller holds the memory exclusively.
@@ -244,7 +255,7 @@ pub(super) mod tests {
     fn guards_lie_on_both_sides() {
         for memory64 in [false, true] {
             let plan = Plan::new(&ty(memory64), 65536, u64::MAX);
-            let region = Region::new(plan, Placement::Anywhere).unwrap();
+            let region = Region::new(plan, Placement::Anywhere, None).unwrap();
             let base = region.base().addr();
             for inside in [base - plan.guard, base, base + region.capacity() + plan.guard - 1] {
                 assert!(region.contains(inside));
@@ -259,12 +270,12 @@ pub(super) mod tests {
         let _alone = fixed_address();
         for memory64 in [false, true] {
             let plan = Plan::new(&ty(memory64), 65536, u64::MAX);
-            let first = Region::new(plan, Placement::Dedicated).unwrap();
+            let first = Region::new(plan, Placement::Dedicated, None).unwrap();
             assert_eq!(first.base().addr() as u64, DEDICATED_BASE);
-            let second = Region::new(plan, Placement::Dedicated);
+            let second = Region::new(plan, Placement::Dedicated, None);
             assert!(matches!(second, Err(MemoryError::SecondDedicated)));
             drop(first);
-            Region::new(plan, Placement::Dedicated).unwrap();
+            Region::new(plan, Placement::Dedicated, None).unwrap();
         }
     }
 }

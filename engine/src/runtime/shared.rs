@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::ceiling::MemoryLimits;
 use super::memory::{Bounds, MemoryError, OutOfBounds};
 use super::region::{Placement, Plan, Region};
 use super::sys::racing;
@@ -64,13 +65,17 @@ struct Inner {
 }
 
 impl SharedMemory {
-    /// A memory of the type's minimum size, all zero. It never has more than `max_bytes`.
+    /// A memory of the type's minimum size, all zero, within limits: a number of bytes, or
+    /// [`MemoryLimits`].
     ///
     /// # Errors
     /// When the type is not shared or has no maximum, its minimum is over the limit, or the system
     /// does not give the address space.
-    pub fn new(ty: MemoryType, max_bytes: u64) -> Result<SharedMemory, MemoryError> {
-        SharedMemory::place(ty, Placement::Anywhere, max_bytes)
+    pub fn new(
+        ty: MemoryType,
+        limits: impl Into<MemoryLimits>,
+    ) -> Result<SharedMemory, MemoryError> {
+        SharedMemory::place(ty, Placement::Anywhere, limits.into())
     }
 
     /// A memory at the fixed address of [`Addressing::Dedicated`](crate::config::Addressing): what
@@ -78,21 +83,25 @@ impl SharedMemory {
     ///
     /// # Errors
     /// As [`SharedMemory::new`]; when the fixed address is taken.
-    pub fn dedicated(ty: MemoryType, max_bytes: u64) -> Result<SharedMemory, MemoryError> {
-        SharedMemory::place(ty, Placement::Dedicated, max_bytes)
+    pub fn dedicated(
+        ty: MemoryType,
+        limits: impl Into<MemoryLimits>,
+    ) -> Result<SharedMemory, MemoryError> {
+        SharedMemory::place(ty, Placement::Dedicated, limits.into())
     }
 
     pub(super) fn place(
         ty: MemoryType,
         placement: Placement,
-        limit: u64,
+        limits: MemoryLimits,
     ) -> Result<SharedMemory, MemoryError> {
         if !ty.shared || ty.max.is_none() {
             return Err(MemoryError::NotShared);
         }
-        let bounds = Bounds::new(&ty, limit);
+        let bounds = Bounds::new(&ty, limits.bytes);
         let length = bounds.start(&ty)?;
-        let region = Region::new(Plan::new(&ty, length, bounds.limit()), placement)?;
+        let plan = Plan::new(&ty, length, bounds.limit());
+        let region = Region::new(plan, placement, limits.ceiling)?;
         let commit = |source| MemoryError::Commit { bytes: length, source };
         region.commit(0..length).map_err(commit)?;
         let (length, growing, waiters) =

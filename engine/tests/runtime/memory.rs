@@ -3,10 +3,10 @@
 use coracle_engine::compile::compile;
 use coracle_engine::config::{Addressing, Settings};
 use coracle_engine::runtime::{
-    Caller, Engine, Linker, Module, Store, StoreConfig, Trap, TrapKind, Val,
+    Caller, Ceiling, Engine, Linker, Module, Store, StoreConfig, Trap, TrapKind, Val,
 };
 
-use crate::{World, settings};
+use crate::{World, image_of, settings};
 
 /// A module whose memory has these indices and limits, with accesses to it.
 fn accesses(memory: &str, index: &str) -> String {
@@ -274,4 +274,53 @@ fn a_64_bit_memory_lies_at_the_fixed_address_too() {
     assert_eq!(world.call_i32(instance, "load", &[Val::I64(5 << 30)]), 255);
     assert_out_of_bounds(&world.trap(instance, "load", &[Val::I64((5 << 30) + 65536)]));
     assert_out_of_bounds(&world.trap(instance, "load", &[Val::I64(-1)]));
+}
+
+#[test]
+fn memories_grow_below_a_ceiling_that_moves() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static LIMIT: AtomicU64 = AtomicU64::new(4 << 16);
+    static CEILING: Ceiling = Ceiling::new(|| LIMIT.load(Ordering::Relaxed));
+    let config = StoreConfig { ceiling: Some(&CEILING), ..StoreConfig::default() };
+    let mut world = World::with_config(config);
+    for kind in ["1", "1 100 shared", "i64 1"] {
+        LIMIT.store(4 << 16, Ordering::Relaxed);
+        let index = if kind.starts_with("i64") { "i64" } else { "i32" };
+        let instance = world.instance(&format!(
+            r#"(module (memory {kind}) (memory {kind})
+                (func (export "first") (param {index}) (result {index})
+                    (memory.grow 0 (local.get 0)))
+                (func (export "second") (param {index}) (result {index})
+                    (memory.grow 1 (local.get 0))))"#
+        ));
+        let mut grow = |name: &str, by: i32| {
+            let by = if index == "i64" { Val::I64(by.into()) } else { Val::I32(by) };
+            match world.call(instance, name, &[by]).unwrap()[0] {
+                Val::I64(old) => old as i32,
+                Val::I32(old) => old,
+                ref other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(grow("first", 1), 1);
+        assert_eq!(grow("second", 2), -1, "{kind}: five pages are over four");
+        assert_eq!(grow("second", 1), 1);
+        assert_eq!(grow("first", 1), -1);
+        LIMIT.store(6 << 16, Ordering::Relaxed);
+        assert_eq!(grow("first", 3), -1);
+        assert_eq!(grow("first", 2), 2);
+        LIMIT.store(0, Ordering::Relaxed);
+        assert_eq!(grow("first", 0), 4, "{kind}: what there is stays");
+        // The instance lives as long as the store; the next kind begins above it.
+        LIMIT.store(u64::MAX, Ordering::Relaxed);
+        world = World::with_config(config);
+    }
+    drop(world);
+    assert_eq!(CEILING.used(), 0);
+    LIMIT.store(1 << 16, Ordering::Relaxed);
+    let engine = Engine::new();
+    let image = image_of("(module (memory 2))");
+    let module = Module::from_bytes(&engine, &image).unwrap();
+    let mut store = Store::with_config(&engine, config).unwrap();
+    let error = Linker::new(&engine).instantiate(&mut store, &module).unwrap_err();
+    assert!(error.to_string().contains("over the limit of memory"), "{error}");
 }

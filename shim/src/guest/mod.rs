@@ -20,6 +20,7 @@ mod error;
 mod hooks;
 mod identity;
 mod lifecycle;
+mod limit;
 mod mounts;
 mod namespaces;
 mod path;

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coracle_engine::command::{self, Command, Preopen};
+pub(super) use coracle_engine::runtime::Ceiling;
 use coracle_engine::wasi::Stop;
 pub(super) use coracle_engine::wasi::{ListenAddress, NetworkPolicy};
 
+use super::limit;
 use super::runner::{Act, Failure};
 use super::settings::Settings;
 use super::sys;
@@ -34,6 +36,8 @@ pub(super) struct Grants {
     pub(super) cwd: OwnedFd,
     /// Sockets that listen.
     pub(super) sockets: Vec<OwnedFd>,
+    /// The limit of memory, if there is one.
+    pub(super) memory: Option<limit::Files>,
 }
 
 /// Stops the program of this process.
@@ -90,13 +94,18 @@ pub(super) fn load(
         sockets: grants.sockets,
         sockets_first: settings.listen_first,
         network: settings.network.clone(),
+        ceiling: Some(&limit::CEILING),
         stop: Some(&STOP),
         entry: export,
         max_wasm_stack: WASM_STACK,
         ..Command::default()
     };
     let loaded = command.load(File::from(image));
-    loaded.map(Loaded).map_err(|error| Failure::new(error.to_string()))
+    let loaded = loaded.map_err(|error| Failure::new(error.to_string()))?;
+    if let Some(files) = grants.memory {
+        limit::hold(files);
+    }
+    Ok(Loaded(loaded))
 }
 
 /// `KEY=value`; a pair without `=` is a key with an empty value.

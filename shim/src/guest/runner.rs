@@ -20,7 +20,7 @@ use super::mounts::{self, Root};
 use super::plan::{FromGuest, Plan, Program, ToGuest};
 use super::procfs::Proc;
 use super::program::{self, Grants};
-use super::{devices, identity, path, pause, signals, sys};
+use super::{devices, identity, limit, path, pause, signals, sys};
 
 /// Exit code of a guest that could not be set up or started; the shim knows the reason.
 const SETUP_FAILED: u8 = 125;
@@ -125,6 +125,8 @@ struct Parked {
     root: OwnedFd,
     cwd: OwnedFd,
     confinement: Confinement,
+    /// For programs only.
+    memory: Option<limit::Files>,
 }
 
 /// A program that only has to be entered.
@@ -181,6 +183,10 @@ fn build(channel: &mut GuestEnd, plan: Plan) -> Result<Parked, End> {
     name_host(&plan)?;
     let proc = Proc::open()?;
     let confinement = Confinement::open(&plan.identity)?;
+    let memory = match &plan.program {
+        Program::Wasm { .. } => limit::open().act("look up", "the container's memory limit")?,
+        Program::Pause => None,
+    };
     let root = Root::prepare(files)?;
     root.mount_all(&files.mounts)?;
     if plan.cgroup_namespace {
@@ -217,7 +223,7 @@ fn build(channel: &mut GuestEnd, plan: Plan) -> Result<Parked, End> {
     let cwd = path::open_in(root.as_fd(), &files.cwd, OFlags::RDONLY | OFlags::DIRECTORY)
         .act("open the working directory", files.cwd.display())?;
     rustix::process::fchdir(&cwd).act("enter the working directory", files.cwd.display())?;
-    Ok(Parked { plan, root, cwd, confinement })
+    Ok(Parked { plan, root, cwd, confinement, memory })
 }
 
 fn name_host(plan: &Plan) -> Result<(), Failure> {
@@ -261,7 +267,8 @@ impl Parked {
                 .map(Ready::Pause)
                 .act("set up", "the pause container's signals"),
             (Program::Wasm { args, env, export, settings }, Some(image)) => {
-                let grants = Grants { root: self.root, cwd: self.cwd, sockets };
+                let grants =
+                    Grants { root: self.root, cwd: self.cwd, sockets, memory: self.memory };
                 let loaded = program::load(image, args, env, export, grants, &settings)?;
                 Ok(Ready::Wasm(Box::new(loaded)))
             }

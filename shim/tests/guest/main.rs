@@ -8,6 +8,7 @@
 mod files;
 mod hooks;
 mod life;
+mod memory;
 mod namespaces;
 mod programs;
 mod rights;

@@ -41,7 +41,7 @@ fn a_running_program_holds_only_its_streams_and_folders_and_no_rights() {
             let flags = u32::from_str_radix(flags.trim(), 8).unwrap();
             assert_eq!(flags & libc::O_ACCMODE as u32, libc::O_RDONLY as u32, "{open:?}");
         }
-        assert!(open.len() <= 6, "{open:?}");
+        assert!(open.len() <= 7, "{open:?}");
         assert_eq!(proc(&guest, "comm"), "my-app.wasm\n");
         let tasks = std::fs::read_dir(format!("/proc/{}/task", guest.pid())).unwrap();
         for task in tasks {

@@ -8,7 +8,7 @@ fn ty(min: u64, max: Option<u64>) -> MemoryType {
 }
 
 fn memory_of(ty: MemoryType, limit: u64) -> LinearMemory {
-    let mut memory = LinearMemory::new(ty, Placement::Anywhere, limit).unwrap();
+    let mut memory = LinearMemory::new(ty, Placement::Anywhere, limit.into()).unwrap();
     memory.attach_own();
     memory
 }
@@ -75,7 +75,7 @@ fn a_memory_that_outgrows_its_reservation_moves_with_its_bytes() {
     let ty = MemoryType { memory64: true, ..ty(2, None) };
     let mut memory = memory_of(ty, 1 << 30);
     // As if the system had not given more.
-    let region = Region::new(Plan::new(&ty, 2 << 16, 2 << 16), Placement::Anywhere).unwrap();
+    let region = Region::new(Plan::new(&ty, 2 << 16, 2 << 16), Placement::Anywhere, None).unwrap();
     region.commit(0..2 << 16).unwrap();
     memory.backing = Backing::Own { region, length: 2 << 16 };
     memory.write(0, b"first").unwrap();
@@ -98,7 +98,7 @@ fn a_memory_that_outgrows_its_reservation_moves_with_its_bytes() {
 fn a_memory_at_the_fixed_address_grows_in_its_reservation_only() {
     let _alone = super::super::region::tests::fixed_address();
     let ty = MemoryType { memory64: true, ..ty(1, None) };
-    let mut memory = LinearMemory::new(ty, Placement::Dedicated, 8 << 16).unwrap();
+    let mut memory = LinearMemory::new(ty, Placement::Dedicated, (8 << 16).into()).unwrap();
     memory.attach_own();
     assert_eq!(memory.base().addr() as u64, DEDICATED_BASE);
     assert_eq!(memory.grow(7), Some(1));
@@ -124,11 +124,11 @@ fn guards_are_all_that_is_reserved_but_not_accessible() {
 
 #[test]
 fn too_large_a_minimum_is_an_error() {
-    let error = LinearMemory::new(ty(2, None), Placement::Anywhere, 65536).unwrap_err();
+    let error = LinearMemory::new(ty(2, None), Placement::Anywhere, 65536.into()).unwrap_err();
     assert!(matches!(error, MemoryError::Limit { pages: 2, limit: 65536 }));
-    assert!(LinearMemory::new(ty(u64::MAX, None), Placement::Anywhere, u64::MAX).is_err());
+    assert!(LinearMemory::new(ty(u64::MAX, None), Placement::Anywhere, u64::MAX.into()).is_err());
     let wide = MemoryType { memory64: true, ..ty(1 << 48, None) };
-    assert!(LinearMemory::new(wide, Placement::Anywhere, u64::MAX).is_err());
+    assert!(LinearMemory::new(wide, Placement::Anywhere, u64::MAX.into()).is_err());
 }
 
 #[test]

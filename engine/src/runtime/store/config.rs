@@ -4,6 +4,7 @@ use std::io;
 
 use crate::abi::gc;
 use crate::config::MEMORY64_RESERVATION;
+use crate::runtime::ceiling::{Ceiling, MemoryLimits};
 
 /// Limits of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct StoreConfig {
     /// Most bytes of each linear memory. Default 64 GiB; with 32-bit indices 4 GiB are the most there
     /// can be.
     pub max_memory_bytes: u64,
+    /// What all linear memories together are held against. Default none.
+    pub ceiling: Option<&'static Ceiling>,
     /// Most elements of each table. Default ten million.
     pub max_table_elements: u64,
     /// Most bytes of memory for structures, arrays and exceptions. Default 3840 MiB, which is also
@@ -29,10 +32,19 @@ impl Default for StoreConfig {
         StoreConfig {
             max_wasm_stack: 1 << 20,
             max_memory_bytes: MEMORY64_RESERVATION,
+            ceiling: None,
             max_table_elements: 10_000_000,
             max_gc_heap_bytes: gc::RESERVATION - gc::FIRST_OBJECT as u64,
             gc_stress: false,
         }
+    }
+}
+
+impl StoreConfig {
+    /// How large linear memories may become.
+    #[must_use]
+    pub fn memory_limits(&self) -> MemoryLimits {
+        MemoryLimits { bytes: self.max_memory_bytes, ceiling: self.ceiling }
     }
 }
 

@@ -1,0 +1,67 @@
+//! The container's memory limit as its program meets it: growing fails before the kernel kills.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::cgroups;
+use super::program::Ceiling;
+
+/// Of the limit, what the kernel needs for memory that is handed out (page tables have 1/512), as a
+/// binary logarithm.
+const KERNEL_LOG2: u32 = 8;
+
+/// What the program's memories are held against.
+pub(super) static CEILING: Ceiling = Ceiling::new(left);
+
+/// Asked at each growth, since the limit may change while the program runs.
+static LIMIT: OnceLock<File> = OnceLock::new();
+
+/// What the container needs besides the program's memories, in bytes.
+static OVERHEAD: AtomicU64 = AtomicU64::new(0);
+
+/// The limit and the usage of the container, opened while the host's hierarchies are in sight.
+#[derive(Debug)]
+pub(super) struct Files {
+    limit: File,
+    usage: File,
+}
+
+/// Opens the files of the calling process's memory cgroup; `None` if it has none.
+pub(super) fn open() -> io::Result<Option<Files>> {
+    for group in cgroups::of_self()? {
+        let names = match group.unified {
+            true => ["memory.max", "memory.current"],
+            false => ["memory.limit_in_bytes", "memory.usage_in_bytes"],
+        };
+        let [limit, usage] = names.map(|name| File::open(group.folder.join(name)));
+        // Other hierarchies have no such files, nor has the root.
+        if let (Ok(limit), Ok(usage)) = (limit, usage) {
+            return Ok(Some(Files { limit, usage }));
+        }
+    }
+    Ok(None)
+}
+
+/// Holds the program's memories against the limit from now on. What the container uses now is what it
+/// needs besides them.
+pub(super) fn hold(files: Files) {
+    OVERHEAD.store(read(&files.usage).unwrap_or(0), Ordering::Relaxed);
+    // There is one program in a process.
+    let _ = LIMIT.set(files.limit);
+}
+
+/// Bytes that the program's memories may have together.
+fn left() -> u64 {
+    let limit = LIMIT.get().and_then(read).unwrap_or(u64::MAX);
+    (limit - (limit >> KERNEL_LOG2)).saturating_sub(OVERHEAD.load(Ordering::Relaxed))
+}
+
+/// The number in a file of a cgroup; `None` for `max`, and when the group is gone.
+fn read(file: &File) -> Option<u64> {
+    let mut bytes = [0; 32];
+    let count = file.read_at(&mut bytes, 0).ok()?;
+    std::str::from_utf8(&bytes[..count]).ok()?.trim().parse().ok()
+}
