@@ -95,7 +95,8 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.give_back(*self.taken.get_mut());
+        let taken = *self.taken.get_mut();
+        self.give_back(taken);
     }
 }
 

@@ -86,20 +86,21 @@ impl<'a> Waiter<'a> {
     /// # Errors
     /// What `ppoll(2)` and `timerfd_create(2)` say.
     pub fn wait(&mut self) -> Result<()> {
+        self.results.fill(PollFlags::empty());
         match self.realtime {
-            None => poll_until(&mut self.fds, self.monotonic)?,
+            None => {
+                poll_until(&mut self.fds, self.monotonic)?;
+                note(&mut self.results, &self.owners, &self.fds);
+            }
             // A timer on the wall clock also notices when that clock is set.
             Some(at) => {
                 let timer = wall_timer(at)?;
-                let mut fds: SmallVec<[PollFd<'_>; 8]> = self.fds.iter().cloned().collect();
+                let own = self.fds.as_slice().iter().cloned();
+                let mut fds: SmallVec<[PollFd<'_>; 8]> = own.collect();
                 fds.push(PollFd::new(&timer, PollFlags::IN));
                 poll_until(&mut fds, self.monotonic)?;
-                fds.iter().zip(&mut self.fds).for_each(|(polled, fd)| *fd = polled.clone());
+                note(&mut self.results, &self.owners, &fds);
             }
-        }
-        self.results.fill(PollFlags::empty());
-        for (fd, &owner) in self.fds.iter().zip(&self.owners) {
-            self.results[owner] |= fd.revents();
         }
         Ok(())
     }
@@ -112,6 +113,13 @@ impl<'a> Waiter<'a> {
             ready: !flags.is_empty(),
             hangup: flags.intersects(PollFlags::HUP | PollFlags::ERR),
         }
+    }
+}
+
+/// Adds what became of the descriptors to their owners' results.
+fn note(results: &mut [PollFlags], owners: &[usize], fds: &[PollFd<'_>]) {
+    for (fd, &owner) in fds.iter().zip(owners) {
+        results[owner] |= fd.revents();
     }
 }
 
