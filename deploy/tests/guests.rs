@@ -6,7 +6,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn coracle(name: &str, network: &str, args: &[&str]) -> Command {
 }
 
 /// Starts a server and waits for the line that says it is one.
-fn server(name: &str, network: &str, args: &[&str]) -> (Child, BufReader<impl Read>) {
+fn server(name: &str, network: &str, args: &[&str]) -> (Child, BufReader<ChildStdout>) {
     let mut child = coracle(name, network, args).spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();

@@ -140,7 +140,7 @@ fn sent(message: &Message) -> Vec<Vec<u8>> {
 
 /// Knows `host.example` and an alias of it; all else does not exist.
 fn good(question: &Message, _: bool) -> Vec<Vec<u8>> {
-    let owner = asked_name(question);
+    let owner = asked_name(question).to_ascii_lowercase();
     let mut records = Vec::new();
     if owner == "alias.example" {
         records.push(alias("alias.example", "middle.example"));

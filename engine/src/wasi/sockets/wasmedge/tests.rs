@@ -180,7 +180,7 @@ fn datagrams_carry_their_senders_address() {
         got.unwrap();
         assert_eq!((guest.bytes(data, 6), guest.u32_at(out)), (&b"a long"[..], 6));
         assert_eq!(guest.bytes(out + 4, 2), [1, 0], "cut");
-        assert_eq!(guest.u32_at(port), to.port().into(), "in the host's order");
+        assert_eq!(guest.u32_at(port), u32::from(to.port()), "in the host's order");
         let octets = super::address::octets(to.ip());
         assert_eq!(guest.bytes(storage, 2), [family as u8, 0]);
         assert_eq!(guest.bytes(storage + 2, octets.len()), octets);
@@ -206,7 +206,7 @@ fn first_generation_addresses_have_a_kind_of_4_or_6() {
     let ((addr, octets), kind) = (buffer(&mut guest, &[0; 16]), guest.room(8));
     guest.call(|c, m| first::sock_getlocaladdr(c, m, fd, addr, kind, kind + 4)).unwrap();
     assert_eq!((guest.u32_at(kind), guest.bytes(octets, 4)), (4, &[127, 0, 0, 1][..]));
-    assert_eq!(guest.u32_at(kind + 4), ports(&mut guest, fd).0.unwrap().into());
+    assert_eq!(guest.u32_at(kind + 4), u32::from(ports(&mut guest, fd).0.unwrap()));
     let error = guest.call(|c, m| second::sock_getlocaladdr(c, m, fd, addr, kind));
     assert_eq!(error, Err(Errno::Inval), "the second generation wants a storage");
     let six = open(&mut guest, 2, STREAM).unwrap();
