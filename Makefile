@@ -47,13 +47,17 @@ check: ## Formatting, lints, docs, licences, scripts: warnings are errors.
 	shellcheck -x $(SCRIPTS)
 
 .PHONY: test
-test: setup build images test-unit test-e2e ## All tests: units, spec suite, real containerd and Docker.
+test: setup build images test-unit test-guests test-e2e ## All tests: units, spec suite, real containerd and Docker.
 
 .PHONY: test-unit
 test-unit: build ## Tests that need no daemon, the spec suite included.
 	python3 -m unittest discover -q -s test-images -p 'test_*.py'
 	cargo test --locked --workspace
 	cargo test --locked --manifest-path engine/fuzz/Cargo.toml --target-dir $(CACHE)/fuzz/test
+
+.PHONY: test-guests
+test-guests: build images ## Real programs that use sockets, under `coracle run`.
+	cargo test --locked -p coracle-deploy --test guests
 
 .PHONY: test-e2e
 test-e2e: build images ## The main job under real containerd and Docker.

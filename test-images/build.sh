@@ -59,7 +59,7 @@ install_toolchains() {
     flock 9
     rm -rf "$CACHE"/.new.*
     local what dir
-    for what in zig:"$ZIG_DIR" rust:"$RUST_DIR" wheels:"$WHEELS_DIR" sqlite:"$SQLITE_DIR"; do
+    for what in zig:"$ZIG_DIR" rust:"$RUST_DIR" wheels:"$WHEELS_DIR" sqlite:"$SQLITE_DIR" crates:"$CRATES_DIR"; do
         dir=${what#*:} what=${what%%:*}
         have "$dir" && continue
         say "fetching $what into $dir"
@@ -94,7 +94,7 @@ make_wasm() {
     # shellcheck disable=SC2086 # the list of sources is split on purpose
     key=$({
         echo "$TOOLCHAINS" "$@"
-        declare -f "$recipe" zig_cc rust_cc go_cc
+        declare -f "$recipe" zig_cc rust_cc go_cc rust_crates
         cat $sources wasm.py
     } | sha256sum)
     if [[ -f $BUILD/$name.wasm && -f $STAMPS/$name && $(<"$STAMPS/$name") == "$key" ]]; then
@@ -119,7 +119,7 @@ c() {
     local out=$1 sources=$2
     shift 2
     # shellcheck disable=SC2086 # the list of sources is split on purpose
-    zig_cc -Wall -Wextra -Werror "$@" $sources -o "$out.debug"
+    zig_cc -Wall -Wextra -Werror "$@" ${sources// *.h/} -o "$out.debug"
     # The C library comes with debug information, which is most of the file, and Zig's own way to
     # drop it drops the function names too.
     python3 wasm.py strip "$out.debug" "$out"
@@ -128,6 +128,14 @@ c() {
 go_() { go_cc build -trimpath -buildvcs=false -o "$1" "./$2"; }
 go_tool() { go_cc build -trimpath -buildvcs=false -o "$1" "cmd/$3"; }
 rust() { rust_cc -o "$1" "$2"; }
+# A program with crates, which come from the cache; its manifest is the first source.
+rust_crates() {
+    local out=$1 manifest=${2%% *} target=$BUILD/.cargo
+    RUSTC=$RUST_DIR/bin/rustc RUSTFLAGS="-C linker=$RUST_DIR/bin/wasm-ld -C linker-flavor=wasm-ld --remap-path-prefix=$CACHE=/cache --remap-path-prefix=$SRC=/src" \
+        cargo build -q --frozen --release --target wasm32-wasip1 --manifest-path "$manifest" --target-dir "$target" \
+        --config 'source.crates-io.replace-with="vendored"' --config "source.vendored.directory=\"$CRATES_DIR/vendor\""
+    cp "$target/wasm32-wasip1/release/sockets-rust.wasm" "$out"
+}
 copy() { cp "$2" "$1"; }
 cut_short() { head -c 1000 "$2" >"$1"; }
 sqlite() {
@@ -156,6 +164,8 @@ build_wasm() {
     make_wasm spin-go go_ spin/spin.go
     make_wasm spin c spin/spin.c
     make_wasm sleep c sleep/sleep.c
+    make_wasm sockets c 'sockets/sockets.c sockets/wamr_socket.h'
+    make_wasm sockets-rust rust_crates 'sockets/wasmedge/Cargo.toml sockets/wasmedge/Cargo.lock sockets/wasmedge/src/main.rs'
     make_wasm bad-imports c bad/imports.c
     make_wasm bad-signature c bad/signature.c
     make_wasm bad-no-start c bad/reactor.c -mexec-model=reactor

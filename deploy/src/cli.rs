@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use coracle_engine::wasi::ListenAddress;
+use coracle_engine::wasi::{ListenAddress, NetworkPolicy};
 
 /// Run WebAssembly programs and look into them.
 #[derive(Debug, Parser)]
@@ -43,6 +43,14 @@ pub(crate) struct RunArgs {
     /// Hand sockets over before the folders, from descriptor 3 on.
     #[arg(long, requires = "listen")]
     pub(crate) listen_first: bool,
+    /// What the program may do with the network: `allow`, `deny`, or `allow` and rules, such as
+    /// `allow 10.0.0.0/8, *.example.org:443, listen *:8080`.
+    ///
+    /// A rule is an address, a network, a name, `*.` and a name, or `*`, with :PORT or :FIRST-LAST
+    /// behind it if need be; IPv6 stands in brackets. `listen` before an address lets the program
+    /// listen there. A rule about a name also allows the addresses that its look-up gives.
+    #[arg(long, value_name = "POLICY", default_value = "allow")]
+    pub(crate) network: NetworkPolicy,
     /// Call this export instead of `_start`.
     #[arg(long, value_name = "EXPORT")]
     pub(crate) invoke: Option<String>,

@@ -17,8 +17,7 @@ use crate::runtime::{
     Ceiling, Engine, HostError, InstantiateError, Linker, LoadError, MemoryError, Module, Store,
     StoreConfig, StoreError,
 };
-use crate::wasi::preview1;
-use crate::wasi::{GrantError, Stop, WasiCtx, WasiCtxBuilder};
+use crate::wasi::{self, GrantError, NetworkPolicy, Stop, WasiCtx, WasiCtxBuilder, preview1};
 
 pub use entry::MissingEntry;
 pub use outcome::{Outcome, TrapReport};
@@ -58,6 +57,8 @@ pub struct Command {
     pub sockets: Vec<OwnedFd>,
     /// Whether the sockets come before the directories: from descriptor 3 on.
     pub sockets_first: bool,
+    /// What the program may do with the network beyond those sockets.
+    pub network: NetworkPolicy,
     /// What its linear memories together are held against.
     pub ceiling: Option<&'static Ceiling>,
     /// What stops the program when it listens.
@@ -77,6 +78,7 @@ impl Default for Command {
             preopens: Vec::new(),
             sockets: Vec::new(),
             sockets_first: false,
+            network: NetworkPolicy::deny(),
             ceiling: None,
             stop: None,
             entry: None,
@@ -95,6 +97,8 @@ pub enum RunError {
     Grant(#[from] GrantError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Sockets(#[from] wasi::sockets::Refusal),
     #[error("{0}{hint}", hint = hint(.0))]
     Link(#[source] InstantiateError),
     #[error("{0}")]
@@ -115,7 +119,8 @@ fn hint(error: &InstantiateError) -> &'static str {
              wasi_snapshot_preview1 (wasm32-wasip1)"
         }
         InstantiateError::UnknownImport { module, .. } if module == preview1::MODULE => {
-            "; only the 46 functions of WASI preview 1 are defined in that module"
+            "; only the 46 functions of WASI preview 1 and the socket functions of WasmEdge and WAMR are \
+             defined in that module"
         }
         InstantiateError::UnknownImport { .. } => {
             "; a program can only import from wasi_snapshot_preview1, and `thread-spawn` from wasi"
@@ -172,7 +177,7 @@ impl Command {
         if !self.sockets.is_empty() && !told {
             grants.env(LISTEN_FDS, self.sockets.len().to_string());
         }
-        grants.sockets_first(self.sockets_first);
+        grants.sockets_first(self.sockets_first).network(self.network);
         for socket in self.sockets {
             grants.socket(socket);
         }
@@ -227,7 +232,7 @@ impl Linked {
         let mut linker = Linker::new(module.engine());
         let ctx = Rc::new(ctx);
         more(&mut linker, &mut store, &ctx);
-        preview1::add_to_linker(&mut linker, ctx);
+        wasi::add_to_linker(&mut linker, &module, ctx)?;
         linker.check(&store, &module).map_err(RunError::Link)?;
         Ok(Linked { store, linker, module })
     }

@@ -74,7 +74,7 @@ impl Engine {
     }
 
     /// The function type behind the number of a function's type.
-    pub(super) fn func_type(&self, id: TypeId) -> &FuncType {
+    pub(crate) fn func_type(&self, id: TypeId) -> &FuncType {
         match self.types.get(id).as_func() {
             Some(ty) => ty,
             None => unreachable!("{id} is no function type"),

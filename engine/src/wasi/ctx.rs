@@ -10,7 +10,10 @@ use super::core::descriptors::Descriptors;
 use super::core::dir::Dir;
 use super::core::error::{Error, Result as CoreResult};
 use super::core::file::{File, Handle};
+use super::core::names::Files;
+use super::core::network::Network;
 use super::core::object::Object;
+use super::core::policy::NetworkPolicy;
 use super::core::random::Random;
 use super::core::socket::Socket;
 use super::core::stop::Stop;
@@ -91,6 +94,8 @@ pub struct WasiCtx {
     pub(crate) env: Arc<Strings>,
     pub(crate) fds: Descriptors<Descriptor>,
     pub(crate) random: RefCell<Random>,
+    /// What it may do with sockets of its own.
+    pub(crate) network: Arc<Network>,
     /// For sockets that the guest makes listen.
     pub(crate) stop: Option<&'static Stop>,
 }
@@ -104,8 +109,15 @@ impl WasiCtx {
             env: Arc::clone(&self.env),
             fds: self.fds.for_thread()?,
             random: RefCell::default(),
+            network: Arc::clone(&self.network),
             stop: self.stop,
         })
+    }
+
+    /// How many operations the network policy has refused so far, those of all threads together.
+    #[must_use]
+    pub fn network_refusals(&self) -> u64 {
+        self.network.refused()
     }
 }
 
@@ -147,8 +159,8 @@ struct Preopen {
     writable: bool,
 }
 
-/// Collects grants. Nothing is granted by default: no argument, no variable, no directory; the
-/// standard streams are closed.
+/// Collects grants. Nothing is granted by default: no argument, no variable, no directory, no
+/// network; the standard streams are closed.
 #[derive(Debug, Default)]
 pub struct WasiCtxBuilder {
     args: Vec<Vec<u8>>,
@@ -159,6 +171,8 @@ pub struct WasiCtxBuilder {
     limit: Option<u32>,
     sockets_first: bool,
     threads: bool,
+    network: NetworkPolicy,
+    names: Files,
     stop: Option<&'static Stop>,
 }
 
@@ -248,6 +262,19 @@ impl WasiCtxBuilder {
         self
     }
 
+    /// What the guest may do with the network beyond the sockets handed in: nothing unless told.
+    /// Names are looked up in the process's `/etc/hosts` and by its `/etc/resolv.conf`.
+    pub fn network(&mut self, policy: NetworkPolicy) -> &mut WasiCtxBuilder {
+        self.network = policy;
+        self
+    }
+
+    /// Other files to look names up with.
+    pub fn name_files(&mut self, files: Files) -> &mut WasiCtxBuilder {
+        self.names = files;
+        self
+    }
+
     /// What stops the guest when it listens; see [`Stop`].
     pub fn stop(&mut self, stop: &'static Stop) -> &mut WasiCtxBuilder {
         self.stop = Some(stop);
@@ -291,6 +318,7 @@ impl WasiCtxBuilder {
             env: Arc::new(Strings::new("environment variable", env)?),
             fds: if self.threads { Descriptors::shared(fds) } else { Descriptors::own(fds) },
             random: RefCell::default(),
+            network: Arc::new(Network::new(self.network, self.names)),
             stop: self.stop,
         })
     }

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coracle_engine::command::{self, Command, Preopen};
-use coracle_engine::wasi::Stop;
 pub(super) use coracle_engine::runtime::Ceiling;
-pub(super) use coracle_engine::wasi::ListenAddress;
+use coracle_engine::wasi::Stop;
+pub(super) use coracle_engine::wasi::{ListenAddress, NetworkPolicy};
 
 use super::limit;
 use super::runner::{Act, Failure};
@@ -93,6 +93,7 @@ pub(super) fn load(
         preopens: vec![preopen(grants.root, "/"), preopen(grants.cwd, ".")],
         sockets: grants.sockets,
         sockets_first: settings.listen_first,
+        network: settings.network.clone(),
         ceiling: Some(&limit::CEILING),
         stop: Some(&STOP),
         entry: export,

@@ -6,12 +6,14 @@ use coracle_oci::spec::Annotations;
 use serde::{Deserialize, Serialize};
 
 use super::GuestError;
-use super::program::ListenAddress;
+use super::program::{ListenAddress, NetworkPolicy};
 
 /// Addresses to listen on before the program starts, separated by commas.
 const LISTEN: &str = "coracle.dev/listen";
 /// Whether their sockets are descriptors 3 and up, before the folders.
 const LISTEN_FIRST: &str = "coracle.dev/listen-first";
+/// What the program may do within the container's network: a policy such as `allow 10.0.0.0/8`.
+const NETWORK: &str = "coracle.dev/network";
 /// How long a program that listens may finish its work after SIGTERM, in seconds.
 const DRAIN: &str = "coracle.dev/drain-seconds";
 /// Most addresses.
@@ -24,12 +26,19 @@ const MAX_DRAIN: u64 = 3600;
 pub(super) struct Settings {
     pub(super) listen: Vec<ListenAddress>,
     pub(super) listen_first: bool,
+    pub(super) network: NetworkPolicy,
     pub(super) drain: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { listen: Vec::new(), listen_first: false, drain: Duration::from_secs(5) }
+        Self {
+            listen: Vec::new(),
+            listen_first: false,
+            // The container's own network decides.
+            network: NetworkPolicy::allow_all(),
+            drain: Duration::from_secs(5),
+        }
     }
 }
 
@@ -44,6 +53,10 @@ impl Settings {
             let is = text.trim().parse();
             settings.listen_first =
                 is.map_err(|_| bad(LISTEN_FIRST, text, "must be true or false".to_owned()))?;
+        }
+        if let Some(text) = annotations.get(NETWORK) {
+            let policy = text.parse::<NetworkPolicy>();
+            settings.network = policy.map_err(|error| bad(NETWORK, text, error.to_string()))?;
         }
         if let Some(text) = annotations.get(DRAIN) {
             let seconds = text.trim().parse().ok().filter(|&seconds| seconds <= MAX_DRAIN);
@@ -89,12 +102,14 @@ mod tests {
         let settings = read(&[
             (LISTEN, "8080, 127.0.0.1:9090,"),
             (LISTEN_FIRST, "true"),
+            (NETWORK, "allow 10.0.0.0/8, listen *:80"),
             (DRAIN, "30"),
         ])
         .unwrap();
         let shown: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["port 8080", "127.0.0.1:9090"]);
         assert!(settings.listen_first);
+        assert_eq!(settings.network.to_string(), "allow 10.0.0.0/8, listen *:80");
         assert_eq!(settings.drain, Duration::from_secs(30));
         assert_eq!(read(&[(DRAIN, "0")]).unwrap().drain, Duration::ZERO);
     }
@@ -107,6 +122,8 @@ mod tests {
             (LISTEN, "1.2.3.4"),
             (LISTEN, many.as_str()),
             (LISTEN_FIRST, "yes"),
+            (NETWORK, "allow 10.0.0.0/33"),
+            (NETWORK, "some"),
             (DRAIN, "-1"),
             (DRAIN, "3601"),
             (DRAIN, "1.5"),

@@ -41,6 +41,9 @@ pub enum Error {
     /// The guest is being stopped and accepts nothing new.
     #[error("stopping")]
     Stopped,
+    /// The network policy does not allow it.
+    #[error("not allowed by the network policy")]
+    Denied,
     /// The operating system says so.
     #[error(transparent)]
     Os(#[from] Errno),

@@ -163,14 +163,17 @@ pub(super) fn until_ready(fd: BorrowedFd<'_>, interest: PollFlags) -> Result<()>
     poll_until(&mut [PollFd::from_borrowed_fd(fd, interest)], None)
 }
 
-/// Waits until an operation on any of these would not block; without any, for good.
+/// Waits until an operation on any of these would not block, or the monotonic clock shows
+/// `deadline`: `false` then. Without any descriptor and deadline it waits for good.
 pub(super) fn until_any_ready<'f>(
     fds: impl Iterator<Item = BorrowedFd<'f>>,
     interest: PollFlags,
-) -> Result<()> {
+    deadline: Option<u64>,
+) -> Result<bool> {
     let mut fds: SmallVec<[PollFd<'_>; 2]> =
         fds.map(|fd| PollFd::from_borrowed_fd(fd, interest)).collect();
-    poll_until(&mut fds, None)
+    poll_until(&mut fds, deadline)?;
+    Ok(fds.iter().any(|fd| !fd.revents().is_empty()))
 }
 
 /// Polls until something is ready or the monotonic clock shows `deadline`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::errno::Errno;
-use super::rights::{Rights, greatest};
+use super::rights::{LISTENER, Rights, greatest};
 use crate::wasi::core::dir::Dir;
 use crate::wasi::core::file::File;
 use crate::wasi::core::object::Object;
@@ -14,17 +14,21 @@ use crate::wasi::ctx::WasiCtx;
 /// An entry of the descriptor table.
 #[derive(Debug)]
 pub struct Descriptor {
-    pub(super) object: Object,
+    pub(in crate::wasi) object: Object,
     base: AtomicU64,
     inheriting: AtomicU64,
     pub(super) preopen: Option<Box<[u8]>>,
 }
 
 impl Descriptor {
-    /// An object with all rights that it can have.
+    /// An object with all rights that it can have, those included that it gains by what becomes of
+    /// it: a socket may listen one day.
     #[must_use]
     pub fn new(object: Object) -> Descriptor {
-        let (base, inheriting) = greatest(&object);
+        let (base, inheriting) = match &object {
+            Object::Socket(_) => LISTENER,
+            other => greatest(other),
+        };
         Descriptor {
             object,
             base: base.bits().into(),
@@ -48,9 +52,16 @@ impl Descriptor {
     }
 
     /// Its own rights, and those that it hands on to what is opened beneath.
-    pub(super) fn rights(&self) -> (Rights, Rights) {
+    pub(in crate::wasi) fn rights(&self) -> (Rights, Rights) {
         let bits = |rights: &AtomicU64| Rights::from_bits(rights.load(Ordering::Relaxed));
-        (bits(&self.base), bits(&self.inheriting))
+        let kept = (bits(&self.base), bits(&self.inheriting));
+        match &self.object {
+            Object::Socket(_) => {
+                let now = greatest(&self.object);
+                (kept.0 & now.0, kept.1 & now.1)
+            }
+            _ => kept,
+        }
     }
 
     /// Gives up all other rights. Of two threads that do so at once, one has the last word: both
@@ -69,7 +80,7 @@ impl Descriptor {
         self.inheriting.store(inheriting.bits(), Ordering::Relaxed);
     }
 
-    pub(super) fn require(&self, rights: Rights) -> Result<(), Errno> {
+    pub(in crate::wasi) fn require(&self, rights: Rights) -> Result<(), Errno> {
         if self.rights().0.contains(rights) { Ok(()) } else { Err(Errno::Notcapable) }
     }
 
@@ -94,7 +105,7 @@ impl Descriptor {
         Ok(dir)
     }
 
-    pub(super) fn socket(&self, rights: Rights) -> Result<&Socket, Errno> {
+    pub(in crate::wasi) fn socket(&self, rights: Rights) -> Result<&Socket, Errno> {
         let socket = self.object.socket()?;
         self.require(rights)?;
         Ok(socket)
@@ -104,7 +115,7 @@ impl Descriptor {
 impl WasiCtx {
     /// What a number stands for. It stays open for as long as the caller holds it, whatever other
     /// threads of the guest do with the number.
-    pub(super) fn descriptor(&self, fd: u32) -> Result<Arc<Descriptor>, Errno> {
+    pub(in crate::wasi) fn descriptor(&self, fd: u32) -> Result<Arc<Descriptor>, Errno> {
         Ok(self.fds.get(fd)?)
     }
 }

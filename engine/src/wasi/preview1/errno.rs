@@ -102,6 +102,7 @@ impl From<Error> for Errno {
             Error::Invalid => Errno::Inval,
             Error::NotSupported => Errno::Notsup,
             Error::Stopped => Errno::Canceled,
+            Error::Denied => Errno::Acces,
             Error::Os(error) => Errno::from(error),
         }
     }

@@ -2,43 +2,16 @@
 
 use std::rc::Rc;
 
-use super::errno::Errno;
 use super::{args, clock, environ, fd, file, path, poll, proc, random, sock};
 use crate::runtime::{Caller, Linker};
 use crate::wasi::ctx::WasiCtx;
-use crate::wasi::guest_mem::GuestMemory;
+use crate::wasi::link::{functions, status};
 
 /// The name that programs import the functions under.
 pub const MODULE: &str = "wasi_snapshot_preview1";
 
-/// The number that a guest gets back: 0 is success.
-fn status(result: Result<(), Errno>) -> u32 {
-    result.map_or_else(|errno| errno as u32, |()| 0)
-}
-
-macro_rules! functions {
-    ($($name:ident = $family:ident($($arg:ident: $ty:ty),*);)*) => {
-        /// The functions that return an errno.
-        #[cfg(test)]
-        pub(super) const NAMES: &[&str] = &[$(stringify!($name)),*];
-
-        fn add_functions(linker: &mut Linker, shared: &Rc<WasiCtx>) {
-            $(
-                let ctx = Rc::clone(shared);
-                linker.func_wrap(
-                    MODULE,
-                    stringify!($name),
-                    move |mut caller: Caller<'_>, $($arg: $ty),*| -> u32 {
-                        let mut memory = GuestMemory::of(&mut caller);
-                        status($family::$name(&ctx, &mut memory, $($arg),*))
-                    },
-                );
-            )*
-        }
-    };
-}
-
 functions! {
+    FUNCTIONS:
     args_get = args(argv: u32, argv_buf: u32);
     args_sizes_get = args(count: u32, size: u32);
     clock_res_get = clock(id: u32, resolution: u32);
@@ -96,7 +69,14 @@ functions! {
 
 /// Defines all 46 functions for one guest. The guest's state lives as long as the definitions.
 pub fn add_to_linker(linker: &mut Linker, ctx: impl Into<Rc<WasiCtx>>) {
-    add_functions(linker, &ctx.into());
+    add_shared(linker, &ctx.into());
+}
+
+/// The same for a state that others use too.
+pub(in crate::wasi) fn add_shared(linker: &mut Linker, ctx: &Rc<WasiCtx>) {
+    for function in FUNCTIONS {
+        (function.define)(linker, ctx, function.name.into());
+    }
     linker.func_wrap(
         MODULE,
         "proc_exit",
@@ -113,12 +93,12 @@ pub fn add_to_linker(linker: &mut Linker, ctx: impl Into<Rc<WasiCtx>>) {
 
 #[cfg(test)]
 mod tests {
-    use super::NAMES;
+    use super::FUNCTIONS;
     use crate::wasi::preview1::rights::OPERATIONS;
 
     #[test]
     fn the_table_has_every_function_once() {
-        let mut names = NAMES.to_vec();
+        let mut names: Vec<&str> = FUNCTIONS.iter().map(|function| function.name).collect();
         names.extend(["proc_exit", "proc_raise"]);
         names.sort_unstable();
         names.dedup();

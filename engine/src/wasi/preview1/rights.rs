@@ -183,13 +183,16 @@ const SOCKET: Rights = Rights::FD_READ
     .and(Rights::POLL_FD_READWRITE)
     .and(Rights::SOCK_SHUTDOWN);
 
+/// What a socket has when it listens, and hands on to what it accepts.
+pub(super) const LISTENER: (Rights, Rights) = (SOCKET.and(Rights::SOCK_ACCEPT), SOCKET);
+
 /// The most that a descriptor for `object` can have, and can hand on to what is opened beneath.
 #[must_use]
 pub fn greatest(object: &Object) -> (Rights, Rights) {
     match object {
         // Guests ask for rights of sockets too when they open a path, and mean no harm.
         Object::Dir(_) => (DIRECTORY, Rights::ALL),
-        Object::Socket(socket) if socket.is_listening() => (SOCKET | Rights::SOCK_ACCEPT, SOCKET),
+        Object::Socket(socket) if socket.is_listening() => LISTENER,
         Object::Socket(_) => (SOCKET, Rights::NONE),
         Object::File(file) => {
             // Guests take a character device that cannot seek for a terminal.

@@ -1,0 +1,133 @@
+//! Real programs under `coracle run`, built by `make images`: a Rust program with WasmEdge's client
+//! library and a C program in WAMR's dialect, as servers, clients and for names.
+
+#![allow(clippy::unwrap_used, reason = "in tests, helpers too fail by panic")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+/// The programs with what they call themselves.
+const PROGRAMS: [(&str, &str); 2] = [("sockets", "C"), ("sockets-rust", "Rust")];
+
+fn program(name: &str) -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../test-images/build");
+    let path = root.join(format!("{name}.wasm"));
+    assert!(path.exists(), "{} is missing: run `make images`", path.display());
+    path
+}
+
+fn coracle(name: &str, network: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
+    command.args(["run", "--network", network]).arg(program(name)).args(args);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Starts a server and waits for the line that says it is one.
+fn server(name: &str, network: &str, args: &[&str]) -> (Child, BufReader<ChildStdout>) {
+    let mut child = coracle(name, network, args).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    if !line.ends_with("ing\n") {
+        let output = child.wait_with_output().unwrap();
+        panic!("{name} {args:?}: {line:?} {}", String::from_utf8_lossy(&output.stderr));
+    }
+    (child, out)
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn text(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn servers_answer_http() {
+    for (name, language) in PROGRAMS {
+        let port = free_port();
+        let (mut child, _out) = server(
+            name,
+            &format!("allow listen 127.0.0.1:{port}"),
+            &["serve", &port.to_string(), "3"],
+        );
+        for _ in 0..3 {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{name}: {answer}");
+            assert!(answer.ends_with(&format!("hello from {language}\n")), "{name}: {answer}");
+        }
+        assert!(child.wait().unwrap().success(), "{name}");
+    }
+}
+
+#[test]
+fn clients_find_a_server_by_name() {
+    for (name, _) in PROGRAMS {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let served = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 4];
+            stream.read_exact(&mut request).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nthe page").unwrap();
+            request
+        });
+        let policy = format!("allow 127.0.0.1:{port}");
+        let output = coracle(name, &policy, &["get", "localhost", &port.to_string()]).output();
+        let output = output.unwrap();
+        assert!(text(&output).ends_with("the page"), "{name}");
+        assert_eq!(&served.join().unwrap(), b"GET ");
+    }
+}
+
+#[test]
+fn datagrams_come_back() {
+    for (name, _) in PROGRAMS {
+        let port = free_port();
+        let (mut child, _out) = server(name, "allow", &["echo", &port.to_string(), "3"]);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        for message in [&b"one"[..], b"two", b"three"] {
+            socket.send_to(message, ("127.0.0.1", port)).unwrap();
+            let mut bytes = [0; 20];
+            let (len, from) = socket.recv_from(&mut bytes).unwrap();
+            assert_eq!((&bytes[..len], from.port()), (message, port), "{name}");
+        }
+        assert!(child.wait().unwrap().success(), "{name}");
+    }
+}
+
+#[test]
+fn names_are_found_in_the_hosts_file() {
+    for (name, _) in PROGRAMS {
+        let output = coracle(name, "allow 127.0.0.1", &["resolve", "localhost"]).output().unwrap();
+        let lines = text(&output);
+        assert!(lines.lines().any(|line| line == "127.0.0.1 port 80"), "{name}: {lines}");
+    }
+}
+
+#[test]
+fn what_the_policy_does_not_allow_fails() {
+    for (name, _) in PROGRAMS {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        for policy in ["deny", "allow 192.0.2.1", "allow listen *"] {
+            let output = coracle(name, policy, &["get", "127.0.0.1", &port]).output().unwrap();
+            assert_eq!(output.status.code(), Some(1), "{name} {policy}");
+        }
+        let output = coracle(name, "allow nonsense..", &["resolve", "x"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(125));
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains("`nonsense..` is no rule"), "{error}");
+    }
+}
