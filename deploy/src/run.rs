@@ -9,8 +9,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use coracle_engine::command::{Command, Outcome, Preopen};
-use coracle_engine::wasi::ListenAddress;
 use coracle_engine::config::{Addressing, OptLevel, Settings};
+use coracle_engine::wasi::ListenAddress;
 
 use crate::cli::{Dir, RunArgs};
 use crate::compile;

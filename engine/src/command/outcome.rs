@@ -92,4 +92,3 @@ fn exited(error: HostError) -> Result<Outcome, RunError> {
         Err(error) => Err(RunError::Host(error)),
     }
 }
-

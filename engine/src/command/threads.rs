@@ -156,9 +156,9 @@ impl Group {
     /// Makes a thread: its id, or a negative errno. The thread has all that it needs when this
     /// returns an id.
     fn spawn(self: &Arc<Self>, ctx: &WasiCtx, argument: i32) -> i32 {
-        let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |id| {
-            (id < IDS).then_some(id + 1)
-        });
+        let taken = self
+            .next
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |id| (id < IDS).then_some(id + 1));
         let (Ok(id), Some(ctx)) = (taken, ctx.for_thread()) else { return AGAIN };
         let (ready, is_ready) = mpsc::sync_channel(1);
         let group = Arc::clone(self);

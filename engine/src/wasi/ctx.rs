@@ -307,9 +307,7 @@ impl WasiCtxBuilder {
         add_sockets(&mut fds, first, self.stop)?;
         for Preopen { fd, name, writable } in self.preopens {
             Dir::adopt(fd, writable)
-                .and_then(|dir| {
-                    fds.push(Some(Arc::new(Descriptor::preopen(dir, name.as_bytes()))))
-                })
+                .and_then(|dir| fds.push(Some(Arc::new(Descriptor::preopen(dir, name.as_bytes())))))
                 .map_err(|source| GrantError::Directory { name, source })?;
         }
         add_sockets(&mut fds, last, self.stop)?;

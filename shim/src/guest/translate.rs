@@ -9,8 +9,8 @@ use coracle_oci::spec::{
 use super::identity::USEFUL;
 use super::lifecycle::HostHooks;
 use super::namespaces::Namespaces;
-use super::settings::Settings;
 use super::plan::{Device, Files, Hook, Identity, Mount, MountWhat, Plan, Program};
+use super::settings::Settings;
 use super::{GuestError, Runner};
 
 /// File creation mask of a process whose spec has none.

@@ -42,9 +42,7 @@ impl<T> Descriptors<T> {
         match &self.0 {
             // Nothing that acts on the table comes back to it.
             Slots::Own(table) => act(&mut table.borrow_mut()),
-            Slots::Shared(table) => {
-                act(&mut table.lock().unwrap_or_else(PoisonError::into_inner))
-            }
+            Slots::Shared(table) => act(&mut table.lock().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 

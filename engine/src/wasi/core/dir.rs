@@ -122,7 +122,9 @@ impl Dir {
         let kind =
             if options.directory { Kind::Directory } else { Kind::of(&rustix::fs::fstat(&fd)?) };
         Ok(match kind {
-            Kind::Directory => Object::Dir(Dir { fd, writable: self.writable, listing: Mutex::default() }),
+            Kind::Directory => {
+                Object::Dir(Dir { fd, writable: self.writable, listing: Mutex::default() })
+            }
             kind => {
                 let access =
                     Access { read: options.access.read || !options.access.write, ..options.access };

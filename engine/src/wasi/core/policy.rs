@@ -186,7 +186,8 @@ impl FromStr for NetworkPolicy {
     type Err = BadPolicy;
 
     fn from_str(text: &str) -> Result<NetworkPolicy, BadPolicy> {
-        let (verb, rules) = text.trim().split_once(char::is_whitespace).unwrap_or((text.trim(), ""));
+        let (verb, rules) =
+            text.trim().split_once(char::is_whitespace).unwrap_or((text.trim(), ""));
         match (verb, rules.trim()) {
             ("deny", "") => Ok(NetworkPolicy::deny()),
             ("allow", "") => Ok(NetworkPolicy::allow_all()),
@@ -405,9 +406,26 @@ mod tests {
             assert!(matches!(text.parse::<NetworkPolicy>(), Err(BadPolicy::Verb(_))), "{text}");
         }
         for rule in [
-            "", "10.0.0.0/33", "[::]/129", "10.0.0", "1.2.3.4:", "1.2.3.4:+1", "1.2.3.4:9-8",
-            "1.2.3.4:65536", "::1", "[::1", "a..b", "*.*.org", "a/8", "*a", "listen a.org",
-            "1.2.3.4/+8", "[::ffff:1.2.3.4]/8", "a b", "[1.2.3.4]", "-:1:2",
+            "",
+            "10.0.0.0/33",
+            "[::]/129",
+            "10.0.0",
+            "1.2.3.4:",
+            "1.2.3.4:+1",
+            "1.2.3.4:9-8",
+            "1.2.3.4:65536",
+            "::1",
+            "[::1",
+            "a..b",
+            "*.*.org",
+            "a/8",
+            "*a",
+            "listen a.org",
+            "1.2.3.4/+8",
+            "[::ffff:1.2.3.4]/8",
+            "a b",
+            "[1.2.3.4]",
+            "-:1:2",
         ] {
             let error = format!("allow {rule},").parse::<NetworkPolicy>().unwrap_err();
             assert!(error.to_string().contains(&format!("`{rule}`")), "{rule}: {error}");

@@ -100,11 +100,7 @@ pub(super) fn send_to(
 }
 
 /// A text that ends at a NUL or after `len` bytes; `None` if it is too long for a name or no UTF-8.
-pub(super) fn text(
-    memory: &GuestMemory<'_>,
-    at: u32,
-    len: u32,
-) -> Result<Option<String>, Errno> {
+pub(super) fn text(memory: &GuestMemory<'_>, at: u32, len: u32) -> Result<Option<String>, Errno> {
     let bytes = memory.bytes(at, len.min(MAX_TEXT))?;
     let end = bytes.iter().position(|byte| *byte == 0);
     if end.is_none() && len > MAX_TEXT {

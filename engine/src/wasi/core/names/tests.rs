@@ -285,8 +285,7 @@ fn silence_and_floods_end_in_time() {
 
 #[test]
 fn another_server_is_asked_when_one_fails() {
-    let failing =
-        Server::new(|question, _| sent(&reply(question, ResponseCode::ServFail, vec![])));
+    let failing = Server::new(|question, _| sent(&reply(question, ResponseCode::ServFail, vec![])));
     let server = Server::new(good);
     let net = using(&[&failing, &server], "");
     assert_eq!(net.ips("host.example").unwrap().len(), 2);

@@ -119,8 +119,12 @@ fn datagrams_carry_addresses_both_ways() {
 }
 
 /// A function that asks for an option.
-type Get = fn(&crate::wasi::WasiCtx, &mut crate::wasi::guest_mem::GuestMemory<'_>, u32, u32) ->
-    Result<(), Errno>;
+type Get = fn(
+    &crate::wasi::WasiCtx,
+    &mut crate::wasi::guest_mem::GuestMemory<'_>,
+    u32,
+    u32,
+) -> Result<(), Errno>;
 
 #[test]
 fn options_that_are_on_or_off() {
@@ -234,9 +238,8 @@ fn names_fill_the_guests_array() {
         let host = guest.put(format!("{host}\0").as_bytes());
         let service = guest.put(format!("{service}\0").as_bytes());
         let hints = guest.put(&hints.map(i32::to_le_bytes).concat());
-        guest.call(|c, m| {
-            names::sock_addr_resolve(c, m, host, service, hints, list, most, found)
-        })?;
+        guest
+            .call(|c, m| names::sock_addr_resolve(c, m, host, service, hints, list, most, found))?;
         Ok::<_, Errno>(guest.u32_at(found))
     };
     assert_eq!(ask(&mut guest, "host.example", "https", [1, 2, 1], 4), Ok(2));
@@ -256,8 +259,6 @@ fn names_fill_the_guests_array() {
     assert_eq!(ask(&mut guest, "host.example", "", [0, 0, 1], u32::MAX), Err(Errno::Overflow));
     let end = guest.memory.len() as u32;
     guest.memory[end as usize - 4..].fill(b'x');
-    let unended = guest.call(|c, m| {
-        names::sock_addr_resolve(c, m, end - 4, 0, 0, list, 4, found)
-    });
+    let unended = guest.call(|c, m| names::sock_addr_resolve(c, m, end - 4, 0, 0, list, 4, found));
     assert_eq!(unended, Err(Errno::Fault));
 }

@@ -146,7 +146,8 @@ fn fill(
 ) -> Result<u32, Failure> {
     let mut at = first;
     let mut count = 0;
-    let all = answer.addresses.iter().flat_map(|ip| hints.kinds.iter().map(move |kind| (ip, *kind)));
+    let all =
+        answer.addresses.iter().flat_map(|ip| hints.kinds.iter().map(move |kind| (ip, *kind)));
     // The guest's list may end early or bite its own tail; what is counted is what was filled.
     for (ip, kind) in all.take(most as usize) {
         if at == 0 {

@@ -262,9 +262,7 @@ fn options_can_be_set_and_asked() {
 #[test]
 fn time_limits_end_calls_that_wait() {
     let mut guest = Guest::new();
-    let time = |seconds: i64, micros: u64| {
-        [seconds.to_le_bytes(), micros.to_le_bytes()].concat()
-    };
+    let time = |seconds: i64, micros: u64| [seconds.to_le_bytes(), micros.to_le_bytes()].concat();
     let fd = open(&mut guest, 1, DATAGRAM).unwrap();
     bind(&mut guest, fd, "127.0.0.1:0", false).unwrap();
     for name in [11, 12] {

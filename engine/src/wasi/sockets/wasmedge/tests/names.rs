@@ -51,9 +51,7 @@ fn ask(
     let (n, s) = (guest.put(node.as_bytes()), guest.put(service.as_bytes()));
     let (nl, sl) = (node.len() as u32, service.len() as u32);
     let (first, most, found) = (list.first, list.most, list.found);
-    guest.call(|c, m| {
-        resolver::sock_getaddrinfo(c, m, n, nl, s, sl, hints, first, most, found)
-    })?;
+    guest.call(|c, m| resolver::sock_getaddrinfo(c, m, n, nl, s, sl, hints, first, most, found))?;
     Ok(guest.u32_at(list.found))
 }
 
