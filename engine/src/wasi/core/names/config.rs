@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(resolver.candidates("x.y"), ["x.y.a.example", "x.y.b.example", "x.y"]);
         assert_eq!(resolver.candidates("x.y.z"), ["x.y.z", "x.y.z.a.example", "x.y.z.b.example"]);
         assert_eq!(resolver.candidates("x.y."), ["x.y"]);
-        let long = ["a".repeat(60), "b".repeat(60), "c".repeat(60), "d".repeat(60)].join(".");
+        let long = ["a".repeat(60), "b".repeat(60), "c".repeat(60), "d".repeat(61)].join(".");
         assert_eq!(resolver.candidates(&long), [long], "too long with a domain");
     }
 
