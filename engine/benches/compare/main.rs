@@ -158,8 +158,8 @@ fn about(options: &Options, places: &Places) -> Vec<(String, String)> {
     let load = read("/proc/loadavg");
     let load = load.split(' ').take(3).collect::<Vec<_>>().join(", ");
     let runs = format!(
-        "{} of each, in random order, each from a fresh file, after one to warm up; {} where the median \
-         was not sure to {} %",
+        "{} of each, in random order, each from a fresh file, after one to warm up; ours and wasmtime's up \
+         to {} where a median was not sure to {} %",
         options.runs,
         options.runs * measure::MORE,
         measure::EXACT * 100.0,

@@ -154,10 +154,9 @@ impl Places {
         Ok(Ready { peer, file })
     }
 
-    /// The same code in a file of its own, whose pages lie somewhere else in the machine's memory.
-    /// Which lines of the physically indexed caches a hot loop falls into is chance, but stays the
-    /// same for as long as a file is in the page cache: one loop was 10 % slower in one of two equal
-    /// files, run after run.
+    /// The same code in a file of its own, whose pages may lie somewhere else in the machine's
+    /// memory: where they lie would otherwise be the same for all runs, and caches behind the first
+    /// are indexed by physical addresses.
     ///
     /// # Errors
     /// When the file cannot be copied.

@@ -204,6 +204,57 @@ fn arithmetic_of_f64() {
 }
 
 /// A float truncated to an integer type from `low` to `high`, or the trap.
+/// Comparisons, negated any number of times, as values and as what branches and selections go by.
+fn check_comparisons<F: Float>() {
+    let names = ["eq", "ne", "lt", "gt", "le", "ge"];
+    let uses = [
+        ("value", "CONDITION"),
+        ("br_if", "(block CONDITION (br_if 0) (return (i32.const 0))) (i32.const 1)"),
+        ("if", "CONDITION (if (result i32) (then (i32.const 1)) (else (i32.const 0)))"),
+        ("select", "(i32.const 1) (i32.const 0) CONDITION (select)"),
+    ];
+    let (ty, mut wat) = (F::TYPE, String::from("(module"));
+    for name in names {
+        for (form, body) in uses {
+            for negations in 0..4 {
+                let compared = format!("(local.get 0) (local.get 1) {ty}.{name}");
+                let body = body.replace("CONDITION", &(compared + &" i32.eqz".repeat(negations)));
+                let params = format!("(param {ty} {ty}) (result i32)");
+                export(&mut wat, &format!("{form} {name} {negations}"), &params, &body);
+            }
+        }
+    }
+    wat += ")";
+    let values = [-0.0, 0.0, 1.0, -1.5, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, -f64::NAN];
+    let values = values.map(F::of);
+    for configuration in CONFIGURATIONS {
+        let mut guest = Guest::new(&wat, configuration);
+        for (a, b) in values.iter().flat_map(|&a| values.iter().map(move |&b| (a, b))) {
+            for (n, holds) in [a == b, a != b, a < b, a > b, a <= b, a >= b].into_iter().enumerate()
+            {
+                for ((form, _), negations) in uses.iter().flat_map(|u| (0..4).map(move |n| (u, n)))
+                {
+                    let name = format!("{form} {} {negations}", names[n]);
+                    let args = [value(ty, a.bits()), value(ty, b.bits())];
+                    let found = guest.bits(&name, &args).unwrap();
+                    let expected = u128::from(holds ^ (negations % 2 == 1));
+                    assert_eq!(found, expected, "{configuration:?} {ty} {name} {a:?} {b:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn comparisons_of_f32() {
+    check_comparisons::<f32>();
+}
+
+#[test]
+fn comparisons_of_f64() {
+    check_comparisons::<f64>();
+}
+
 fn truncate(value: f64, low: i128, high: i128) -> Result<i128, TrapKind> {
     if value.is_nan() {
         return Err(TrapKind::InvalidConversionToInteger);

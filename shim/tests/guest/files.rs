@@ -113,7 +113,7 @@ fn hidden_and_protected_paths_and_a_read_only_root() {
         std::fs::create_dir_all(bundle.rootfs("/secrets")).unwrap();
         std::fs::write(bundle.rootfs("/secrets/key"), "key").unwrap();
         bundle.spec["root"]["readonly"] = true.into();
-        bundle.spec["process"]["cwd"] = "/work/here".into();
+        bundle.spec["process"]["cwd"] = "/made/here".into();
         bundle.spec["linux"]["maskedPaths"] = json!([
             "/proc/keys",
             "/proc/timer_list",
@@ -134,8 +134,8 @@ fn hidden_and_protected_paths_and_a_read_only_root() {
         assert_eq!(try_write(inside(&guest, "/x")), Err(ErrorKind::ReadOnlyFilesystem));
         assert_eq!(try_write(inside(&guest, "/dev/shm/x")), Ok(()));
         let cwd = std::fs::read_link(format!("/proc/{}/cwd", guest.pid())).unwrap();
-        assert!(cwd.ends_with("work/here"), "{cwd:?}");
-        assert!(bundle.rootfs("/work/here").is_dir());
+        assert!(cwd.ends_with("made/here"), "{cwd:?}");
+        assert!(bundle.rootfs("/made/here").is_dir());
         guest.cleanup().await.unwrap();
         bundle.assert_clean();
     });

@@ -210,6 +210,19 @@ fn constant_globals_are_constants() {
 }
 
 #[test]
+fn a_branch_on_a_negated_comparison_of_floats_makes_no_number() {
+    for negations in ["i32.eqz", "i32.eqz i32.eqz"] {
+        let code = generic(&format!(
+            "(module (func (param f64 f64) (result i32)
+               (block (local.get 0) (local.get 1) f64.lt {negations} (br_if 0) (return (i32.const 5)))
+               (i32.const 6)))"
+        ));
+        assert!(code.contains("ucomisd"), "{code}");
+        assert_lacks(&code, "set");
+    }
+}
+
+#[test]
 fn what_is_fallen_through_costs_no_jump() {
     let code =
         generic("(module (func (param i32) (result i32) (block (block (block))) (local.get 0)))");

@@ -1,8 +1,10 @@
 //! Constants, comparisons, arithmetic and conversions.
 
-use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::condcodes::{CondCode, FloatCC, IntCC};
 use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Type, Value, types};
+use cranelift_codegen::ir::{
+    InstBuilder, InstructionData, MemFlagsData, Opcode, Type, Value, types,
+};
 use wasmparser::Operator;
 
 use super::Translator;
@@ -90,7 +92,10 @@ impl Translator<'_, '_> {
         let code = match op {
             Operator::I32Eqz | Operator::I64Eqz => {
                 let value = self.pop();
-                let zero = self.builder.ins().icmp_imm_u(IntCC::Equal, value, 0);
+                let zero = match self.float_compare(value) {
+                    Some((code, [a, b])) => self.builder.ins().fcmp(code.complement(), a, b),
+                    None => self.builder.ins().icmp_imm_u(IntCC::Equal, value, 0),
+                };
                 self.push_bool(zero);
                 return true;
             }
@@ -126,6 +131,21 @@ impl Translator<'_, '_> {
         let holds = self.builder.ins().fcmp(code, a, b);
         self.push_bool(holds);
         true
+    }
+
+    /// The comparison of floats that a truth value comes from. Its negation is a comparison too, which
+    /// branches and selections use as it is; of zero, which the code generator does with integers,
+    /// it would make a number out of the processor's flags first.
+    fn float_compare(&self, value: Value) -> Option<(FloatCC, [Value; 2])> {
+        let dfg = &self.builder.func.dfg;
+        let made_by = |value| dfg.value_def(value).inst().map(|inst| dfg.insts[inst]);
+        match made_by(value)? {
+            InstructionData::Unary { opcode: Opcode::Uextend, arg } => match made_by(arg)? {
+                InstructionData::FloatCompare { args, cond, .. } => Some((cond, args)),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Wasm's truth values are i32, Cranelift's i8.
