@@ -14,7 +14,7 @@ use std::rc::Rc;
 use rustix::process::{Resource, getrlimit};
 
 use crate::runtime::{
-    Ceiling, Engine, HostError, InstantiateError, Linker, LoadError, MemoryError, Module, Store,
+    Ceiling, Engine, HostError, Instance, InstantiateError, Linker, LoadError, MemoryError, Module, Store,
     StoreConfig, StoreError,
 };
 use crate::wasi::{self, GrantError, NetworkPolicy, Stop, WasiCtx, WasiCtxBuilder, preview1};
@@ -22,7 +22,7 @@ use crate::wasi::{self, GrantError, NetworkPolicy, Stop, WasiCtx, WasiCtxBuilder
 pub use entry::MissingEntry;
 pub use outcome::{Outcome, TrapReport};
 
-use entry::{INITIALIZE, START, check_entry, exported};
+use entry::{INITIALIZE, START, check_entry, exported, signal_handler};
 
 /// The variable that tells how many sockets a program was given: `sd_listen_fds(3)`.
 const LISTEN_FDS: &[u8] = b"LISTEN_FDS";
@@ -150,6 +150,7 @@ struct Linked {
     store: Store,
     linker: Linker,
     module: Module,
+    ctx: Rc<WasiCtx>,
 }
 
 impl Command {
@@ -232,13 +233,24 @@ impl Linked {
         let mut linker = Linker::new(module.engine());
         let ctx = Rc::new(ctx);
         more(&mut linker, &mut store, &ctx);
-        wasi::add_to_linker(&mut linker, &module, ctx)?;
+        wasi::add_to_linker(&mut linker, &module, Rc::clone(&ctx))?;
         linker.check(&store, &module).map_err(RunError::Link)?;
-        Ok(Linked { store, linker, module })
+        Ok(Linked { store, linker, module, ctx })
     }
 
-    fn run(&mut self, entry: &str) -> Result<(), InstantiateError> {
+    /// An instance, whose handler gets signals from now on.
+    fn instantiate(&mut self) -> Result<Instance, InstantiateError> {
         let instance = self.linker.instantiate(&mut self.store, &self.module)?;
+        let handler = signal_handler(self.module.info());
+        if let Some(handler) = handler.and_then(|name| instance.func(&self.store, name)) {
+            self.ctx.handle_signals(handler);
+        }
+        Ok(instance)
+    }
+
+    /// Runs the program.
+    fn run(&mut self, entry: &str) -> Result<(), InstantiateError> {
+        let instance = self.instantiate()?;
         let reactor = entry != START && exported(self.module.info(), INITIALIZE).is_some();
         for name in reactor.then_some(INITIALIZE).into_iter().chain([entry]) {
             // All were found when the program was loaded.

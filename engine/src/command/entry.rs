@@ -2,13 +2,15 @@
 
 use std::fmt;
 
-use crate::module::types::FuncType;
+use crate::module::types::{FuncType, ValType};
 use crate::module::{ExportIndex, ModuleInfo};
 
 /// The function that a command starts with.
 pub(super) const START: &str = "_start";
 /// The function that prepares a reactor.
 pub(super) const INITIALIZE: &str = "_initialize";
+/// The function that gets signals: it takes their number.
+const SIGNAL: &str = "coracle_signal";
 /// Most export names that a message lists.
 const MAX_LISTED: usize = 8;
 
@@ -57,6 +59,12 @@ pub(super) fn exported<'m>(module: &'m ModuleInfo, name: &str) -> Option<&'m Fun
         ExportIndex::Func(func) => Some(module.func_type(func)),
         _ => None,
     }
+}
+
+/// The name of the function that gets signals, if the module exports one.
+pub(super) fn signal_handler(module: &ModuleInfo) -> Option<&'static str> {
+    let takes_number = |ty: &&FuncType| ty.params == [ValType::I32] && ty.results.is_empty();
+    exported(module, SIGNAL).filter(takes_number).map(|_| SIGNAL)
 }
 
 pub(super) fn check_entry(module: &ModuleInfo, entry: &str) -> Result<(), MissingEntry> {

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::runtime::{CallError, Exception, HostError, InstantiateError, Trap};
+use crate::wasi::HandlerFailed;
 use crate::wasi::preview1::ProcExit;
 
 use super::RunError;
@@ -87,6 +88,11 @@ pub(super) fn of(result: Result<(), InstantiateError>) -> Result<Outcome, RunErr
 
 /// The outcome of a host function's error: the exit that it stands for, or the engine's failure.
 fn exited(error: HostError) -> Result<Outcome, RunError> {
+    let error = match error.downcast::<HandlerFailed>() {
+        // A handler ends the program like any other function of it.
+        Ok(failed) => return of(Err(InstantiateError::Failed(failed.0))),
+        Err(error) => error,
+    };
     match error.downcast::<ProcExit>() {
         Ok(exit) => Ok(Outcome::Exited(exit.0)),
         Err(error) => Err(RunError::Host(error)),

@@ -192,7 +192,7 @@ impl Group {
 
 impl Linked {
     fn run_thread(&mut self, id: i32, argument: i32) -> Result<(), InstantiateError> {
-        let instance = self.linker.instantiate(&mut self.store, &self.module)?;
+        let instance = self.instantiate()?;
         let Some(start) = instance.func(&self.store, START) else { return Ok(()) };
         let arguments = [Val::I32(id), Val::I32(argument)];
         let called: Result<(), CallError> =

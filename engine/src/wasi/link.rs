@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
+use super::core::signals;
 use super::ctx::WasiCtx;
 use super::preview1::errno::Errno;
-use crate::runtime::{Linker, ValType};
+use crate::runtime::{CallError, Caller, Linker, Val, ValType};
 
 /// A function that guests may import; its result is a number that says what went wrong, 0 nothing.
 #[derive(Debug)]
@@ -26,6 +27,26 @@ impl From<Errno> for u32 {
     fn from(errno: Errno) -> u32 {
         errno as u32
     }
+}
+
+/// A handler of signals did not return.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest's handler of signals: {0}")]
+pub(crate) struct HandlerFailed(#[source] pub(crate) CallError);
+
+/// Calls the guest's handler for signals that came in the meantime.
+#[inline]
+pub(super) fn deliver(ctx: &WasiCtx, caller: &mut Caller<'_>) -> Result<(), HandlerFailed> {
+    if signals::is_pending() { call_handler(ctx, caller) } else { Ok(()) }
+}
+
+#[cold]
+fn call_handler(ctx: &WasiCtx, caller: &mut Caller<'_>) -> Result<(), HandlerFailed> {
+    let Some(handler) = ctx.signal_handler() else { return Ok(()) };
+    while let Some(signal) = signals::take() {
+        handler.call(caller, &[Val::I32(signal)], &mut Vec::new()).map_err(HandlerFailed)?;
+    }
+    Ok(())
 }
 
 /// The type of the WebAssembly value that a parameter is.
@@ -55,10 +76,15 @@ macro_rules! functions {
                     linker.func_wrap(
                         $crate::wasi::preview1::MODULE,
                         name,
-                        move |mut caller: $crate::runtime::Caller<'_>, $($arg: $ty),*| -> u32 {
+                        move |
+                            mut caller: $crate::runtime::Caller<'_>,
+                            $($arg: $ty),*
+                        | -> Result<u32, $crate::wasi::link::HandlerFailed> {
                             let memory =
                                 &mut $crate::wasi::guest_mem::GuestMemory::of(&mut caller);
-                            $crate::wasi::link::status($family::$name(&ctx, memory, $($arg),*))
+                            let result = $family::$name(&ctx, memory, $($arg),*);
+                            $crate::wasi::link::deliver(&ctx, &mut caller)?;
+                            Ok($crate::wasi::link::status(result))
                         },
                     );
                 },

@@ -11,8 +11,11 @@ use std::rc::Rc;
 
 use crate::runtime::{Linker, Module};
 
+pub(crate) use link::HandlerFailed;
+
 pub use core::listen::{ListenAddress, NoAddress};
 pub use core::names::Files as NameFiles;
+pub use core::signals;
 pub use core::policy::{BadPolicy, NetworkPolicy};
 pub use core::stop::Stop;
 pub use ctx::{GrantError, WasiCtx, WasiCtxBuilder};

@@ -33,6 +33,7 @@ mod settings;
 mod signals;
 mod spawn;
 mod state;
+mod stop;
 mod sys;
 mod translate;
 mod wait;

@@ -2,27 +2,18 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use coracle_engine::command::{self, Command, Preopen};
 pub(super) use coracle_engine::runtime::Ceiling;
-use coracle_engine::wasi::Stop;
 pub(super) use coracle_engine::wasi::{ListenAddress, NetworkPolicy};
 
 use super::limit;
 use super::runner::{Act, Failure};
 use super::settings::Settings;
-use super::sys;
+use super::stop;
 
 /// Stack of a guest in bytes.
 const WASM_STACK: usize = 1 << 20;
-
-/// Exit code of a program that was told to stop: 128 + SIGTERM.
-const STOPPED: i32 = 143;
-
-/// How long it may take to stop, in milliseconds.
-static DRAIN_MS: AtomicU64 = AtomicU64::new(0);
 
 /// Exit code when the engine itself fails after the start.
 const ENGINE_FAILED: u8 = 125;
@@ -38,29 +29,6 @@ pub(super) struct Grants {
     pub(super) sockets: Vec<OwnedFd>,
     /// The limit of memory, if there is one.
     pub(super) memory: Option<limit::Files>,
-}
-
-/// Stops the program of this process.
-static STOP: Stop = Stop::new(finish);
-
-/// A program that was asked to stop has nothing left to do.
-fn finish() {
-    sys::leave(STOPPED);
-}
-
-/// SIGTERM: a program that listens gets the time to finish what it does, once; any other ends.
-extern "C" fn terminate(_: i32) {
-    if STOP.is_asked() || !STOP.is_armed() {
-        sys::leave(STOPPED);
-    }
-    STOP.ask();
-    sys::alarm(Duration::from_millis(DRAIN_MS.load(Ordering::Relaxed)));
-}
-
-/// SIGALRM: the time to finish is over. Nothing else sends it; from outside it does what it does to
-/// any program.
-extern "C" fn time_is_up(signal: i32) {
-    sys::leave(if STOP.is_asked() { STOPPED } else { 128 + signal });
 }
 
 /// Listens where the settings say.
@@ -84,9 +52,7 @@ pub(super) fn load(
     grants: Grants,
     settings: &Settings,
 ) -> Result<Loaded, Failure> {
-    DRAIN_MS.store(settings.drain.as_millis() as u64, Ordering::Relaxed);
-    sys::on_signal(libc::SIGTERM, terminate).act("handle", "SIGTERM")?;
-    sys::on_signal(libc::SIGALRM, time_is_up).act("handle", "SIGALRM")?;
+    stop::set_up(settings.drain).act("handle", "signals")?;
     let command = Command {
         args: args.into_iter().map(String::into_bytes).collect(),
         env: env.into_iter().map(split).collect(),
@@ -95,7 +61,7 @@ pub(super) fn load(
         sockets_first: settings.listen_first,
         network: settings.network.clone(),
         ceiling: Some(&limit::CEILING),
-        stop: Some(&STOP),
+        stop: Some(&stop::STOP),
         entry: export,
         max_wasm_stack: WASM_STACK,
         ..Command::default()
@@ -125,9 +91,7 @@ fn preopen(fd: OwnedFd, guest_path: &str) -> Preopen {
 impl Loaded {
     /// Runs the program to its end and gives its exit code. A trap's report goes to standard error.
     pub(super) fn run(self) -> u8 {
-        let code = self.run_to_end();
-        // However it ended: it was told to.
-        if STOP.is_asked() { STOPPED as u8 } else { code }
+        stop::exit_code(self.run_to_end())
     }
 
     fn run_to_end(self) -> u8 {

@@ -12,6 +12,7 @@ mod memory;
 mod namespaces;
 mod programs;
 mod rights;
+mod handler;
 mod stop;
 mod suite;
 mod support;

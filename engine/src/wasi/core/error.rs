@@ -41,6 +41,9 @@ pub enum Error {
     /// The guest is being stopped and accepts nothing new.
     #[error("stopping")]
     Stopped,
+    /// A signal came for the guest, which handles it.
+    #[error("interrupted by a signal")]
+    Interrupted,
     /// The network policy does not allow it.
     #[error("not allowed by the network policy")]
     Denied,

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::error::{Error, Result};
 use super::mode::{Mode, ModeCell};
 use super::poll;
+use super::signals;
 use super::stat::{Kind, NewTimes, Stat};
 
 /// Bytes that a pipe takes at once when it is writable (`PIPE_BUF` of `pipe(7)`).
@@ -292,7 +293,7 @@ impl File {
                 Err(Errno::AGAIN) if !self.mode.get().nonblock => {
                     poll::until_ready(self.as_fd(), interest)?
                 }
-                Err(Errno::INTR) => {}
+                Err(Errno::INTR) => signals::check()?,
                 result => return Ok(result?),
             }
         }

@@ -18,6 +18,7 @@ pub mod path;
 pub mod policy;
 pub mod poll;
 pub mod random;
+pub mod signals;
 pub mod socket;
 pub mod stat;
 pub mod stop;

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::clock::{Clock, timespec};
 use super::error::{Error, Result};
+use super::signals;
 
 /// How many wishes are handed to the kernel as they are, without looking for descriptors that are
 /// in there twice.
@@ -183,7 +184,7 @@ fn poll_until(fds: &mut [PollFd<'_>], deadline: Option<u64>) -> Result<()> {
         match rustix::event::poll(fds, left.map(timespec).as_ref()) {
             Ok(0) if left != Some(0) => {}
             Ok(_) => return Ok(()),
-            Err(Errno::INTR) => {}
+            Err(Errno::INTR) => signals::check()?,
             Err(error) => return Err(error.into()),
         }
     }

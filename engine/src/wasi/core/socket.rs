@@ -24,6 +24,7 @@ use super::error::{Error, Result};
 use super::mode::{Mode, ModeCell};
 use super::network::Network;
 use super::poll;
+use super::signals;
 use super::stat::{Kind, Stat};
 use super::stop::{Flight, Stop};
 
@@ -158,7 +159,7 @@ impl Socket {
             }
             match accept_with(&self.fd, SocketFlags::CLOEXEC) {
                 Err(Errno::AGAIN) if self.waits(self.sources(), PollFlags::IN, deadline)? => {}
-                Err(Errno::INTR) => {}
+                Err(Errno::INTR) => signals::check()?,
                 result => {
                     let flight = stop.map(Stop::begin);
                     return Ok(Socket::new(result?, self.kind, flight, mode));
@@ -291,7 +292,7 @@ impl Socket {
             match call() {
                 Err(Errno::AGAIN)
                     if self.waits([self.as_fd()].into_iter(), interest, deadline)? => {}
-                Err(Errno::INTR) => {}
+                Err(Errno::INTR) => signals::check()?,
                 result => return Ok(result?),
             }
         }

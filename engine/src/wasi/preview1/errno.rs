@@ -101,6 +101,7 @@ impl From<Error> for Errno {
             Error::ReadOnly => Errno::Rofs,
             Error::Invalid => Errno::Inval,
             Error::NotSupported => Errno::Notsup,
+            Error::Interrupted => Errno::Intr,
             Error::Stopped => Errno::Canceled,
             Error::Denied => Errno::Acces,
             Error::Os(error) => Errno::from(error),
