@@ -9,7 +9,7 @@
 #   --quick          one run, one module compiled: shows that all works
 #   --programs A,B   only these programs of the corpus
 #   --peers A,B      only these of coracle, wasmtime, wasmtime-fastest, wasmedge, native
-#   --measures A,B   only these of programs, compile, calls, start
+#   --measures A,B   only these of programs, compile, calls, start, servers, files
 #   --out FOLDER     where the report goes (engine/benches/report)
 set -euo pipefail
 

@@ -4,6 +4,7 @@
 //! measurement take turns in one run; a table and a plot are written at the end. A wrong output of ours fails
 //! the run.
 
+mod load;
 mod measure;
 mod peer;
 mod plot;
@@ -11,6 +12,7 @@ mod process;
 mod program;
 mod report;
 mod stats;
+mod throughput;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +24,7 @@ use peer::{Peer, Places};
 use report::Report;
 
 const USAGE: &str = "usage: make bench BENCH_ARGS=\"[--quick] [--runs N] [--programs A,B] [--peers A,B] \
-     [--measures programs,compile,calls,start] [--out FOLDER]\"";
+     [--measures programs,compile,calls,start,servers,files] [--out FOLDER]\"";
 /// Modules whose compilation is measured.
 const COMPILED: [&str; 4] = ["sqlite", "quickjs", "gofmt", "python"];
 
@@ -143,6 +145,12 @@ fn measure(options: &Options, places: &Places) -> Result<Report> {
     if wanted("start") {
         let runs = if options.quick { 5 } else { 4 * options.runs.max(5) };
         report.start = Some(measure::start(places, &peers, runs)?);
+    }
+    if wanted("servers") {
+        report.rates.extend(throughput::servers(places, &peers, options.runs)?);
+    }
+    if wanted("files") {
+        report.rates.extend(throughput::files(places, &peers, options.runs)?);
     }
     Ok(report)
 }

@@ -106,7 +106,7 @@ pub(crate) fn programs(
 
 /// An order of the peers for a round, different for each round and the same in every run of the
 /// harness: a peer that always ran after the same one would inherit that one's caches and pages.
-fn order(round: usize, peers: usize) -> Vec<usize> {
+pub(crate) fn order(round: usize, peers: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..peers).collect();
     // Fisher and Yates' shuffle with a multiplicative generator.
     let mut state = (round as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);

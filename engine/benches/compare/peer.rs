@@ -191,7 +191,18 @@ impl Places {
         data: bool,
         args: &[&str],
     ) -> Vec<String> {
-        let folder = text(&self.corpus.join("data"));
+        let folder = self.corpus.join("data");
+        self.command_with(ready, options, data.then_some((&*folder, "/data")), args)
+    }
+
+    /// The same with any folder of the machine under a name for the guest.
+    pub(crate) fn command_with(
+        &self,
+        ready: &Ready,
+        options: &[&str],
+        folder: Option<(&Path, &str)>,
+        args: &[&str],
+    ) -> Vec<String> {
         let file = text(&ready.file);
         let mut line: Vec<String> = match ready.peer {
             Peer::Coracle => vec![text(&self.our_runner), "run".into()],
@@ -206,18 +217,19 @@ impl Places {
             Peer::Native => Vec::new(),
         };
         line.extend(options.iter().map(|option| (*option).to_owned()));
-        if data && ready.peer != Peer::Native {
+        if let Some((folder, name)) = folder.filter(|_| ready.peer != Peer::Native) {
             let mapping = match ready.peer {
-                Peer::Wasmedge => format!("/data:{folder}"),
-                _ => format!("{folder}::/data"),
+                Peer::Wasmedge => format!("{name}:{}", folder.display()),
+                _ => format!("{}::{name}", folder.display()),
             };
             line.extend(["--dir".to_owned(), mapping]);
         }
         line.push(file);
         // A native program sees the machine's files.
-        line.extend(args.iter().map(|arg| match (ready.peer, arg.strip_prefix("/data")) {
-            (Peer::Native, Some(rest)) => format!("{folder}{rest}"),
-            _ => (*arg).to_owned(),
+        let native = folder.filter(|_| ready.peer == Peer::Native);
+        line.extend(args.iter().map(|arg| match native {
+            Some((folder, name)) => arg.replacen(name, &text(folder), 1),
+            None => (*arg).to_owned(),
         }));
         line
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::measure::{BY_KERNEL, Calls, Compilation, Cost, NOP, Row};
 use crate::peer::Peer;
 use crate::stats::{Summary, geometric_mean};
+use crate::throughput::Rate;
 
 /// Everything that was measured.
 #[derive(Debug, Default, Serialize)]
@@ -17,6 +18,7 @@ pub(crate) struct Report {
     pub(crate) compilations: Vec<Compilation>,
     pub(crate) calls: Vec<Calls>,
     pub(crate) start: Option<Row>,
+    pub(crate) rates: Vec<Rate>,
 }
 
 /// Which number of a cost a table is about.
@@ -41,6 +43,26 @@ pub(crate) fn whole_cpu(cost: &Cost) -> Option<Summary> {
 /// Time in the program: told by the runner, or the whole process where there is no runner.
 fn compute(cost: &Cost) -> Option<Summary> {
     Some(cost.compute.unwrap_or(cost.cpu))
+}
+
+/// Goals about a rate: ahead of every other engine, and a share of native code's.
+fn rate_goals(rate: &Rate) -> Vec<(String, String, String, bool)> {
+    let median = |peer: &Peer| rate.by_peer.get(peer).map(|summary| summary.median);
+    let Some(ours) = median(&Peer::Coracle) else { return Vec::new() };
+    let engines = [Peer::Wasmtime, Peer::WasmtimeFastest, Peer::Wasmedge];
+    let best = engines.iter().filter_map(|peer| Some((median(peer)?, peer.name())));
+    let mut goals = Vec::new();
+    if let Some((theirs, name)) = best.max_by(|a, b| a.0.total_cmp(&b.0)) {
+        let ratio = ours / theirs;
+        let what = format!("{}, to the best peer, {name}", rate.name);
+        goals.push((what, format!("{ratio:.3}"), "≥ 1".to_owned(), ratio >= 1.0));
+    }
+    if let (Some(least), Some(native)) = (rate.least_of_native, median(&Peer::Native)) {
+        let ratio = ours / native;
+        let what = format!("{}, to native code", rate.name);
+        goals.push((what, format!("{ratio:.3}"), format!("≥ {least}"), ratio >= least));
+    }
+    goals
 }
 
 impl Report {
@@ -81,6 +103,7 @@ impl Report {
         self.compile_table(&mut out);
         self.calls_table(&mut out);
         self.start_table(&mut out);
+        self.rates_table(&mut out);
         out
     }
 
@@ -136,6 +159,7 @@ impl Report {
             let what = format!("dearest call of preview 1 without the kernel to wasmtime, {name}");
             lines.push((what, format!("{ratio:.3}"), "≤ 1".into(), ratio <= 1.0));
         }
+        lines.extend(self.rates.iter().flat_map(rate_goals));
         if lines.is_empty() {
             return;
         }
@@ -321,6 +345,36 @@ impl Report {
                 show("wasmtime"),
                 show("wasmtime-sync"),
             );
+        }
+        out.push('\n');
+    }
+
+    fn rates_table(&self, out: &mut String) {
+        if self.rates.is_empty() {
+            return;
+        }
+        out.push_str(
+            "## Servers and files\n\nMedians; ± is half the range. A server has one processor, the load \
+             another. Files are in memory.\n\n| what | peer | rate | to native | 99 of 100 within, µs \
+             |\n|---|---|---|---|---|\n",
+        );
+        for rate in &self.rates {
+            let native = rate.by_peer.get(&Peer::Native);
+            for (peer, summary) in &rate.by_peer {
+                let share = native
+                    .map_or("-".to_owned(), |native| format!("{:.2}", summary.median / native.median));
+                let p99 = rate.p99.get(peer);
+                let _ = writeln!(
+                    out,
+                    "| {} | {} | {:.0} {} ±{:.0} % | {share} | {} |",
+                    rate.name,
+                    peer.name(),
+                    summary.median,
+                    rate.unit,
+                    summary.spread() * 100.0,
+                    p99.map_or("-".to_owned(), |p99| format!("{:.0}", p99.median)),
+                );
+            }
         }
         out.push('\n');
     }

@@ -48,6 +48,11 @@ kernels() {
         stale "$BUILD/$name.wasm" "$CORPUS/c/corpus.h" "$source" || continue
         c "$name" "$flags" -Wall -Wextra -Werror "$source"
     done
+    for source in "$CORPUS"/io/*.c; do
+        name=$(basename "$source" .c)
+        stale "$BUILD/$name.wasm" "$source" || continue
+        c "$name" '' -Wall -Wextra -Werror "$source"
+    done
     if stale "$BUILD/calls.wasm" "$CORPUS/calls/wasi.c"; then
         say "building calls"
         zig cc -target wasm32-wasi -O3 -g0 -Wall -Wextra -Werror "$CORPUS/calls/wasi.c" -o "$BUILD/calls.debug"

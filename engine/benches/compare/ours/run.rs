@@ -2,7 +2,7 @@
 //! part of a guest in production.
 //!
 //! ```text
-//! run run [--dir HOST::GUEST]… [--timing FILE] IMAGE [ARGUMENT]…
+//! run run [--network] [--dir HOST::GUEST]… [--timing FILE] IMAGE [ARGUMENT]…
 //! run calls IMAGE COUNT
 //! ```
 //!
@@ -19,6 +19,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use coracle_engine::command::{Command, Outcome, Preopen};
 use coracle_engine::runtime::{Caller, Engine, Linker, Module, Store, Val};
+use coracle_engine::wasi::NetworkPolicy;
 use rustix::fs::{Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -64,9 +65,11 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<()> {
     let mut preopens = Vec::new();
     let mut timing: Option<PathBuf> = None;
     let mut program = Vec::new();
+    let mut network = NetworkPolicy::deny();
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--dir" => preopens.push(preopen(&args.next().context("--dir needs HOST::GUEST")?)?),
+            "--network" => network = NetworkPolicy::allow_all(),
             "--timing" => timing = Some(args.next().context("--timing needs a file")?.into()),
             other if other.starts_with("--") => bail!("unknown option {other}"),
             _ => {
@@ -80,9 +83,8 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<()> {
     let file = File::open(image).with_context(|| format!("opening {image}"))?;
     let command = Command {
         args: program.iter().map(|arg| arg.clone().into_bytes()).collect(),
-        env: Vec::new(),
         preopens,
-        entry: None,
+        network,
         max_wasm_stack: MAX_WASM_STACK,
         ..Command::default()
     };
