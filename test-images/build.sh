@@ -166,6 +166,8 @@ build_wasm() {
     make_wasm sleep c sleep/sleep.c
     make_wasm sockets c 'sockets/sockets.c sockets/wamr_socket.h'
     make_wasm sockets-rust rust_crates 'sockets/wasmedge/Cargo.toml sockets/wasmedge/Cargo.lock sockets/wasmedge/src/main.rs'
+    make_wasm listen-go go_ listen/listen.go
+    make_wasm listen-rust rust listen/listen.rs
     make_wasm bad-imports c bad/imports.c
     make_wasm bad-signature c bad/signature.c
     make_wasm bad-no-start c bad/reactor.c -mexec-model=reactor

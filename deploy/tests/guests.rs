@@ -40,6 +40,16 @@ fn server(name: &str, network: &str, args: &[&str]) -> (Child, BufReader<ChildSt
     (child, out)
 }
 
+/// Ends with the test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -55,7 +65,7 @@ fn servers_answer_http() {
         let port = free_port();
         let (mut child, _out) = server(
             name,
-            &format!("allow listen 127.0.0.1:{port}"),
+            &format!("allow listen 0.0.0.0:{port}"),
             &["serve", &port.to_string(), "3"],
         );
         for _ in 0..3 {
@@ -68,6 +78,73 @@ fn servers_answer_http() {
         }
         assert!(child.wait().unwrap().success(), "{name}");
     }
+}
+
+/// The body of an answer of HTTP.
+fn get(port: u16) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let request = "GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+#[test]
+fn programs_serve_the_socket_that_they_are_given() {
+    for (name, language) in [("listen-go", "Go"), ("listen-rust", "Rust")] {
+        let port = free_port();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
+        command.args(["run", "--dir", "/tmp", "--listen", &format!("127.0.0.1:{port}")]);
+        command.arg(program(name)).stdout(Stdio::piped());
+        let mut child = Killed(command.spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "serving\n");
+        for _ in 0..3 {
+            assert_eq!(get(port), format!("hello from {language}, LISTEN_FDS=1\n"));
+        }
+    }
+}
+
+#[test]
+fn a_guest_works_with_a_real_redis() {
+    let port = free_port();
+    let (folder, text) = (tempfile::tempdir().unwrap(), port.to_string());
+    let mut command = Command::new("redis-server");
+    command.args(["--port", &text, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+    command.current_dir(folder.path()).stdout(Stdio::null());
+    let _redis = Killed(command.spawn().unwrap());
+    for _ in 0..200 {
+        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    let policy = format!("allow 127.0.0.1:{port}");
+    let output = coracle("sockets-rust", &policy, &["redis", "localhost", &text]).output().unwrap();
+    assert_eq!(output.stdout, b"PING\nSET\nGET\nINCRBY\nINCR\nDEL\n", "{output:?}");
+    assert!(output.status.success());
+}
+
+#[test]
+fn wrk_finds_no_fault_with_a_server() {
+    let port = free_port();
+    let args = ["serve", &port.to_string(), "1000000000"];
+    let (child, _out) = server("sockets-rust", "allow", &args);
+    let _server = Killed(child);
+    let output = Command::new("wrk")
+        .args(["-t1", "-c16", "-d2s", "--latency", &format!("http://127.0.0.1:{port}/")])
+        .output()
+        .unwrap();
+    let told = text(&output);
+    assert!(!told.contains("Socket errors") && !told.contains("Non-2xx"), "{told}");
+    let requests = told.lines().find_map(|line| line.trim().split_once(" requests in "));
+    let count: u64 = requests.unwrap().0.parse().unwrap();
+    println!("wrk: {count} requests in 2 s");
+    assert!(count > 100, "{told}");
 }
 
 #[test]

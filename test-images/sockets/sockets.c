@@ -1,6 +1,6 @@
 /* Sockets of its own, in WAMR's dialect:
  *
- *   serve PORT COUNT   answers COUNT requests of HTTP at 127.0.0.1:PORT
+ *   serve PORT COUNT   answers COUNT requests of HTTP at every address of the machine
  *   get HOST PORT      requests / and prints the answer
  *   echo PORT COUNT    sends COUNT datagrams back to where they came from
  *   resolve NAME       prints the addresses of NAME, one a line
@@ -21,8 +21,9 @@ static void check(const char *what, uint32_t error) {
     exit(1);
 }
 
-static int32_t open_at(uint32_t type, const char *port) {
-    struct address at = {.kind = INET4, .of.inet4 = {{127, 0, 0, 1}, (uint16_t)atoi(port)}};
+static int32_t open_at(uint32_t type, uint8_t first, const char *port) {
+    uint8_t last = first == 127;
+    struct address at = {.kind = INET4, .of.inet4 = {{first, 0, 0, last}, (uint16_t)atoi(port)}};
     int32_t fd = -1;
     bool on = false;
     check("sock_open", sock_open(-1, INET4, type, &fd));
@@ -48,7 +49,7 @@ static void read_request(int32_t fd) {
 static void serve(const char *port, int count) {
     static const char answer[] = "HTTP/1.1 200 OK\r\ncontent-length: 13\r\nconnection: close\r\n\r\n"
                                  "hello from C\n";
-    int32_t listener = open_at(STREAM, port);
+    int32_t listener = open_at(STREAM, 0, port);
     check("sock_listen", sock_listen(listener, 16));
     printf("serving\n");
     fflush(stdout);
@@ -92,7 +93,7 @@ static void get(const char *host, const char *port) {
 static void echo(const char *port, int count) {
     char bytes[2048];
     uint64_t micros = 0;
-    int32_t fd = open_at(DATAGRAM, port);
+    int32_t fd = open_at(DATAGRAM, 127, port);
     check("sock_set_recv_timeout", sock_set_recv_timeout(fd, 30000000));
     check("sock_get_recv_timeout", sock_get_recv_timeout(fd, &micros));
     check("time limit", micros != 30000000);

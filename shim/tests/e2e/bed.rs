@@ -44,6 +44,8 @@ pub(crate) struct Spec<'a> {
     pub(crate) env: &'a [(&'a str, &'a str)],
     pub(crate) mounts: &'a [Mount<'a>],
     pub(crate) stdin: Option<&'a [u8]>,
+    /// More flags for the client's `run`.
+    pub(crate) flags: &'a [&'a str],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -180,7 +182,7 @@ impl Daemon {
     fn run_args(&self, spec: &Spec<'_>, id: &str, flags: &[&str]) -> Result<Vec<String>, String> {
         let image = self.image(spec.image)?;
         let mut args: Vec<String> = vec!["run".into(), "--runtime".into(), RUNTIME.into()];
-        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        args.extend(flags.iter().chain(spec.flags).map(|flag| (*flag).to_owned()));
         for (name, value) in spec.env {
             args.extend(["--env".into(), format!("{name}={value}")]);
         }

@@ -10,6 +10,7 @@ mod bad_input;
 mod bed;
 mod faults;
 mod lifecycle;
+mod network;
 mod programs;
 mod run;
 mod suite;
