@@ -1,5 +1,7 @@
 //! The tables, and the guest without code that the dialects' tests share.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::wasi::ctx::WasiCtxBuilder;
 use crate::wasi::guest_mem::GuestMemory;
@@ -99,4 +101,17 @@ fn a_name_and_its_parameters_occur_once() {
     }
     let count = |table: &[Entry]| table.len();
     assert_eq!((count(wamr::FUNCTIONS), count(COMMON)), (47, 1));
+}
+
+#[test]
+fn the_readme_lists_every_function() {
+    let readme = include_str!("../README.md");
+    let table = readme.split("## Functions").nth(1).unwrap().split("\n## ").next().unwrap();
+    let words = table.lines().filter(|line| line.starts_with("| ")).flat_map(|line| {
+        line.rsplit('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2)
+    });
+    let told: BTreeSet<&str> = words.collect();
+    let tables = TABLES.iter().flat_map(|(_, table)| table.iter().map(|entry| entry.name));
+    let linked: BTreeSet<&str> = tables.chain(["proc_exit", "proc_raise"]).collect();
+    assert_eq!(told, linked);
 }
