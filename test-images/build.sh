@@ -131,10 +131,11 @@ rust() { rust_cc -o "$1" "$2"; }
 # A program with crates, which come from the cache; its manifest is the first source.
 rust_crates() {
     local out=$1 manifest=${2%% *} target=$BUILD/.cargo
-    RUSTC=$RUST_DIR/bin/rustc RUSTFLAGS="-C linker=$RUST_DIR/bin/wasm-ld -C linker-flavor=wasm-ld --remap-path-prefix=$CACHE=/cache --remap-path-prefix=$SRC=/src" \
+    # tokio has its network for WASI behind this flag.
+    RUSTC=$RUST_DIR/bin/rustc RUSTFLAGS="--cfg tokio_unstable -C linker=$RUST_DIR/bin/wasm-ld -C linker-flavor=wasm-ld --remap-path-prefix=$CACHE=/cache --remap-path-prefix=$SRC=/src" \
         cargo build -q --frozen --release --target wasm32-wasip1 --manifest-path "$manifest" --target-dir "$target" \
         --config 'source.crates-io.replace-with="vendored"' --config "source.vendored.directory=\"$CRATES_DIR/vendor\""
-    cp "$target/wasm32-wasip1/release/sockets-rust.wasm" "$out"
+    cp "$target/wasm32-wasip1/release/$3.wasm" "$out"
 }
 copy() { cp "$2" "$1"; }
 cut_short() { head -c 1000 "$2" >"$1"; }
@@ -165,7 +166,8 @@ build_wasm() {
     make_wasm spin c spin/spin.c
     make_wasm sleep c sleep/sleep.c
     make_wasm sockets c 'sockets/sockets.c sockets/wamr_socket.h'
-    make_wasm sockets-rust rust_crates 'sockets/wasmedge/Cargo.toml sockets/wasmedge/Cargo.lock sockets/wasmedge/src/main.rs'
+    make_wasm sockets-rust rust_crates 'sockets/wasmedge/Cargo.toml sockets/wasmedge/Cargo.lock sockets/wasmedge/src/main.rs' sockets-rust
+    make_wasm listen-tokio rust_crates 'listen/tokio/Cargo.toml listen/tokio/Cargo.lock listen/tokio/src/main.rs' listen-tokio
     make_wasm listen-go go_ listen/listen.go
     make_wasm listen-rust rust listen/listen.rs
     make_wasm bad-imports c bad/imports.c

@@ -15,7 +15,7 @@ def _programs() -> list[Image]:
     images = [Image(name, f"{name}.wasm", ALL_FORMS) for name in ("hello", "hello-go", "hello-rust")]
     for name in ("exit-code", "trap", "files", "env-args", "stdin-echo"):
         images += [Image(f"{name}{language}", f"{name}{language}.wasm", BOTH) for language in ("", "-go", "-rust")]
-    images += [Image(name, f"{name}.wasm", BOTH) for name in ("spin", "spin-go", "sleep", "sockets", "sockets-rust", "listen-go", "listen-rust")]
+    images += [Image(name, f"{name}.wasm", BOTH) for name in ("spin", "spin-go", "sleep", "sockets", "sockets-rust", "listen-go", "listen-rust", "listen-tokio")]
     for name in ("hello", "exit-code", "trap", "spin"):
         images.append(Image(f"{name}-wat", f"{name}/{name}.wat", ("wat",), path="app.wat"))
     return images

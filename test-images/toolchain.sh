@@ -16,7 +16,7 @@ RUST_PACKAGES=(rustc libstd-rust-1.85 libstd-rust-dev-wasm32 lld-19
 ZIG_DIR=$CACHE/zig-$(sha256sum "$SRC/zig.txt" | cut -c1-12)
 WHEELS_DIR=$CACHE/wheels-$(sha256sum "$SRC/thirdparty/wheels.txt" | cut -c1-12)
 SQLITE_DIR=$CACHE/sqlite-$(sha256sum "$SRC/thirdparty/sqlite/Cargo.lock" | cut -c1-12)
-CRATES_DIR=$CACHE/crates-$(sha256sum "$SRC/sockets/wasmedge/Cargo.lock" | cut -c1-12)
+CRATES_DIR=$CACHE/crates-$(cat "$SRC/sockets/wasmedge/Cargo.lock" "$SRC/listen/tokio/Cargo.lock" | sha256sum | cut -c1-12)
 RUST_DIR=$CACHE/rust-$RUST_SUITE-$(printf '%s\n' "${RUST_PACKAGES[@]}" | sha256sum | cut -c1-12)
 
 die() {
@@ -92,9 +92,10 @@ fill_sqlite() {
         mv "$1/vendor/sqlite3-src/source" "$1/source" && rm -r "$1/vendor"
 }
 
-# Sources of the crates that a Rust program is built with.
+# Sources of the crates that Rust programs are built with.
 fill_crates() {
-    cargo vendor -q --locked --manifest-path "$SRC/sockets/wasmedge/Cargo.toml" "$1/vendor" >/dev/null
+    cargo vendor -q --locked --manifest-path "$SRC/sockets/wasmedge/Cargo.toml" --sync "$SRC/listen/tokio/Cargo.toml" \
+        "$1/vendor" >/dev/null
 }
 
 # mirror: the base address of the Debian mirror that the machine's own apt uses.
