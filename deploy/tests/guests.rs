@@ -94,7 +94,9 @@ fn get(port: u16) -> String {
 
 #[test]
 fn programs_serve_the_socket_that_they_are_given() {
-    for (name, language) in [("listen-go", "Go"), ("listen-rust", "Rust"), ("listen-tokio", "tokio")] {
+    for (name, language) in
+        [("listen-go", "Go"), ("listen-rust", "Rust"), ("listen-tokio", "tokio")]
+    {
         let port = free_port();
         let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
         command.args(["run", "--dir", "/tmp", "--listen", &format!("127.0.0.1:{port}")]);

@@ -14,10 +14,10 @@ use std::rc::Rc;
 use rustix::process::{Resource, getrlimit};
 
 use crate::runtime::{
-    Ceiling, Engine, HostError, Instance, InstantiateError, Linker, LoadError, MemoryError, Module, Store,
-    StoreConfig, StoreError,
+    Ceiling, Engine, HostError, Instance, InstantiateError, Linker, LoadError, MemoryError, Module,
+    Store, StoreConfig, StoreError,
 };
-use crate::wasi::{self, GrantError, NetworkPolicy, Stop, WasiCtx, WasiCtxBuilder, preview1};
+use crate::wasi::{self, GrantError, Host, NetworkPolicy, Stop, WasiCtx, WasiCtxBuilder, preview1};
 
 pub use entry::MissingEntry;
 pub use outcome::{Outcome, TrapReport};
@@ -150,7 +150,7 @@ struct Linked {
     store: Store,
     linker: Linker,
     module: Module,
-    ctx: Rc<WasiCtx>,
+    host: Rc<Host>,
 }
 
 impl Command {
@@ -227,15 +227,15 @@ impl Linked {
         module: Module,
         ctx: WasiCtx,
         config: StoreConfig,
-        more: impl FnOnce(&mut Linker, &mut Store, &Rc<WasiCtx>),
+        more: impl FnOnce(&mut Linker, &mut Store, &Rc<Host>),
     ) -> Result<Linked, RunError> {
         let mut store = Store::with_config(module.engine(), config)?;
         let mut linker = Linker::new(module.engine());
-        let ctx = Rc::new(ctx);
-        more(&mut linker, &mut store, &ctx);
-        wasi::add_to_linker(&mut linker, &module, Rc::clone(&ctx))?;
+        let host: Rc<Host> = ctx.into();
+        more(&mut linker, &mut store, &host);
+        wasi::add_to_linker(&mut linker, &module, Rc::clone(&host))?;
         linker.check(&store, &module).map_err(RunError::Link)?;
-        Ok(Linked { store, linker, module, ctx })
+        Ok(Linked { store, linker, module, host })
     }
 
     /// An instance, whose handler gets signals from now on.
@@ -243,7 +243,7 @@ impl Linked {
         let instance = self.linker.instantiate(&mut self.store, &self.module)?;
         let handler = signal_handler(self.module.info());
         if let Some(handler) = handler.and_then(|name| instance.func(&self.store, name)) {
-            self.ctx.handle_signals(handler);
+            self.host.handle_signals(handler);
         }
         Ok(instance)
     }

@@ -135,7 +135,8 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 
 /// The connections on which something has come.
 fn wait(asked: &[Asked]) -> Result<Vec<usize>> {
-    let watched = asked.iter().map(|one| PollFd::from_borrowed_fd(one.stream.as_fd(), PollFlags::IN));
+    let watched =
+        asked.iter().map(|one| PollFd::from_borrowed_fd(one.stream.as_fd(), PollFlags::IN));
     let mut watched: Vec<PollFd<'_>> = watched.collect();
     let limit = PATIENCE.try_into()?;
     ensure!(poll(&mut watched, Some(&limit))? > 0, "no answer for {PATIENCE:?}");

@@ -361,8 +361,9 @@ impl Report {
         for rate in &self.rates {
             let native = rate.by_peer.get(&Peer::Native);
             for (peer, summary) in &rate.by_peer {
-                let share = native
-                    .map_or("-".to_owned(), |native| format!("{:.2}", summary.median / native.median));
+                let share = native.map_or("-".to_owned(), |native| {
+                    format!("{:.2}", summary.median / native.median)
+                });
                 let p99 = rate.p99.get(peer);
                 let _ = writeln!(
                     out,

@@ -64,8 +64,7 @@ pub(crate) fn servers(places: &Places, peers: &[Peer], runs: usize) -> Result<Ve
     let able = [Peer::Coracle, Peer::Wasmedge, Peer::Native];
     let ready = ready(places, peers, &able, &program)?;
     let mut done = Vec::new();
-    let kinds =
-        [("echo", Load::echo(1024), None), ("http", Load::http(200), Some(0.6))];
+    let kinds = [("echo", Load::echo(1024), None), ("http", Load::http(200), Some(0.6))];
     for (kind, load, goal) in kinds {
         let mut values = Values::default();
         for round in 0..runs {
@@ -89,12 +88,7 @@ const fn io_program(name: &'static str) -> Program {
 }
 
 /// Those of `peers` that are able to run a program, with its code.
-fn ready(
-    places: &Places,
-    peers: &[Peer],
-    able: &[Peer],
-    program: &Program,
-) -> Result<Vec<Ready>> {
+fn ready(places: &Places, peers: &[Peer], able: &[Peer], program: &Program) -> Result<Vec<Ready>> {
     let chosen = peers.iter().filter(|peer| able.contains(peer));
     let prepared = chosen.map(|&peer| places.prepare(peer, program));
     Ok(prepared.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())

@@ -1,6 +1,6 @@
 //! `WasiCtx`: all that a guest has been granted, and nothing else.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::RefCell;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -15,12 +15,10 @@ use super::core::network::Network;
 use super::core::object::Object;
 use super::core::policy::NetworkPolicy;
 use super::core::random::Random;
-use super::core::signals;
 use super::core::socket::Socket;
 use super::core::stop::Stop;
 use super::core::table::Table;
 use super::preview1::descriptor::Descriptor;
-use crate::runtime::Func;
 
 /// Descriptors that a guest may hold unless the builder says otherwise.
 pub const DEFAULT_DESCRIPTORS: u32 = 1024;
@@ -100,8 +98,6 @@ pub struct WasiCtx {
     pub(crate) network: Arc<Network>,
     /// For sockets that the guest makes listen.
     pub(crate) stop: Option<&'static Stop>,
-    /// The guest's handler of signals, once there is an instance.
-    handler: OnceCell<Func>,
 }
 
 impl WasiCtx {
@@ -115,20 +111,7 @@ impl WasiCtx {
             random: RefCell::default(),
             network: Arc::clone(&self.network),
             stop: self.stop,
-            handler: OnceCell::new(),
         })
-    }
-
-    /// From now on the guest gets signals: this function of its takes their numbers.
-    pub(crate) fn handle_signals(&self, handler: Func) {
-        // An instance that comes later has no say.
-        let _ = self.handler.set(handler);
-        signals::handle();
-    }
-
-    /// The guest's handler of signals.
-    pub(crate) fn signal_handler(&self) -> Option<Func> {
-        self.handler.get().copied()
     }
 
     /// How many operations the network policy has refused so far, those of all threads together.
@@ -335,7 +318,6 @@ impl WasiCtxBuilder {
             random: RefCell::default(),
             network: Arc::new(Network::new(self.network, self.names)),
             stop: self.stop,
-            handler: OnceCell::new(),
         })
     }
 }

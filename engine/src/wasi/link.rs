@@ -1,12 +1,14 @@
-//! Tables of functions that guests import, and their way into a linker.
+//! Tables of functions that guests import, and their way into a linker with what these share.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::ops::Deref;
 use std::rc::Rc;
 
 use super::core::signals;
 use super::ctx::WasiCtx;
 use super::preview1::errno::Errno;
-use crate::runtime::{CallError, Caller, Linker, Val, ValType};
+use crate::runtime::{CallError, Caller, Func, Linker, Val, ValType};
 
 /// A function that guests may import; its result is a number that says what went wrong, 0 nothing.
 #[derive(Debug)]
@@ -15,7 +17,38 @@ pub(super) struct Entry {
     pub(super) name: &'static str,
     pub(super) params: &'static [ValType],
     /// Defines it under the given name.
-    pub(super) define: fn(&mut Linker, &Rc<WasiCtx>, Cow<'static, str>),
+    pub(super) define: fn(&mut Linker, &Rc<Host>, Cow<'static, str>),
+}
+
+/// What the functions of one linker share: the guest's state, and its handler of signals.
+#[derive(Debug)]
+pub struct Host {
+    ctx: WasiCtx,
+    handler: OnceCell<Func>,
+}
+
+impl From<WasiCtx> for Rc<Host> {
+    fn from(ctx: WasiCtx) -> Rc<Host> {
+        Rc::new(Host { ctx, handler: OnceCell::new() })
+    }
+}
+
+impl Deref for Host {
+    type Target = WasiCtx;
+
+    fn deref(&self) -> &WasiCtx {
+        &self.ctx
+    }
+}
+
+impl Host {
+    /// From now on the guest gets signals: `handler`, of the store that the linker is used with, takes
+    /// their numbers.
+    pub(crate) fn handle_signals(&self, handler: Func) {
+        // An instance that comes later has no say.
+        let _ = self.handler.set(handler);
+        signals::handle();
+    }
 }
 
 /// The number that a guest gets back: 0 is success.
@@ -36,13 +69,13 @@ pub(crate) struct HandlerFailed(#[source] pub(crate) CallError);
 
 /// Calls the guest's handler for signals that came in the meantime.
 #[inline]
-pub(super) fn deliver(ctx: &WasiCtx, caller: &mut Caller<'_>) -> Result<(), HandlerFailed> {
-    if signals::is_pending() { call_handler(ctx, caller) } else { Ok(()) }
+pub(super) fn deliver(host: &Host, caller: &mut Caller<'_>) -> Result<(), HandlerFailed> {
+    if signals::is_pending() { call_handler(host, caller) } else { Ok(()) }
 }
 
 #[cold]
-fn call_handler(ctx: &WasiCtx, caller: &mut Caller<'_>) -> Result<(), HandlerFailed> {
-    let Some(handler) = ctx.signal_handler() else { return Ok(()) };
+fn call_handler(host: &Host, caller: &mut Caller<'_>) -> Result<(), HandlerFailed> {
+    let Some(handler) = host.handler.get() else { return Ok(()) };
     while let Some(signal) = signals::take() {
         handler.call(caller, &[Val::I32(signal)], &mut Vec::new()).map_err(HandlerFailed)?;
     }
@@ -71,8 +104,8 @@ macro_rules! functions {
             $crate::wasi::link::Entry {
                 name: stringify!($name),
                 params: &[$($crate::wasi::link::value_type!($ty)),*],
-                define: |linker, ctx, name| {
-                    let ctx = ::std::rc::Rc::clone(ctx);
+                define: |linker, host, name| {
+                    let host = ::std::rc::Rc::clone(host);
                     linker.func_wrap(
                         $crate::wasi::preview1::MODULE,
                         name,
@@ -82,8 +115,8 @@ macro_rules! functions {
                         | -> Result<u32, $crate::wasi::link::HandlerFailed> {
                             let memory =
                                 &mut $crate::wasi::guest_mem::GuestMemory::of(&mut caller);
-                            let result = $family::$name(&ctx, memory, $($arg),*);
-                            $crate::wasi::link::deliver(&ctx, &mut caller)?;
+                            let result = $family::$name(&host, memory, $($arg),*);
+                            $crate::wasi::link::deliver(&host, &mut caller)?;
                             Ok($crate::wasi::link::status(result))
                         },
                     );

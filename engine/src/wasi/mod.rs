@@ -12,11 +12,12 @@ use std::rc::Rc;
 use crate::runtime::{Linker, Module};
 
 pub(crate) use link::HandlerFailed;
+pub use link::Host;
 
 pub use core::listen::{ListenAddress, NoAddress};
 pub use core::names::Files as NameFiles;
-pub use core::signals;
 pub use core::policy::{BadPolicy, NetworkPolicy};
+pub use core::signals;
 pub use core::stop::Stop;
 pub use ctx::{GrantError, WasiCtx, WasiCtxBuilder};
 
@@ -28,7 +29,7 @@ pub use ctx::{GrantError, WasiCtx, WasiCtxBuilder};
 pub fn add_to_linker(
     linker: &mut Linker,
     module: &Module,
-    ctx: impl Into<Rc<WasiCtx>>,
+    ctx: impl Into<Rc<Host>>,
 ) -> Result<(), sockets::Refusal> {
     let ctx = ctx.into();
     preview1::link::add_shared(linker, &ctx);

@@ -59,7 +59,12 @@ fn containers_of_a_network_find_each_other_by_name() {
         let flags = ["--network", &network.name];
         for (server, client) in [("sockets-rust", "sockets"), ("sockets", "sockets-rust")] {
             let image = format!("{server}:rootfs");
-            let spec = Spec { image: &image, args: &["serve", "8080", "1"], flags: &flags, ..Spec::default() };
+            let spec = Spec {
+                image: &image,
+                args: &["serve", "8080", "1"],
+                flags: &flags,
+                ..Spec::default()
+            };
             let running = Running::new(daemon, &spec)?;
             let begun = Instant::now();
             loop {

@@ -55,7 +55,7 @@ fn line(said: &mut impl BufRead) -> String {
     line.trim_end().to_owned()
 }
 
-async fn end(mut guest: Guest, bundle: &Bundle, code: i32, begun: Instant) {
+async fn end(mut guest: Guest, bundle: &Bundle, code: u8, begun: Instant) {
     assert_eq!(guest.wait().await.exit, Exit::Code(code));
     assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
     guest.cleanup().await.unwrap();

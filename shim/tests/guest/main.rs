@@ -6,13 +6,13 @@
 )]
 
 mod files;
+mod handler;
 mod hooks;
 mod life;
 mod memory;
 mod namespaces;
 mod programs;
 mod rights;
-mod handler;
 mod stop;
 mod suite;
 mod support;

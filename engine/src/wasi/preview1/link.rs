@@ -4,8 +4,7 @@ use std::rc::Rc;
 
 use super::{args, clock, environ, fd, file, path, poll, proc, random, sock};
 use crate::runtime::{Caller, Linker};
-use crate::wasi::ctx::WasiCtx;
-use crate::wasi::link::{functions, status};
+use crate::wasi::link::{Host, functions, status};
 
 /// The name that programs import the functions under.
 pub const MODULE: &str = "wasi_snapshot_preview1";
@@ -68,12 +67,12 @@ functions! {
 }
 
 /// Defines all 46 functions for one guest. The guest's state lives as long as the definitions.
-pub fn add_to_linker(linker: &mut Linker, ctx: impl Into<Rc<WasiCtx>>) {
+pub fn add_to_linker(linker: &mut Linker, ctx: impl Into<Rc<Host>>) {
     add_shared(linker, &ctx.into());
 }
 
 /// The same for a state that others use too.
-pub(in crate::wasi) fn add_shared(linker: &mut Linker, ctx: &Rc<WasiCtx>) {
+pub(in crate::wasi) fn add_shared(linker: &mut Linker, ctx: &Rc<Host>) {
     for function in FUNCTIONS {
         (function.define)(linker, ctx, function.name.into());
     }

@@ -14,8 +14,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::rc::Rc;
 
-use super::ctx::WasiCtx;
-use super::link::{Entry, functions};
+use super::link::{Entry, Host, functions};
 use super::preview1::MODULE;
 use super::preview1::link::FUNCTIONS as PREVIEW1;
 use crate::runtime::{ExternType, FuncType, Linker, Module, ValType};
@@ -99,7 +98,7 @@ pub enum Refusal {
 pub(super) fn add_to_linker(
     linker: &mut Linker,
     module: &Module,
-    ctx: &Rc<WasiCtx>,
+    ctx: &Rc<Host>,
 ) -> Result<(), Refusal> {
     let mut distinctive: Option<(String, Dialect)> = None;
     for (_, name, ty) in module.imports().filter(|(from, name, _)| is_socket(from, name)) {

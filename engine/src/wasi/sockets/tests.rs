@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::wasi::ctx::WasiCtxBuilder;
+use crate::wasi::ctx::{WasiCtx, WasiCtxBuilder};
 use crate::wasi::guest_mem::GuestMemory;
 use crate::wasi::preview1;
 use crate::wasi::preview1::errno::Errno;
@@ -107,9 +107,10 @@ fn a_name_and_its_parameters_occur_once() {
 fn the_readme_lists_every_function() {
     let readme = include_str!("../README.md");
     let table = readme.split("## Functions").nth(1).unwrap().split("\n## ").next().unwrap();
-    let words = table.lines().filter(|line| line.starts_with("| ")).flat_map(|line| {
-        line.rsplit('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2)
-    });
+    let words = table
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .flat_map(|line| line.rsplit('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2));
     let told: BTreeSet<&str> = words.collect();
     let tables = TABLES.iter().flat_map(|(_, table)| table.iter().map(|entry| entry.name));
     let linked: BTreeSet<&str> = tables.chain(["proc_exit", "proc_raise"]).collect();
