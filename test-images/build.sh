@@ -94,7 +94,7 @@ make_wasm() {
     # shellcheck disable=SC2086 # the list of sources is split on purpose
     key=$({
         echo "$TOOLCHAINS" "$@"
-        declare -f "$recipe" zig_cc rust_cc go_cc rust_crates
+        declare -f "$recipe" zig_cc rust_cc go_cc rust_crates rustc_in
         cat $sources wasm.py
     } | sha256sum)
     if [[ -f $BUILD/$name.wasm && -f $STAMPS/$name && $(<"$STAMPS/$name") == "$key" ]]; then
@@ -132,7 +132,8 @@ rust() { rust_cc -o "$1" "$2"; }
 rust_crates() {
     local out=$1 manifest=${2%% *} target=$BUILD/.cargo
     # tokio has its network for WASI behind this flag.
-    RUSTC=$RUST_DIR/bin/rustc RUSTFLAGS="--cfg tokio_unstable -C linker=$RUST_DIR/bin/wasm-ld -C linker-flavor=wasm-ld --remap-path-prefix=$CACHE=/cache --remap-path-prefix=$SRC=/src" \
+    RUSTC=$BUILD/.tools/rustc CARGO_TARGET_WASM32_WASIP1_LINKER=$RUST_DIR/bin/wasm-ld \
+        CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="--cfg tokio_unstable -C linker-flavor=wasm-ld --remap-path-prefix=$CACHE=/cache --remap-path-prefix=$SRC=/src" \
         cargo build -q --frozen --release --target wasm32-wasip1 --manifest-path "$manifest" --target-dir "$target" \
         --config 'source.crates-io.replace-with="vendored"' --config "source.vendored.directory=\"$CRATES_DIR/vendor\""
     cp "$target/wasm32-wasip1/release/$3.wasm" "$out"
@@ -152,6 +153,7 @@ sqlite() {
 
 build_wasm() {
     TOOLCHAINS="${ZIG_DIR##*/} ${RUST_DIR##*/} $(GOTOOLCHAIN=local go env GOVERSION)"
+    rustc_in "$BUILD/.tools"
     # The longest first.
     make_wasm thirdparty-sqlite sqlite thirdparty/sqlite/Cargo.lock
     make_wasm thirdparty-gofmt go_tool thirdparty/gofmt/script.txt gofmt

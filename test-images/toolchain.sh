@@ -98,6 +98,20 @@ fill_crates() {
         "$1/vendor" >/dev/null
 }
 
+# rustc_in DIR: puts a rustc there that is Debian's when it compiles for WASI, and the machine's own for everything
+# else: build scripts, procedural macros. Debian's has no library for the machine.
+rustc_in() {
+    mkdir -p "$1"
+    cat >"$1/rustc" <<SCRIPT
+#!/bin/sh
+for arg; do
+    case \$arg in wasm32-wasip1) exec "$RUST_DIR/bin/rustc" "\$@" ;; esac
+done
+exec rustc "\$@"
+SCRIPT
+    chmod +x "$1/rustc"
+}
+
 # mirror: the base address of the Debian mirror that the machine's own apt uses.
 mirror() {
     apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | head -n1

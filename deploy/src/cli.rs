@@ -43,6 +43,9 @@ pub(crate) struct RunArgs {
     /// Hand sockets over before the folders, from descriptor 3 on.
     #[arg(long, requires = "listen")]
     pub(crate) listen_first: bool,
+    /// Hand sockets in non-blocking, as Go programs need them
+    #[arg(long, requires = "listen")]
+    pub(crate) listen_nonblock: bool,
     /// What the program may do with the network: `allow`, `deny`, or `allow` and rules, such as
     /// `allow 10.0.0.0/8, *.example.org:443, listen *:8080`.
     ///

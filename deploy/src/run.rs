@@ -20,7 +20,17 @@ const MAX_WASM_STACK: usize = 6 << 20;
 
 /// Runs the program; the result is the exit code to end with.
 pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
-    let RunArgs { dirs, env, listen, listen_first, network, invoke, no_optimize, program } = args;
+    let RunArgs {
+        dirs,
+        env,
+        listen,
+        listen_first,
+        listen_nonblock,
+        network,
+        invoke,
+        no_optimize,
+        program,
+    } = args;
     let path = &program[0];
     let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
     let bytes =
@@ -37,6 +47,7 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
         preopens: dirs.iter().map(preopen).collect::<Result<_>>()?,
         sockets: listen.iter().map(socket).collect::<Result<_>>()?,
         sockets_first: listen_first,
+        sockets_nonblock: listen_nonblock,
         network,
         entry: invoke,
         max_wasm_stack: MAX_WASM_STACK,

@@ -57,6 +57,8 @@ pub struct Command {
     pub sockets: Vec<OwnedFd>,
     /// Whether the sockets come before the directories: from descriptor 3 on.
     pub sockets_first: bool,
+    /// Whether the sockets do not make the program wait from the start, as Go programs need it.
+    pub sockets_nonblock: bool,
     /// What the program may do with the network beyond those sockets.
     pub network: NetworkPolicy,
     /// What its linear memories together are held against.
@@ -78,6 +80,7 @@ impl Default for Command {
             preopens: Vec::new(),
             sockets: Vec::new(),
             sockets_first: false,
+            sockets_nonblock: false,
             network: NetworkPolicy::deny(),
             ceiling: None,
             stop: None,
@@ -178,7 +181,8 @@ impl Command {
         if !self.sockets.is_empty() && !told {
             grants.env(LISTEN_FDS, self.sockets.len().to_string());
         }
-        grants.sockets_first(self.sockets_first).network(self.network);
+        grants.sockets_first(self.sockets_first).sockets_nonblock(self.sockets_nonblock);
+        grants.network(self.network);
         for socket in self.sockets {
             grants.socket(socket);
         }

@@ -86,19 +86,11 @@ carried() {
     fi
 }
 
-# Compilers under the names that cargo wants: Debian's rustc when it compiles for WASI, the machine's own
-# for everything else (build scripts, the native programs); Zig as the C compiler for WASI, whose name for
-# the target is another one.
+# Compilers under the names that cargo wants: for Rust, and Zig as the C compiler for WASI, whose name for the
+# target is another one.
 rust_tools() {
     local bin=$BUILD/.tools
-    mkdir -p "$bin"
-    cat >"$bin/rustc" <<SCRIPT
-#!/bin/sh
-for arg; do
-    case \$arg in wasm32-wasip1) exec "$RUST_DIR/bin/rustc" "\$@" ;; esac
-done
-exec rustc "\$@"
-SCRIPT
+    rustc_in "$bin"
     cat >"$bin/wasi-cc" <<SCRIPT
 #!/bin/sh
 export ZIG_GLOBAL_CACHE_DIR="$CACHE/zig-cache" ZIG_LOCAL_CACHE_DIR="$CACHE/zig-cache"

@@ -10,6 +10,7 @@ use super::core::descriptors::Descriptors;
 use super::core::dir::Dir;
 use super::core::error::{Error, Result as CoreResult};
 use super::core::file::{File, Handle};
+use super::core::mode::Mode;
 use super::core::names::Files;
 use super::core::network::Network;
 use super::core::object::Object;
@@ -170,6 +171,7 @@ pub struct WasiCtxBuilder {
     sockets: Vec<OwnedFd>,
     limit: Option<u32>,
     sockets_first: bool,
+    sockets_nonblock: bool,
     threads: bool,
     network: NetworkPolicy,
     names: Files,
@@ -250,6 +252,13 @@ impl WasiCtxBuilder {
         self
     }
 
+    /// Whether sockets handed in do not make the guest wait from the start. Guests with a scheduler of their own on
+    /// one thread look for that and never ask for it, such as Go's.
+    pub fn sockets_nonblock(&mut self, nonblock: bool) -> &mut WasiCtxBuilder {
+        self.sockets_nonblock = nonblock;
+        self
+    }
+
     /// How many descriptors the guest may hold, what is granted included.
     pub fn max_descriptors(&mut self, limit: u32) -> &mut WasiCtxBuilder {
         self.limit = Some(limit);
@@ -299,18 +308,19 @@ impl WasiCtxBuilder {
             };
             fds.push(slot.map(Descriptor::new).map(Arc::new)).map_err(|e| refused(number, e))?;
         }
+        let mode = Mode { nonblock: self.sockets_nonblock, ..Mode::default() };
         let (first, last) = if self.sockets_first {
             (self.sockets, Vec::new())
         } else {
             (Vec::new(), self.sockets)
         };
-        add_sockets(&mut fds, first, self.stop)?;
+        add_sockets(&mut fds, first, mode, self.stop)?;
         for Preopen { fd, name, writable } in self.preopens {
             Dir::adopt(fd, writable)
                 .and_then(|dir| fds.push(Some(Arc::new(Descriptor::preopen(dir, name.as_bytes())))))
                 .map_err(|source| GrantError::Directory { name, source })?;
         }
-        add_sockets(&mut fds, last, self.stop)?;
+        add_sockets(&mut fds, last, mode, self.stop)?;
         Ok(WasiCtx {
             args: Arc::new(Strings::new("argument", args)?),
             env: Arc::new(Strings::new("environment variable", env)?),
@@ -325,11 +335,12 @@ impl WasiCtxBuilder {
 fn add_sockets(
     fds: &mut Table<Arc<Descriptor>>,
     sockets: Vec<OwnedFd>,
+    mode: Mode,
     stop: Option<&'static Stop>,
 ) -> Result<(), GrantError> {
     for fd in sockets {
         let number = fds.len();
-        Socket::adopt(fd, stop)
+        Socket::adopt(fd, mode, stop)
             .and_then(|socket| fds.push(Some(Arc::new(Descriptor::new(Object::Socket(socket))))))
             .map_err(|source| GrantError::Descriptor { number, source })?;
     }

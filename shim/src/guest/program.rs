@@ -59,6 +59,7 @@ pub(super) fn load(
         preopens: vec![preopen(grants.root, "/"), preopen(grants.cwd, ".")],
         sockets: grants.sockets,
         sockets_first: settings.listen_first,
+        sockets_nonblock: settings.listen_nonblock,
         network: settings.network.clone(),
         ceiling: Some(&limit::CEILING),
         stop: Some(&stop::STOP),

@@ -12,6 +12,8 @@ use super::program::{ListenAddress, NetworkPolicy};
 const LISTEN: &str = "coracle.dev/listen";
 /// Whether their sockets are descriptors 3 and up, before the folders.
 const LISTEN_FIRST: &str = "coracle.dev/listen-first";
+/// Whether they do not make the program wait from the start.
+const LISTEN_NONBLOCK: &str = "coracle.dev/listen-nonblock";
 /// What the program may do within the container's network: a policy such as `allow 10.0.0.0/8`.
 const NETWORK: &str = "coracle.dev/network";
 /// How long a program that listens may finish its work after SIGTERM, in seconds.
@@ -26,6 +28,8 @@ const MAX_DRAIN: u64 = 3600;
 pub(super) struct Settings {
     pub(super) listen: Vec<ListenAddress>,
     pub(super) listen_first: bool,
+    /// Whether they do not make the program wait.
+    pub(super) listen_nonblock: bool,
     pub(super) network: NetworkPolicy,
     pub(super) drain: Duration,
 }
@@ -35,6 +39,7 @@ impl Default for Settings {
         Self {
             listen: Vec::new(),
             listen_first: false,
+            listen_nonblock: false,
             // The container's own network decides.
             network: NetworkPolicy::allow_all(),
             drain: Duration::from_secs(5),
@@ -49,11 +54,8 @@ impl Settings {
         if let Some(text) = annotations.get(LISTEN) {
             settings.listen = addresses(text).map_err(|why| bad(LISTEN, text, why))?;
         }
-        if let Some(text) = annotations.get(LISTEN_FIRST) {
-            let is = text.trim().parse();
-            settings.listen_first =
-                is.map_err(|_| bad(LISTEN_FIRST, text, "must be true or false".to_owned()))?;
-        }
+        settings.listen_first = flag(annotations, LISTEN_FIRST)?;
+        settings.listen_nonblock = flag(annotations, LISTEN_NONBLOCK)?;
         if let Some(text) = annotations.get(NETWORK) {
             let policy = text.parse::<NetworkPolicy>();
             settings.network = policy.map_err(|error| bad(NETWORK, text, error.to_string()))?;
@@ -66,6 +68,12 @@ impl Settings {
         }
         Ok(settings)
     }
+}
+
+/// An annotation that is true or false, or not there: false.
+fn flag(annotations: &Annotations, key: &str) -> Result<bool, GuestError> {
+    let Some(text) = annotations.get(key) else { return Ok(false) };
+    text.trim().parse().map_err(|_| bad(key, text, "must be true or false".to_owned()))
 }
 
 fn addresses(text: &str) -> Result<Vec<ListenAddress>, String> {
@@ -102,13 +110,14 @@ mod tests {
         let settings = read(&[
             (LISTEN, "8080, 127.0.0.1:9090,"),
             (LISTEN_FIRST, "true"),
+            (LISTEN_NONBLOCK, "true"),
             (NETWORK, "allow 10.0.0.0/8, listen *:80"),
             (DRAIN, "30"),
         ])
         .unwrap();
         let shown: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
         assert_eq!(shown, ["port 8080", "127.0.0.1:9090"]);
-        assert!(settings.listen_first);
+        assert!(settings.listen_first && settings.listen_nonblock);
         assert_eq!(settings.network.to_string(), "allow 10.0.0.0/8, listen *:80");
         assert_eq!(settings.drain, Duration::from_secs(30));
         assert_eq!(read(&[(DRAIN, "0")]).unwrap().drain, Duration::ZERO);
@@ -122,6 +131,7 @@ mod tests {
             (LISTEN, "1.2.3.4"),
             (LISTEN, many.as_str()),
             (LISTEN_FIRST, "yes"),
+            (LISTEN_NONBLOCK, "1"),
             (NETWORK, "allow 10.0.0.0/33"),
             (NETWORK, "some"),
             (DRAIN, "-1"),

@@ -116,10 +116,11 @@ fn published(daemon: &Daemon, id: &str) -> Result<u16, String> {
 fn published_ports_reach_servers_of_each_kind() {
     let publish = ["--publish", "127.0.0.1::8080"];
     let given = ["--publish", "127.0.0.1::8080", "--annotation", "coracle.dev/listen=0.0.0.0:8080"];
+    let nonblock = [&given[..], &["--annotation", "coracle.dev/listen-nonblock=true"]].concat();
     let cases: [(&str, &[&str], &[&str], &str); 5] = [
         ("sockets", &["serve", "8080", "100"], &publish, "hello from C"),
         ("sockets-rust", &["serve", "8080", "100"], &publish, "hello from Rust"),
-        ("listen-go", &[], &given, "hello from Go, LISTEN_FDS=1"),
+        ("listen-go", &[], &nonblock, "hello from Go, LISTEN_FDS=1"),
         ("listen-rust", &[], &given, "hello from Rust, LISTEN_FDS=1"),
         ("listen-tokio", &[], &given, "hello from tokio, LISTEN_FDS=1"),
     ];

@@ -80,10 +80,10 @@ impl Socket {
     ///
     /// # Errors
     /// `ENOTSOCK` for anything else.
-    pub fn adopt(fd: OwnedFd, stop: Option<&'static Stop>) -> Result<Socket> {
+    pub fn adopt(fd: OwnedFd, mode: Mode, stop: Option<&'static Stop>) -> Result<Socket> {
         let kind = Kind::of_socket(rustix::net::sockopt::socket_type(&fd)?);
         let listens = rustix::net::sockopt::socket_acceptconn(&fd)?;
-        let socket = Socket::new(fd, kind, None, Mode::default());
+        let socket = Socket::new(fd, kind, None, mode);
         if listens {
             // Accepting has no per-call flag; waiting is done by polling instead.
             rustix::io::ioctl_fionbio(&socket.fd, true)?;

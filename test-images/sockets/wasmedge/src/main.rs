@@ -22,18 +22,25 @@ fn serve(port: u16, count: u32) -> io::Result<()> {
     let listener = TcpListener::bind(("0.0.0.0", port), false)?;
     println!("serving");
     for _ in 0..count {
-        let (mut stream, _) = listener.accept(false)?;
-        let (mut request, mut bytes) = (Vec::new(), [0; 1024]);
-        while !request.ends_with(b"\r\n\r\n") {
-            match stream.read(&mut bytes)? {
-                0 => break,
-                len => request.extend(&bytes[..len]),
-            }
+        let (stream, _) = listener.accept(false)?;
+        // One client that went away is no reason to end.
+        if let Err(error) = answer(stream) {
+            eprintln!("serve: {error}");
         }
-        stream.write_all(ANSWER.as_bytes())?;
-        stream.shutdown(Shutdown::Both)?;
     }
     Ok(())
+}
+
+fn answer(mut stream: TcpStream) -> io::Result<()> {
+    let (mut request, mut bytes) = (Vec::new(), [0; 1024]);
+    while !request.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut bytes)? {
+            0 => return Ok(()),
+            len => request.extend(&bytes[..len]),
+        }
+    }
+    stream.write_all(ANSWER.as_bytes())?;
+    stream.shutdown(Shutdown::Both)
 }
 
 fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
