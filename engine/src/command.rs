@@ -144,7 +144,7 @@ enum Program {
     /// On the thread that loaded it.
     Single(Linked),
     /// On threads of its own.
-    Threaded(threads::Program),
+    Threaded(Box<threads::Program>),
 }
 
 /// A module and what it is linked with, for one thread.
@@ -200,7 +200,7 @@ impl Command {
         };
         let ctx = grants.build()?;
         let program = if threads {
-            Program::Threaded(threads::Program::new(module, ctx, config)?)
+            Program::Threaded(Box::new(threads::Program::new(module, ctx, config)?))
         } else {
             Program::Single(Linked::new(module, ctx, config, |_, _, _| {})?)
         };

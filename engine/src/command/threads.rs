@@ -42,13 +42,13 @@ pub enum Refusal {
         "it imports `thread-spawn` but no shared memory; link it with --import-memory and \
          --shared-memory (target wasm32-wasip1-threads does)"
     )]
-    NoSharedMemory,
+    UnsharedMemory,
     /// There is nothing for a thread to run.
     #[error("it exports no function `{START}` that takes two i32 and returns nothing")]
-    NoStart,
+    MissingStart,
     /// The system gives none.
     #[error("the system gives no thread for it: the limit on processes of the cgroup is reached")]
-    NoThread,
+    Exhausted,
 }
 
 /// Whether a program makes threads.
@@ -92,9 +92,9 @@ impl Program {
         let start = exported(module.info(), START);
         let wanted = FuncType { params: vec![ValType::I32; 2], results: Vec::new() };
         if start != Some(&wanted) {
-            return Err(Refusal::NoStart.into());
+            return Err(Refusal::MissingStart.into());
         }
-        let (index, ty, import) = shared_import(module.info()).ok_or(Refusal::NoSharedMemory)?;
+        let (index, ty, import) = shared_import(module.info()).ok_or(Refusal::UnsharedMemory)?;
         let import = (import.module.clone(), import.name.clone());
         let dedicated = index == 0 && module.settings().addressing == Addressing::Dedicated;
         let memory = match dedicated {
@@ -121,8 +121,8 @@ impl Program {
             };
             first.finish(end);
         });
-        spawned.map_err(|_| Refusal::NoThread)?;
-        ends.recv().unwrap_or(Err(Refusal::NoThread.into()))
+        spawned.map_err(|_| Refusal::Exhausted)?;
+        ends.recv().unwrap_or(Err(Refusal::Exhausted.into()))
     }
 }
 

@@ -65,7 +65,6 @@ pub(super) fn load(
         stop: Some(&stop::STOP),
         entry: export,
         max_wasm_stack: WASM_STACK,
-        ..Command::default()
     };
     let loaded = command.load(File::from(image));
     let loaded = loaded.map_err(|error| Failure::new(error.to_string()))?;
