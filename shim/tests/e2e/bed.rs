@@ -32,6 +32,8 @@ pub(crate) struct Daemon {
     pub(crate) runs_layers: bool,
     /// Whether this is a Docker with the graph-driver store.
     pub(crate) graph_store: bool,
+    /// Name of a Docker's network namespace.
+    pub(crate) netns: Option<String>,
     imported: Mutex<Vec<String>>,
 }
 
@@ -118,6 +120,7 @@ impl Daemon {
             client: var("").expect("the bed names a client script for each daemon").into(),
             runs_layers: !name.starts_with("d26"),
             graph_store: var("_STORE").is_ok_and(|store| store == "graph"),
+            netns: var("_NETNS").ok(),
             imported: Mutex::default(),
         }
     }

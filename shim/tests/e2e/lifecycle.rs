@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::bed::{Daemon, Finished, Kind, Spec, on_each, on_some};
 
 const SPIN: Spec<'static> =
-    Spec { image: "spin:rootfs", args: &[], env: &[], mounts: &[], stdin: None };
+    Spec { image: "spin:rootfs", args: &[], env: &[], mounts: &[], stdin: None, flags: &[] };
 
 /// Polls until `done` holds.
 pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) -> Result<(), String> {

@@ -1,8 +1,12 @@
 //! Networks of Docker: containers that find each other by name, and published ports.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::bed::{Daemon, Kind, Spec, on_some, unique};
 
@@ -84,8 +88,20 @@ fn containers_of_a_network_find_each_other_by_name() {
     });
 }
 
-/// The answer to a request of HTTP, as soon as there is one.
-fn get(port: u16) -> Result<String, String> {
+/// The answer to a request of HTTP to a published port, as soon as there is one.
+fn get(daemon: &Daemon, port: u16) -> Result<String, String> {
+    let name = daemon.netns.as_deref().ok_or("the bed names no network namespace")?;
+    let netns = File::open(format!("/run/netns/{name}")).map_err(|error| error.to_string())?;
+    // A thread has a network namespace of its own, and ends with it.
+    let asked = std::thread::spawn(move || {
+        let network = Some(LinkNameSpaceType::Network);
+        move_into_link_name_space(netns.as_fd(), network).map_err(|error| error.to_string())?;
+        ask(port)
+    });
+    asked.join().map_err(|_| "asking panicked".to_owned())?
+}
+
+fn ask(port: u16) -> Result<String, String> {
     let begun = Instant::now();
     let try_once = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
@@ -129,7 +145,7 @@ fn published_ports_reach_servers_of_each_kind() {
             let image = format!("{image}:rootfs");
             let spec = Spec { image: &image, args, flags, ..Spec::default() };
             let running = Running::new(daemon, &spec)?;
-            let answer = get(published(daemon, &running.id)?)
+            let answer = get(daemon, published(daemon, &running.id)?)
                 .map_err(|error| format!("{image}: {error}"))?;
             if !answer.trim_end().ends_with(expected) {
                 return Err(format!("{image}: {answer}"));
