@@ -146,9 +146,11 @@ fn serve(places: &Places, ready: &Ready, kind: &str, load: &Load) -> Result<Answ
     answer
 }
 
-/// Sizes of calls with how much is written and read in them, in bytes, and the goal.
+/// Size of the file in bytes: more than caches hold.
+const SIZE: usize = 64 << 20;
+/// Sizes of calls in bytes, how often the file is written and read in them, and the goal.
 const CALLS: [(&str, usize, usize, Option<f64>); 2] =
-    [("4 KiB", 4 << 10, 64 << 20, None), ("1 MiB", 1 << 20, 512 << 20, Some(0.8))];
+    [("4 KiB", 4 << 10, 20, None), ("1 MiB", 1 << 20, 40, Some(0.8))];
 
 /// A file in memory, written and read in calls of two sizes.
 ///
@@ -159,12 +161,12 @@ pub(crate) fn files(places: &Places, peers: &[Peer], runs: usize) -> Result<Vec<
     let ready = ready(places, peers, &Peer::ALL, &program)?;
     let folder = Folder::new()?;
     let mut done = Vec::new();
-    for (size, call, total, goal) in CALLS {
+    for (size, call, passes, goal) in CALLS {
         let mut values = [Values::default(), Values::default()];
         for round in 0..runs {
             eprintln!("bench: files in calls of {size}, round {} of {runs}", round + 1);
             for one in order(round, ready.len()).into_iter().map(|n| &ready[n]) {
-                let rates = pass(places, one, &folder, call, total)
+                let rates = pass(places, one, &folder, call, passes)
                     .with_context(|| format!("files under {}", one.peer.name()))?;
                 for (values, rate) in values.iter_mut().zip(rates) {
                     values.rates.entry(one.peer).or_default().push(rate);
@@ -203,10 +205,10 @@ fn pass(
     ready: &Ready,
     folder: &Folder,
     call: usize,
-    total: usize,
+    passes: usize,
 ) -> Result<[f64; 2]> {
-    let (call, total) = (call.to_string(), total.to_string());
-    let args = ["/io/file", &call, &total];
+    let (call, size, passes) = (call.to_string(), SIZE.to_string(), passes.to_string());
+    let args = ["/io/file", &call, &size, &passes];
     let line = places.command_with(ready, &[], Some((&folder.0, "/io")), &args);
     let output = Command::new(&line[0]).args(&line[1..]).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
