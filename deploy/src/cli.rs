@@ -36,7 +36,7 @@ pub(crate) struct RunArgs {
     /// Set an environment variable; NAME alone passes this process's value on.
     #[arg(long = "env", short = 'e', value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<OsString>,
-    /// Listen on PORT, IPV4:PORT or [IPV6]:PORT and hand the socket to the program, after the folders;
+    /// Listen on PORT, ADDRESS:PORT (IPv6 in brackets) and hand the socket to the program, after the folders;
     /// LISTEN_FDS tells it how many there are.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Vec<ListenAddress>,
