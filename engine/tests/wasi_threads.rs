@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "in tests, helpers too fail by panic")]
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use coracle_engine::command::{Command, Outcome, RunError};
 use coracle_engine::compile::compile;
@@ -33,6 +36,14 @@ const PRELUDE: &str = r#"
 "#;
 
 fn run_module(text: &str, addressing: Addressing) -> Result<Outcome, RunError> {
+    run_with(text, addressing, Vec::new())
+}
+
+fn run_with(
+    text: &str,
+    addressing: Addressing,
+    sockets: Vec<OwnedFd>,
+) -> Result<Outcome, RunError> {
     let module = wat::parse_str(text).unwrap();
     let settings = Settings { verifier: true, addressing, ..Settings::default() };
     let mut file = tempfile::tempfile().unwrap();
@@ -40,9 +51,68 @@ fn run_module(text: &str, addressing: Addressing) -> Result<Outcome, RunError> {
     let command = Command {
         args: vec![b"program".to_vec()],
         max_wasm_stack: 512 << 10,
+        sockets,
         ..Command::default()
     };
     command.load(file)?.run()
+}
+
+/// Two threads accept from one listener at the same time; each writes its id to its connection and to
+/// the one that the first thread handed to both.
+#[test]
+fn threads_use_one_listener_and_one_connection_together() {
+    let text = format!(
+        r#"(module
+        (import "wasi_snapshot_preview1" "sock_accept"
+            (func $accept (param i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_write"
+            (func $write (param i32 i32 i32 i32) (result i32)))
+        {PRELUDE}
+        ;; Writes the byte `id` to `fd`, by buffers at `id` * 64.
+        (func $say (param $id i32) (param $fd i32) (local $at i32)
+            (local.set $at (i32.shl (local.get $id) (i32.const 6)))
+            (i32.store8 offset=32 (local.get $at) (local.get $id))
+            (i32.store (local.get $at) (i32.add (local.get $at) (i32.const 32)))
+            (i32.store offset=4 (local.get $at) (i32.const 1))
+            (if (call $write (local.get $fd) (local.get $at) (i32.const 1)
+                    (i32.add (local.get $at) (i32.const 8)))
+                (then (call $exit (i32.const 2)))))
+        (func (export "wasi_thread_start") (param $id i32) (param $shared i32) (local $at i32)
+            (local.set $at (i32.add (i32.shl (local.get $id) (i32.const 6)) (i32.const 48)))
+            (if (call $accept (i32.const 3) (i32.const 0) (local.get $at))
+                (then (call $exit (i32.const 3))))
+            (call $say (local.get $id) (i32.load (local.get $at)))
+            (call $say (local.get $id) (local.get $shared))
+            (drop (call $close (i32.load (local.get $at))))
+            (call $add (i32.const 1)))
+        (func (export "_start")
+            (if (call $accept (i32.const 3) (i32.const 0) (i32.const 8))
+                (then (call $exit (i32.const 4))))
+            (drop (call $spawn (i32.load (i32.const 8))))
+            (drop (call $spawn (i32.load (i32.const 8))))
+            (call $await (i32.const 2))))"#
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let clients = std::thread::spawn(move || {
+        let mut said = [(); 3].map(|()| TcpStream::connect(address).unwrap()).map(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+            move || {
+                let mut bytes = Vec::new();
+                stream.read_to_end(&mut bytes).unwrap();
+                bytes.sort_unstable();
+                bytes
+            }
+        });
+        // The first connection stays open until the program ends.
+        let [shared, own @ ..] = &mut said;
+        let mut own: Vec<Vec<u8>> = own.iter_mut().map(|read| read()).collect();
+        own.sort_unstable();
+        (own, shared())
+    });
+    let outcome = run_with(&text, Addressing::Generic, vec![listener.into()]).unwrap();
+    assert_eq!(outcome.exit_code(), 0, "{outcome:?}");
+    assert_eq!(clients.join().unwrap(), (vec![vec![1], vec![2]], vec![1, 2]));
 }
 
 fn run(body: &str) -> Result<Outcome, RunError> {
