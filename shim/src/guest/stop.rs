@@ -53,7 +53,10 @@ extern "C" fn on_signal(signal: i32) {
     }
     if signals::note(signal) {
         TOLD.fetch_or(terminate, Ordering::Relaxed);
-        nudge();
+        // The one timer may count already how long the program has left.
+        if !STOP.is_asked() {
+            nudge();
+        }
     } else if terminate && STOP.is_armed() {
         STOP.ask();
         sys::alarm(Duration::from_millis(DRAIN_MS.load(Ordering::Relaxed)));

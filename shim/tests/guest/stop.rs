@@ -222,6 +222,36 @@ fn a_program_that_returns_when_told_has_stopped() {
 }
 
 #[test]
+fn signals_do_not_prolong_the_time_to_finish() {
+    // It is told to stop while it starts, when nobody knows yet that it handles signals.
+    let body = r#"
+        (func $begin (drop (call $next)) (call $request))
+        (start $begin)
+        (func (export "coracle_signal") (param i32)
+            (call $say (i32.load (i32.const 0)) (i32.const 64) (i32.const 7)))
+        (func (export "_start")
+            (call $say (i32.load (i32.const 0)) (i32.const 80) (i32.const 9))
+            (loop $again (call $sleep (i64.const 50)) (br $again)))"#;
+    block_on(async {
+        let (bundle, port) = bundle(&[("coracle.dev/drain-seconds", "1")]);
+        let guest = run(&bundle, body, Stdio::default()).await;
+        let mut client = connect(port);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let begun = Instant::now();
+        guest.signal(libc::SIGTERM, false).unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        client.write_all(b"?").unwrap();
+        let mut said = [0; 9];
+        client.read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"canceled\n");
+        guest.signal(libc::SIGUSR1, false).unwrap();
+        client.read_exact(&mut said[..7]).unwrap();
+        assert_eq!(&said[..7], b"served\n");
+        end(guest, &bundle, 900, 4000, begun).await;
+    });
+}
+
+#[test]
 fn sockets_may_come_first() {
     // Accepting from 3 instead of 5.
     let body = r#"
