@@ -1,168 +1,38 @@
-//! Target `wasi`: every function of preview 1 with senseless pointers, lengths and flags, against a
-//! real folder, once with a memory of the guest's own and once with one that threads could share.
-//! Nothing may panic or trap, take much memory, leave a descriptor open, or reach what lies outside
-//! of the folder.
+//! Target `wasi`: every function of preview 1 and of the dialects of sockets with senseless pointers,
+//! lengths and flags, against a real folder and this machine's loopback device, once with a memory of
+//! the guest's own and once with one that threads could share. Nothing may panic or trap, wait for
+//! ever, take much memory, leave a descriptor open, or reach what lies outside of the folder.
 
+mod functions;
+mod interrupt;
 mod place;
+mod steps;
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::rc::Rc;
 
 use arbitrary::{Arbitrary, Unstructured};
-use coracle_engine::compile::compile;
-use coracle_engine::config::Settings;
-use coracle_engine::runtime::{CallError, Engine, Linker, Memory, Module, Store, Val};
-use coracle_engine::wasi::preview1::{self, ProcExit};
-use coracle_engine::wasi::{WasiCtx, WasiCtxBuilder};
+use coracle_engine::runtime::{CallError, Engine, Instance, Linker, Memory, Module, Store, Val};
+use coracle_engine::wasi::preview1::ProcExit;
+use coracle_engine::wasi::{self, Host, NameFiles, WasiCtx, WasiCtxBuilder};
 
+use self::functions::{Function, Kind, Part};
 use self::place::{SECRET, lay_out, open_descriptors, outside, scratch};
+use self::steps::Step;
 use crate::{meter, stats};
 
-/// All functions with their parameters (`i` is i32, `l` is i64); all but `proc_exit` give an errno.
-const FUNCTIONS: [(&str, &str); 46] = [
-    ("args_get", "ii"),
-    ("args_sizes_get", "ii"),
-    ("clock_res_get", "ii"),
-    ("clock_time_get", "ili"),
-    ("environ_get", "ii"),
-    ("environ_sizes_get", "ii"),
-    ("fd_advise", "illi"),
-    ("fd_allocate", "ill"),
-    ("fd_close", "i"),
-    ("fd_datasync", "i"),
-    ("fd_fdstat_get", "ii"),
-    ("fd_fdstat_set_flags", "ii"),
-    ("fd_fdstat_set_rights", "ill"),
-    ("fd_filestat_get", "ii"),
-    ("fd_filestat_set_size", "il"),
-    ("fd_filestat_set_times", "illi"),
-    ("fd_pread", "iiili"),
-    ("fd_prestat_dir_name", "iii"),
-    ("fd_prestat_get", "ii"),
-    ("fd_pwrite", "iiili"),
-    ("fd_read", "iiii"),
-    ("fd_readdir", "iiili"),
-    ("fd_renumber", "ii"),
-    ("fd_seek", "ilii"),
-    ("fd_sync", "i"),
-    ("fd_tell", "ii"),
-    ("fd_write", "iiii"),
-    ("path_create_directory", "iii"),
-    ("path_filestat_get", "iiiii"),
-    ("path_filestat_set_times", "iiiilli"),
-    ("path_link", "iiiiiii"),
-    ("path_open", "iiiiillii"),
-    ("path_readlink", "iiiiii"),
-    ("path_remove_directory", "iii"),
-    ("path_rename", "iiiiii"),
-    ("path_symlink", "iiiii"),
-    ("path_unlink_file", "iii"),
-    ("poll_oneoff", "iiii"),
-    ("proc_exit", "i"),
-    ("proc_raise", "i"),
-    ("random_get", "ii"),
-    ("sched_yield", ""),
-    ("sock_accept", "iii"),
-    ("sock_recv", "iiiiii"),
-    ("sock_send", "iiiii"),
-    ("sock_shutdown", "ii"),
-];
-
-/// Paths that a guest may try, from 64 on in its memory, each in a slot of 64 bytes.
-const PATHS: [&str; 32] = [
-    "file",
-    "dir",
-    "dir/inner",
-    "link",
-    "out",
-    "abs",
-    "loop",
-    "deep/er",
-    "..",
-    ".",
-    "/",
-    "",
-    "../outside/secret",
-    "dir/../../outside/secret",
-    "dir/out/secret",
-    "new",
-    "dir/new",
-    "file/",
-    "new/",
-    "./file",
-    "dir//inner",
-    "/etc/passwd",
-    "nul\0byte",
-    "out/../secret",
-    "out/",
-    "dir/out/",
-    "dir/out/new",
-    "link/",
-    "/..",
-    "dir/..",
-    "loop/",
-    "magic/etc/passwd",
-];
-const SLOT: u32 = 64;
-const PATHS_AT: u32 = 64;
 /// Bytes of the guest's memory.
 const MEMORY: u32 = 2 << 16;
 /// Most calls of an input.
 const MAX_CALLS: usize = 64;
 /// Bytes of heap that one call may take.
 const HEAP: usize = 8 << 20;
-
-#[derive(Arbitrary, Clone, Copy, Debug)]
-enum Argument {
-    Small(u8),
-    /// One of the paths' addresses.
-    Path(u8),
-    /// One of the paths' lengths.
-    PathLen(u8),
-    /// An address that is aligned.
-    Aligned(u16),
-    /// Near the end of memory.
-    Last(u8),
-    Address(u16),
-    Flags(u16),
-    Rights,
-    Minus(u8),
-    Any(u64),
-}
-
-#[derive(Arbitrary, Debug)]
-struct Call {
-    function: u8,
-    arguments: [Argument; 9],
-}
-
-#[derive(Arbitrary, Debug)]
-enum Step {
-    Call(Call),
-    /// A call of the right shape: a path, flags that are few bits, a result at an aligned place.
-    Open {
-        dir: u8,
-        path: u8,
-        oflags: u8,
-        fdflags: u8,
-        follow: bool,
-        all_rights: bool,
-    },
-    /// Writes two words: a pointer and a length of a list of buffers, or part of a structure.
-    Words {
-        at: u16,
-        first: Argument,
-        second: Argument,
-    },
-    Bytes {
-        at: u16,
-        bytes: [u8; 8],
-    },
-}
+/// The first of the ports that a guest may use.
+const PORT: u16 = 47_000;
 
 /// Runs an input.
 ///
@@ -175,25 +45,17 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Whose the guest's memory is.
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Own,
-    /// As guests with threads have it, and their descriptors.
-    Shared,
-}
-
 fn run_with(kind: Kind, steps: &[Step]) {
     let scratch = scratch();
     lay_out(&scratch.join("root"));
     let (descriptors, before) = (open_descriptors(), outside(scratch));
-    {
-        let mut guest = Guest::new(scratch, kind);
-        steps.iter().take(MAX_CALLS).for_each(|step| guest.step(step));
-        let data = guest.read(0, MEMORY as usize);
-        let seen = data.windows(SECRET.len()).any(|window| window == SECRET);
-        assert!(!seen, "the guest read what lies outside of its folder");
-    }
+    let mut guest = Guest::new(scratch, kind);
+    steps.iter().take(MAX_CALLS).for_each(|step| guest.step(step));
+    let data = guest.read(0, MEMORY as usize);
+    let seen = data.windows(SECRET.len()).any(|window| window == SECRET);
+    assert!(!seen, "the guest read what lies outside of its folder");
+    // Closing waits where a socket is told to linger.
+    interrupt::bounded(|| drop(guest));
     assert_eq!(open_descriptors(), descriptors, "descriptors open after the guest's end");
     assert_eq!(outside(scratch), before, "the guest changed what lies outside of its folder");
     let secret = fs::read(scratch.join("outside/secret")).unwrap_or_default();
@@ -204,69 +66,38 @@ struct Guest {
     listener: PathBuf,
     store: Store,
     memory: Memory,
-    instance: coracle_engine::runtime::Instance,
+    main: Instance,
+    first: Instance,
+    wamr: Instance,
 }
 
 impl Guest {
     fn new(scratch: &Path, kind: Kind) -> Guest {
         let made = || -> Result<Guest, Box<dyn std::error::Error>> {
             let engine = Engine::new();
-            let module = Module::from_bytes(&engine, image(kind))?;
             let mut store = Store::new(&engine)?;
-            let mut linker = Linker::new(&engine);
-            preview1::add_to_linker(&mut linker, grants(scratch, kind)?);
-            let instance = linker.instantiate(&mut store, &module)?;
-            let memory = instance.memory(&store, "memory").ok_or("no memory")?;
-            for (n, path) in (0..).zip(PATHS) {
-                memory.write(&mut store, u64::from(PATHS_AT + SLOT * n), path.as_bytes())?;
-            }
-            Ok(Guest { listener: scratch.join("listener"), store, memory, instance })
+            let host: Rc<Host> = grants(scratch, kind)?.into();
+            let linker = || Linker::new(&engine);
+            let mut make = |part, linker: &mut Linker| {
+                instantiate(&mut store, linker, &host, functions::image(kind, part))
+            };
+            let main = make(Part::Main, &mut linker())?;
+            let first = make(Part::First, linker().instance("main", main))?;
+            let wamr = make(Part::Wamr, linker().instance("main", main))?;
+            host.handle_signals(main.func(&store, "coracle_signal").ok_or("no handler")?);
+            let memory = main.memory(&store, "memory").ok_or("no memory")?;
+            Ok(Guest { listener: scratch.join("listener"), store, memory, main, first, wamr })
         };
-        match made() {
+        let mut guest = match made() {
             Ok(guest) => guest,
             Err(error) => panic!("cannot set up a guest: {error}"),
-        }
+        };
+        steps::furnish(&mut guest);
+        guest
     }
 
-    fn step(&mut self, step: &Step) {
-        match step {
-            Step::Call(call) => {
-                let (name, params) = FUNCTIONS[usize::from(call.function) % FUNCTIONS.len()];
-                let values = params.chars().zip(&call.arguments);
-                let values: Vec<u64> = values.map(|(_, argument)| argument.value()).collect();
-                self.call(name, params, &values);
-            }
-            &Step::Open { dir, path, oflags, fdflags, follow, all_rights } => {
-                let path = Argument::Path(path);
-                let len = match path {
-                    Argument::Path(n) => Argument::PathLen(n).value(),
-                    _ => 0,
-                };
-                let rights = if all_rights { (1 << 30) - 1 } else { 0x42 };
-                let values = [
-                    3 + u64::from(dir % 2),
-                    u64::from(follow),
-                    path.value(),
-                    len,
-                    u64::from(oflags % 16),
-                    rights,
-                    rights,
-                    u64::from(fdflags % 32),
-                    32,
-                ];
-                self.call("path_open", "iiiiillii", &values);
-            }
-            Step::Words { at, first, second } => {
-                self.write(*at, &(first.value() as u32).to_le_bytes());
-                self.write(at.wrapping_add(4), &(second.value() as u32).to_le_bytes());
-            }
-            Step::Bytes { at, bytes } => self.write(*at, bytes),
-        }
-    }
-
-    fn write(&mut self, at: u16, bytes: &[u8]) {
-        let at = u64::from(at) & !3;
-        if let Err(error) = self.memory.write(&mut self.store, at, bytes) {
+    fn put(&mut self, at: u32, bytes: &[u8]) {
+        if let Err(error) = self.memory.write(&mut self.store, at.into(), bytes) {
             panic!("the guest's memory is small: {error}");
         }
     }
@@ -279,29 +110,28 @@ impl Guest {
         bytes
     }
 
-    fn call(&mut self, name: &'static str, params: &str, values: &[u64]) {
-        if name == "poll_oneoff" {
-            self.shorten_waits(values[0] as u32, values[2] as u32);
-        }
-        if matches!(name, "poll_oneoff" | "sock_accept") {
-            // Somebody wants to be accepted, so that nothing waits; refused if the guest has shut
-            // the listener down, which then does not wait either.
+    fn call(&mut self, function: Function, values: &[u64]) {
+        let name = function.name;
+        if matches!(name, "poll_oneoff" | "epoll_oneoff" | "sock_accept") {
+            // Somebody wants to be accepted; refused if the guest has shut the listener down.
             drop(UnixStream::connect(&self.listener));
         }
-        let arguments: Vec<Val> = params
-            .chars()
-            .zip(values)
-            .map(
-                |(ty, &value)| {
-                    if ty == 'l' { Val::I64(value as i64) } else { Val::I32(value as i32) }
-                },
-            )
-            .collect();
-        let Some(func) = self.instance.func(&self.store, name) else {
-            panic!("the module lacks {name}");
+        let value = |(ty, &value): (char, &u64)| match ty {
+            'l' => Val::I64(value as i64),
+            _ => Val::I32(value as i32),
+        };
+        let arguments: Vec<Val> = function.params.chars().zip(values).map(value).collect();
+        let instance = match function.part {
+            Part::Main => self.main,
+            Part::First => self.first,
+            Part::Wamr => self.wamr,
+        };
+        let Some(func) = instance.func(&self.store, &function.export()) else {
+            panic!("no module has {name}");
         };
         let store = &mut self.store;
-        let (result, cost) = meter::measure(|| func.call(store, &arguments, &mut Vec::new()));
+        let call = || func.call(store, &arguments, &mut Vec::new());
+        let (result, cost) = meter::measure(|| interrupt::bounded(call));
         assert!(cost.heap <= HEAP, "{name} took {} bytes of heap", cost.heap);
         stats::add("calls", 1);
         match result {
@@ -310,65 +140,17 @@ impl Guest {
             Err(error) => panic!("{name}({values:x?}): {error}"),
         }
     }
-
-    /// Lets no subscription of a clock wait for more than two milliseconds.
-    fn shorten_waits(&mut self, subscriptions: u32, count: u32) {
-        const SIZE: usize = 48;
-        let Some(len) = MEMORY.checked_sub(subscriptions) else { return };
-        let mut data = self.read(subscriptions as usize, len as usize);
-        for subscription in data.chunks_exact_mut(SIZE).take(count as usize) {
-            if subscription[8] == 0 {
-                // The time's upper bytes, so that absolute times lie in the past.
-                subscription[24 + 2..24 + 8].fill(0);
-                subscription[24 + 2] = 20;
-            }
-        }
-        if let Err(error) = self.memory.write(&mut self.store, subscriptions.into(), &data) {
-            panic!("what was read can be written: {error}");
-        }
-    }
 }
 
-impl Argument {
-    fn value(self) -> u64 {
-        match self {
-            Argument::Small(n) => u64::from(n % 16),
-            Argument::Path(n) => u64::from(PATHS_AT + SLOT * (u32::from(n) % PATHS.len() as u32)),
-            Argument::PathLen(n) => PATHS[usize::from(n) % PATHS.len()].len() as u64,
-            Argument::Aligned(n) => u64::from(n) & !7,
-            Argument::Last(n) => u64::from(MEMORY) - u64::from(n),
-            Argument::Address(n) | Argument::Flags(n) => u64::from(n),
-            Argument::Rights => (1 << 30) - 1,
-            Argument::Minus(n) => u64::MAX - u64::from(n),
-            Argument::Any(n) => n,
-        }
-    }
-}
-
-/// A module that exports every function.
-fn image(kind: Kind) -> &'static [u8] {
-    static IMAGES: [OnceLock<Vec<u8>>; 2] = [OnceLock::new(), OnceLock::new()];
-    let (image, memory) = match kind {
-        Kind::Own => (&IMAGES[0], "2"),
-        Kind::Shared => (&IMAGES[1], "2 2 shared"),
-    };
-    image.get_or_init(|| {
-        let (mut imports, mut exports) = (String::new(), String::new());
-        for (name, params) in FUNCTIONS {
-            let types = params.chars().map(|c| if c == 'l' { " i64" } else { " i32" });
-            let types: String = types.collect();
-            let result = if name == "proc_exit" { "" } else { "(result i32)" };
-            let ty = format!("(param{types}) {result}");
-            imports += &format!("(import \"{}\" \"{name}\" (func ${name} {ty}))", preview1::MODULE);
-            let gets: String = (0..params.len()).map(|n| format!("(local.get {n})")).collect();
-            exports += &format!("(func (export \"{name}\") {ty} (call ${name} {gets}))");
-        }
-        let text = format!("(module {imports} (memory (export \"memory\") {memory}) {exports})");
-        match compile(text.as_bytes(), &Settings::default()) {
-            Ok(image) => image,
-            Err(error) => panic!("the module of all functions does not compile: {error}"),
-        }
-    })
+fn instantiate(
+    store: &mut Store,
+    linker: &mut Linker,
+    host: &Rc<Host>,
+    image: &[u8],
+) -> Result<Instance, Box<dyn std::error::Error>> {
+    let module = Module::from_bytes(store.engine(), image)?;
+    wasi::add_to_linker(linker, &module, Rc::clone(host))?;
+    Ok(linker.instantiate(store, &module)?)
 }
 
 fn grants(scratch: &Path, kind: Kind) -> Result<WasiCtx, Box<dyn std::error::Error>> {
@@ -391,38 +173,75 @@ fn grants(scratch: &Path, kind: Kind) -> Result<WasiCtx, Box<dyn std::error::Err
     }
     builder.socket(socket.into()).socket(UnixListener::bind(&path)?.into());
     builder.threads(matches!(kind, Kind::Shared));
+    let ports = format!("{PORT}-{}", PORT + 15);
+    let rules = format!("127.0.0.1:{ports}, [::1]:{ports}, localhost, *.test");
+    let policy = format!("allow {rules}, listen 127.0.0.1:0, listen *:{ports}");
+    builder.network(policy.parse()?);
+    let (hosts, resolv_conf) = (scratch.join("hosts"), scratch.join("resolv.conf"));
+    builder.name_files(NameFiles { hosts, resolv_conf });
     Ok(builder.build()?)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::steps::{Act, Socket};
     use super::*;
 
+    const STREAM: Socket =
+        Socket { act: Act::Open, wamr: false, six: false, stream: true, fd: 0, port: 1 };
+
+    fn guest(kind: Kind) -> Guest {
+        let scratch = scratch();
+        lay_out(&scratch.join("root"));
+        Guest::new(scratch, kind)
+    }
+
     #[test]
-    fn a_guest_opens_and_reads_its_file() {
+    fn a_guest_uses_its_files_and_sockets() {
         for kind in [Kind::Own, Kind::Shared] {
-            let scratch = scratch();
-            lay_out(&scratch.join("root"));
-            let mut guest = Guest::new(scratch, kind);
-            guest.step(&Step::Open {
-                dir: 0,
-                path: 0,
-                oflags: 0,
-                fdflags: 0,
-                follow: false,
-                all_rights: false,
-            });
-            let opened = guest.read(32, 1)[0];
-            assert!(opened > 4, "descriptor {opened}");
-            guest.step(&Step::Words {
-                at: 8,
-                first: Argument::Aligned(4096),
-                second: Argument::Small(7),
-            });
-            guest.call("fd_read", "iiii", &[u64::from(opened), 8, 1, 16]);
-            assert_eq!(guest.read(4096, 7), b"content");
-            guest.call("sock_accept", "iii", &[6, 0, 24]);
-            assert_eq!(guest.read(24, 1)[0], opened + 1);
+            files(&mut guest(kind));
+            for wamr in [false, true] {
+                sockets(&mut guest(kind), Socket { wamr, ..STREAM });
+            }
+            waits(&mut guest(kind));
         }
+    }
+
+    fn files(guest: &mut Guest) {
+        let (oflags, fdflags, follow, all_rights) = (0, 0, false, false);
+        guest.step(&Step::Open { dir: 0, path: 0, oflags, fdflags, follow, all_rights });
+        let opened = guest.read(32, 1)[0];
+        assert!(opened > 4, "descriptor {opened}");
+        guest.put(8, &[0, 16, 0, 0, 7, 0, 0, 0]);
+        guest.main("fd_read", "iiii", &[u64::from(opened), 8, 1, 16]);
+        assert_eq!(guest.read(4096, 7), b"content");
+        guest.main("sock_accept", "iii", &[6, 0, 24]);
+        assert_eq!(guest.read(24, 1)[0], opened + 1);
+    }
+
+    /// Of the guest's sockets one is connected to another.
+    fn sockets(guest: &mut Guest, socket: Socket) {
+        let mut act = |act, fd| guest.step(&Step::Socket(Socket { act, fd, ..socket }));
+        let (listener, client, accepted) = (7, 8, 9_u8);
+        act(Act::Open, 0);
+        act(Act::Bind, listener);
+        act(Act::Listen, listener);
+        act(Act::Open, 0);
+        act(Act::Connect, client);
+        act(Act::Accept, listener);
+        guest.put(4096, b"hello");
+        guest.main("sock_send", "iiiii", &[client.into(), 3248, 1, 0, 64]);
+        guest.put(4096, b"     ");
+        guest.main("sock_recv", "iiiiii", &[accepted.into(), 3248, 1, 0, 64, 68]);
+        assert_eq!(guest.read(4096, 5), b"hello");
+        assert_eq!(guest.read(64, 1), [64], "bytes received");
+    }
+
+    /// A wait for nothing ends.
+    fn waits(guest: &mut Guest) {
+        guest.put(4096, &[0; 48]);
+        guest.put(4096 + 16, &[1]);
+        guest.put(4096 + 24, &u64::MAX.to_le_bytes());
+        guest.main("poll_oneoff", "iiii", &[4096, 5000, 1, 64]);
     }
 }

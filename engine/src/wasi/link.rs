@@ -44,7 +44,7 @@ impl Deref for Host {
 impl Host {
     /// From now on the guest gets signals: `handler`, of the store that the linker is used with, takes
     /// their numbers.
-    pub(crate) fn handle_signals(&self, handler: Func) {
+    pub fn handle_signals(&self, handler: Func) {
         // An instance that comes later has no say.
         let _ = self.handler.set(handler);
         signals::handle();

@@ -51,6 +51,10 @@ pub(super) fn scratch() -> &'static Path {
             fs::create_dir(dir.path().join("outside"))?;
             UnixListener::bind(dir.path().join("listener"))?;
             fs::write(dir.path().join("outside/secret"), SECRET)?;
+            fs::write(dir.path().join("hosts"), "127.0.0.1 localhost two.test\n::1 two.test\n")?;
+            // Nobody answers there, nor may a guest.
+            let servers = "nameserver 127.0.0.1:46999\noptions timeout:1 attempts:1\n";
+            fs::write(dir.path().join("resolv.conf"), servers)?;
             std::io::Result::Ok(dir)
         };
         match made() {
