@@ -5,7 +5,8 @@
 //! behaviour; whether the *code* in it may be trusted is decided by who made the file, not here.
 //!
 //! ```text
-//! page 0     header: magic, version, number of sections, build id, total length, section table
+//! page 0     header: magic, version, number of sections, build id, total length, section table;
+//!            its last 64 bytes are zeros, or a seal that whoever keeps the image puts there
 //! page 1..   sections; `Text` and `Memory` start on page boundaries, the others on 16 bytes
 //! ```
 //!
@@ -29,6 +30,9 @@ pub const PAGE: u64 = 4096;
 pub const HEADER_SIZE: usize = PAGE as usize;
 /// Largest image that is read, in bytes.
 pub const MAX_SIZE: u64 = 1 << 30;
+
+/// Bytes of the header page that mean nothing to who loads an image: room for a keeper's seal.
+pub const SEAL: Range<usize> = HEADER_SIZE - 64..HEADER_SIZE;
 
 const FIXED_HEADER: usize = 8 + 4 + 4 + 32 + 8;
 const SECTION_ENTRY: usize = 16;
@@ -149,8 +153,8 @@ pub enum ImageError {
     Target { found: String, expected: &'static str },
 }
 
-/// Identifies the engine build: format, crate and code generator version. Images of another build
-/// are never mapped.
+/// Identifies the engine build: format, crate and code generator version, and the engine's sources.
+/// Images of another build are never mapped.
 #[must_use]
 pub fn build_id() -> [u8; 32] {
     let mut hash = Sha256::new();
@@ -158,6 +162,7 @@ pub fn build_id() -> [u8; 32] {
         "coracle code image".as_bytes(),
         &FORMAT_VERSION.to_le_bytes(),
         env!("CARGO_PKG_VERSION").as_bytes(),
+        env!("CORACLE_ENGINE_SOURCES").as_bytes(),
         CODEGEN_VERSION.as_bytes(),
     ] {
         hash.update((part.len() as u64).to_le_bytes());

@@ -66,6 +66,7 @@
 //! never touches `compile`, and the linker leaves the code generator out of its executable.
 
 pub mod abi;
+pub mod cache;
 pub mod command;
 pub mod compile;
 pub mod config;

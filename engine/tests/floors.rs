@@ -11,6 +11,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("config", &["config"]),
     ("module", &["module", "abi", "config"]),
     ("image", &["image", "module", "abi", "config"]),
+    ("cache", &["cache", "image", "abi", "config"]),
     ("compile", &["compile", "image", "module", "abi", "config"]),
     ("runtime", &["runtime", "image", "module", "abi", "config"]),
     ("wasi", &["wasi", "runtime", "abi"]),

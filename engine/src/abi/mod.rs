@@ -43,6 +43,7 @@
 //! store. In between lie only frames of compiled code.
 
 pub mod builtins;
+pub mod cpu;
 pub mod gc;
 pub mod layout;
 pub mod trap;

@@ -137,3 +137,17 @@ pub(super) fn flags(settings: &Settings) -> Result<settings::Flags, settings::Se
     }
     Ok(settings::Flags::new(flags))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::cpu;
+
+    #[test]
+    fn what_code_may_use_is_what_images_may_record() {
+        let names =
+            |features: &[Feature]| features.iter().map(|(_, name)| *name).collect::<Vec<_>>();
+        assert_eq!(names(BASELINE), cpu::BASELINE);
+        assert_eq!([names(BASELINE), names(OPTIONAL)].concat(), cpu::RECORDED);
+    }
+}

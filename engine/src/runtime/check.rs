@@ -7,6 +7,7 @@ mod types;
 
 use cranelift_entity::EntityRef;
 
+use crate::abi::cpu;
 use crate::image::{CodeImage, ImageError, Meta, PAGE, Section};
 use crate::module::index::{FuncIndex, GlobalIndex};
 use crate::module::types::MemoryType;
@@ -23,29 +24,10 @@ pub(super) fn machine(meta: &Meta) -> Result<(), ImageError> {
     if meta.target.split('-').next() != Some(EXPECTED) {
         return Err(ImageError::Target { found: meta.target.clone(), expected: EXPECTED });
     }
-    match meta.cpu_features.iter().find(|name| !has_cpu_feature(name)) {
+    match meta.cpu_features.iter().find(|name| !cpu::has(name)) {
         Some(name) => Err(ImageError::Cpu(name.clone())),
         None => Ok(()),
     }
-}
-
-macro_rules! detected {
-    ($name:expr; $($feature:tt)*) => {
-        match $name {
-            $($feature => std::arch::is_x86_feature_detected!($feature),)*
-            // A feature that this build cannot ask for is one that it cannot promise.
-            _ => false,
-        }
-    };
-}
-
-fn has_cpu_feature(name: &str) -> bool {
-    detected!(name;
-        "sse" "sse2" "sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "cmpxchg16b" "lzcnt" "bmi1" "bmi2"
-        "avx" "avx2" "avxvnni" "fma" "f16c" "movbe" "adx" "aes" "pclmulqdq" "gfni" "vaes" "vpclmulqdq" "sha"
-        "avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl" "avx512bitalg" "avx512vbmi"
-        "avx512vbmi2" "avx512vnni" "avx512vpopcntdq" "avx512ifma"
-    )
 }
 
 /// Whether all numbers in the description stay within what they index.
