@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use coracle_engine::compile;
-use coracle_engine::config::{Addressing, Settings};
+use coracle_engine::config::Settings;
 
 use crate::cli::WorkerArgs;
 
@@ -20,8 +20,7 @@ const MAX_MODULE: u64 = 256 << 20;
 
 /// Compiles descriptor 0 to descriptor 1.
 pub(crate) fn worker(args: &WorkerArgs) -> ExitCode {
-    let addressing = if args.generic { Addressing::Generic } else { Addressing::Dedicated };
-    let settings = Settings { addressing, ..Settings::default() };
+    let settings = if args.generic { Settings::default() } else { Settings::program() };
     match compile_stdin(&settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

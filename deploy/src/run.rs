@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use coracle_engine::command::{Command, Outcome, Preopen};
-use coracle_engine::config::{Addressing, OptLevel, Settings};
+use coracle_engine::config::{OptLevel, Settings};
 use coracle_engine::wasi::ListenAddress;
 
 use crate::cli::{Dir, RunArgs};
@@ -36,7 +36,7 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
     let bytes =
         compile::read_module(file).with_context(|| format!("loading {}", path.display()))?;
     let opt_level = if no_optimize { OptLevel::None } else { OptLevel::Speed };
-    let settings = Settings { opt_level, addressing: Addressing::Dedicated, ..Settings::default() };
+    let settings = Settings { opt_level, ..Settings::program() };
     let image = compile::compile_to_memory(&bytes, &settings)
         .with_context(|| format!("compiling {}", path.display()))?;
     drop(bytes);

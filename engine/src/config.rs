@@ -196,6 +196,15 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Those for programs that have a process to themselves: what the shim's guests and
+    /// `coracle run` run under.
+    #[must_use]
+    pub fn program() -> Settings {
+        Settings { addressing: Addressing::Dedicated, ..Settings::default() }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

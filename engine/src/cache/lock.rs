@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use super::{Cache, CacheError, Key};
@@ -21,7 +21,7 @@ pub struct Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         // Still locked: whoever comes next makes a new file, and whoever waits for this one looks again.
-        let _ = rustix::fs::unlinkat(&self.dir, self.key.name(), AtFlags::empty());
+        let _ = rustix::fs::unlinkat(&self.dir, name(&self.key), AtFlags::empty());
     }
 }
 
@@ -39,25 +39,27 @@ impl Cache {
             return Err(failed(io::ErrorKind::Unsupported.into()));
         };
         loop {
-            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(&run.locks, key.name(), flags, Mode::RUSR | Mode::WUSR)
-                .map_err(|errno| failed(errno.into()))?;
+            let file = run.create(&name(key), OFlags::RDWR).map_err(failed)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(errno) => return Err(failed(errno.into())),
             }
-            if is_named(&run.locks, key, &file) {
-                let dir = run.locks.try_clone().map_err(failed)?;
+            if is_named(run.dir(), key, &file) {
+                let dir = run.dir().try_clone().map_err(failed)?;
                 return Ok(Some(Lock { _file: file.into(), dir, key: *key }));
             }
         }
     }
 }
 
+fn name(key: &Key) -> String {
+    format!("locks/{key}")
+}
+
 /// Whether the file is still the one under that name: its last holder removes it.
 fn is_named(dir: &OwnedFd, key: &Key, file: &OwnedFd) -> bool {
-    let named = rustix::fs::statat(dir, key.name(), AtFlags::SYMLINK_NOFOLLOW);
+    let named = rustix::fs::statat(dir, name(key), AtFlags::SYMLINK_NOFOLLOW);
     match (named, rustix::fs::fstat(file)) {
         (Ok(named), Ok(own)) => (named.st_dev, named.st_ino) == (own.st_dev, own.st_ino),
         _ => false,

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::io::Errno;
 
 use super::{CacheError, Key, own_folder};
 
@@ -45,29 +46,47 @@ impl FileIdentity {
     }
 
     fn name(&self) -> String {
-        format!("{:x}-{:x}", self.0[0], self.0[1])
+        format!("digests/{:x}-{:x}", self.0[0], self.0[1])
     }
 }
 
 /// The folder that a restart of the machine empties.
 #[derive(Debug)]
 pub(super) struct Memory {
-    verified: OwnedFd,
-    digests: OwnedFd,
-    pub(super) locks: OwnedFd,
+    dir: OwnedFd,
+}
+
+fn verified(key: &Key) -> String {
+    format!("verified/{key}")
 }
 
 impl Memory {
     pub(super) fn open(path: &Path) -> Result<Memory, CacheError> {
-        own_folder(path)?;
-        let folder = |name| own_folder(&path.join(name));
-        let (verified, digests) = (folder("verified")?, folder("digests")?);
-        Ok(Memory { verified, digests, locks: folder("locks")? })
+        Ok(Memory { dir: own_folder(path)? })
+    }
+
+    /// Opens a file of a folder in it; the folder is made with its first file.
+    pub(super) fn create(&self, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
+        let flags = flags | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || rustix::fs::openat(&self.dir, name, flags, Mode::RUSR | Mode::WUSR);
+        match (open(), name.split_once('/')) {
+            (Err(Errno::NOENT), Some((folder, _))) => {
+                match rustix::fs::mkdirat(&self.dir, folder, Mode::RWXU) {
+                    Ok(()) | Err(Errno::EXIST) => Ok(open()?),
+                    Err(errno) => Err(errno.into()),
+                }
+            }
+            (opened, _) => Ok(opened?),
+        }
+    }
+
+    pub(super) fn dir(&self) -> &OwnedFd {
+        &self.dir
     }
 
     /// Whether this very file was verified as the entry of that key; notes the use.
     pub(super) fn is_verified(&self, key: &Key, identity: &FileIdentity) -> bool {
-        let Some((file, kept)) = read::<40>(&self.verified, &key.name()) else { return false };
+        let Some((file, kept)) = read::<40>(&self.dir, &verified(key)) else { return false };
         let same = kept == identity.bytes();
         if same {
             note_use(&file);
@@ -76,24 +95,24 @@ impl Memory {
     }
 
     pub(super) fn set_verified(&self, key: &Key, identity: &FileIdentity) {
-        write(&self.verified, &key.name(), &identity.bytes());
+        self.write(&verified(key), &identity.bytes());
     }
 
     pub(super) fn forget(&self, key: &Key) {
         // It is not there, or it is no longer true of any file.
-        let _ = rustix::fs::unlinkat(&self.verified, key.name(), AtFlags::empty());
+        let _ = rustix::fs::unlinkat(&self.dir, verified(key), AtFlags::empty());
     }
 
     /// When an entry was last used since the machine started.
     pub(super) fn last_use(&self, key: &Key) -> Option<SystemTime> {
         let stat =
-            rustix::fs::statat(&self.verified, key.name(), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            rustix::fs::statat(&self.dir, verified(key), AtFlags::SYMLINK_NOFOLLOW).ok()?;
         let since = Duration::from_secs(u64::try_from(stat.st_mtime).ok()?);
         Some(SystemTime::UNIX_EPOCH + since)
     }
 
     pub(super) fn digest(&self, identity: &FileIdentity) -> Option<[u8; 32]> {
-        let (_, kept) = read::<72>(&self.digests, &identity.name())?;
+        let (_, kept) = read::<72>(&self.dir, &identity.name())?;
         let (of, digest) = kept.split_at(40);
         if of != identity.bytes() {
             return None;
@@ -105,7 +124,17 @@ impl Memory {
         let mut bytes = [0; 72];
         bytes[..40].copy_from_slice(&identity.bytes());
         bytes[40..].copy_from_slice(digest);
-        write(&self.digests, &identity.name(), &bytes);
+        self.write(&identity.name(), &bytes);
+    }
+}
+
+impl Memory {
+    /// Writes a small file in one call, or not at all; a torn one says nothing that is true of a file.
+    fn write(&self, name: &str, bytes: &[u8]) {
+        let file = self.create(name, OFlags::WRONLY | OFlags::TRUNC);
+        if let Err(error) = file.and_then(|fd| File::from(fd).write_all(bytes)) {
+            tracing::debug!(%error, name, "not kept until the next restart");
+        }
     }
 }
 
@@ -116,18 +145,6 @@ fn read<const N: usize>(dir: &OwnedFd, name: &str) -> Option<(File, [u8; N])> {
     let mut bytes = Vec::with_capacity(N + 1);
     (&mut file).take(N as u64 + 1).read_to_end(&mut bytes).ok()?;
     Some((file, bytes.try_into().ok()?))
-}
-
-/// Writes a small file in one call, or not at all; a torn one says nothing that is true of a file.
-fn write(dir: &OwnedFd, name: &str, bytes: &[u8]) {
-    let flags =
-        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let written = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)
-        .map_err(io::Error::from)
-        .and_then(|fd| File::from(fd).write_all(bytes));
-    if let Err(error) = written {
-        tracing::debug!(%error, name, "not kept until the next restart");
-    }
 }
 
 fn note_use(file: &File) {
