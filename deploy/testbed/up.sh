@@ -18,7 +18,8 @@
 #   TESTBED_ROOT     parent of the run folders (default /var/lib/coracle-bed)
 #   TESTBED_CACHE    where fetch.sh put the programs
 #   TESTBED_LOG_LEVEL  of containerd and dockerd (default info); debug makes containerd start the shim with -debug
-#   CORACLE_*, RUST_* reach the daemons and with them the shims; nothing else of the caller's environment does
+#   CORACLE_*, RUST_* reach the daemons and with them the shims, but for the folders of the code cache, which are the
+#                    bed's own; nothing else of the caller's environment does
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
@@ -78,7 +79,7 @@ launch() {
     keep+=("$variable=${!variable}")
   done < <(compgen -e | grep -E '^(CORACLE|RUST)_' || true)
   env -i "${keep[@]}" PATH="$(daemon_path "$daemon")" HOME="$BED_RUN/home" TMPDIR="$BED_RUN/tmp" LANG=C.UTF-8 \
-    "$BED_MARK=$BED_RUN" setsid "$@" >>"$BED_RUN/log/$daemon" 2>&1 </dev/null 9>&- &
+    CORACLE_CACHE_DIR="$BED_RUN/cache" CORACLE_RUN_DIR="$BED_RUN/coracle" "$BED_MARK=$BED_RUN" setsid "$@" >>"$BED_RUN/log/$daemon" 2>&1 </dev/null 9>&- &
   pid=$!
   disown "$pid"
   echo "$pid $(start_time "$pid")" >"$BED_RUN/pid/$daemon"

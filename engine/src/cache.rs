@@ -130,9 +130,10 @@ impl Cache {
         self.run.as_ref()?.digest(identity)
     }
 
-    /// Keeps the digest of a module's file until the machine restarts.
+    /// Keeps the digest of a module's file until the machine restarts, unless the file has changed just
+    /// now: its time of change might not tell the next change.
     pub fn keep_digest(&self, identity: &FileIdentity, digest: &[u8; 32]) {
-        if let Some(run) = &self.run {
+        if let Some(run) = self.run.as_ref().filter(|_| identity.is_settled()) {
             run.set_digest(identity, digest);
         }
     }

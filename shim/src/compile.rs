@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 
 use coracle_engine::image::{HEADER_SIZE, Header};
 
+use crate::cache::{Slot, Turn};
 use crate::config::CompileLimits;
 
 /// The compiler's executable.
@@ -73,6 +74,14 @@ pub enum CompileError {
         /// How it ended.
         how: String,
     },
+    /// The compiler was killed, by the kernel for want of memory or by somebody else.
+    #[error(
+        "cannot compile {origin}: the compiler was killed, perhaps because the machine has no memory left"
+    )]
+    Killed {
+        /// Where the module came from.
+        origin: String,
+    },
     /// The time was up.
     #[error(
         "cannot compile {origin}: not done after {seconds} s, the runtime option CompileTimeoutSeconds sets the limit"
@@ -99,11 +108,17 @@ pub enum CompileError {
     },
 }
 
-/// A compilation under way. Dropping it lets it run on; a [`Stop`] ends it.
+/// Code that is there or on its way. Dropping it lets a compilation run on; a [`Stop`] ends it.
 #[derive(Debug)]
 pub struct Compilation {
-    work: JoinHandle<Result<OwnedFd, CompileError>>,
+    work: Work,
     stop: Arc<Notify>,
+}
+
+#[derive(Debug)]
+enum Work {
+    Done(OwnedFd),
+    UnderWay(JoinHandle<Result<OwnedFd, CompileError>>),
 }
 
 /// Ends a [`Compilation`], also while its result is awaited.
@@ -128,6 +143,8 @@ pub struct Job {
     pub limits: CompileLimits,
     /// The compiler.
     pub compiler: PathBuf,
+    /// Where the code belongs in the cache; `None` without one.
+    pub slot: Option<Slot>,
 }
 
 impl Compilation {
@@ -136,7 +153,12 @@ impl Compilation {
     pub fn begin(job: Job) -> Self {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
-        Self { work: tokio::spawn(async move { run(job, &stopped).await }), stop }
+        Self { work: Work::UnderWay(tokio::spawn(async move { run(&job, &stopped).await })), stop }
+    }
+
+    /// Code that was found, so that there is nothing to do.
+    pub fn done(image: OwnedFd) -> Self {
+        Self { work: Work::Done(image), stop: Arc::default() }
     }
 
     /// A handle that ends it.
@@ -144,12 +166,16 @@ impl Compilation {
         Stop(Arc::clone(&self.stop))
     }
 
-    /// The code image: a memory file, sealed against any change.
+    /// The code image: a file of the cache, or a memory file that is sealed against any change.
     ///
     /// # Errors
     /// See [`CompileError`].
     pub async fn image(self) -> Result<OwnedFd, CompileError> {
-        self.work.await.unwrap_or_else(|error| {
+        let work = match self.work {
+            Work::Done(image) => return Ok(image),
+            Work::UnderWay(work) => work,
+        };
+        work.await.unwrap_or_else(|error| {
             Err(CompileError::Os { act: "wait", source: io::Error::other(error) })
         })
     }
@@ -173,9 +199,42 @@ pub fn find_compiler(configured: Option<&Path>) -> Result<PathBuf, CompileError>
         .ok_or(CompileError::NoCompiler)
 }
 
-async fn run(job: Job, stop: &Notify) -> Result<OwnedFd, CompileError> {
+/// Gets the code from whoever makes it first.
+async fn run(job: &Job, stop: &Notify) -> Result<OwnedFd, CompileError> {
+    let Some(slot) = &job.slot else { return Ok(compile(job, stop).await?.into()) };
+    let turn = tokio::select! {
+        biased;
+        () = stop.notified() => return Err(CompileError::Cancelled { origin: job.origin.clone() }),
+        turn = slot.turn(&job.origin, job.limits.wall) => turn,
+    };
+    let lock = match turn {
+        Turn::Done(image) => return Ok(image.into()),
+        Turn::Ours(lock) => lock,
+    };
+    let image = compile(job, stop).await?;
+    match slot.store(&image).await {
+        Some((stored, publication)) => {
+            publication.publish(lock);
+            Ok(stored.into())
+        }
+        None => Ok(image.into()),
+    }
+}
+
+/// Compiles; once more if the worker was killed by somebody else.
+async fn compile(job: &Job, stop: &Notify) -> Result<File, CompileError> {
+    match attempt(job, stop).await {
+        Err(CompileError::Killed { origin }) => {
+            tracing::warn!(%origin, "compiler killed: trying once more");
+            attempt(job, stop).await
+        }
+        result => result,
+    }
+}
+
+async fn attempt(job: &Job, stop: &Notify) -> Result<File, CompileError> {
     let image = memory_file().map_err(os("make a memory file"))?;
-    let mut child = spawn(&job, &image)?;
+    let mut child = spawn(job, &image)?;
     let stderr = child.stderr.take();
     let outcome = tokio::select! {
         biased;
@@ -197,9 +256,9 @@ async fn run(job: Job, stop: &Notify) -> Result<OwnedFd, CompileError> {
         }
     };
     if !status.success() {
-        return Err(failure(job.origin, status, &line, &job.limits));
+        return Err(failure(job.origin.clone(), status, &line, &job.limits));
     }
-    accept(image, job.origin)
+    accept(image, job.origin.clone())
 }
 
 /// Waits for the worker's end and for its error line.
@@ -219,6 +278,7 @@ async fn finish(
 
 fn failure(origin: String, status: ExitStatus, line: &str, limits: &CompileLimits) -> CompileError {
     let how = match status.signal() {
+        Some(libc::SIGKILL) => return CompileError::Killed { origin },
         Some(libc::SIGXCPU) => "used up its processor time".to_owned(),
         Some(libc::SIGXFSZ) => format!("made more than {} MiB of code", limits.output >> 20),
         Some(libc::SIGABRT) => {
@@ -239,12 +299,12 @@ fn failure(origin: String, status: ExitStatus, line: &str, limits: &CompileLimit
 }
 
 /// Seals the image, then checks it: nothing can change what was checked.
-fn accept(image: File, origin: String) -> Result<OwnedFd, CompileError> {
+fn accept(image: File, origin: String) -> Result<File, CompileError> {
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&image, seals)
         .map_err(|errno| CompileError::Os { act: "seal the code image", source: errno.into() })?;
     check(&image).map_err(|reason| CompileError::BadImage { origin, reason })?;
-    Ok(image.into())
+    Ok(image)
 }
 
 /// Whether the header is one this build made and its lengths fit the file.

@@ -12,6 +12,8 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{self, CodedInputStream, Message as _};
 use containerd_shim_protos::shim::oci::Options as RuncOptions;
 
+use coracle_engine::cache::Place;
+
 use crate::cli::Flags;
 use crate::request::TaskId;
 
@@ -21,6 +23,12 @@ pub const ENV_TTRPC_ADDRESS: &str = "TTRPC_ADDRESS";
 pub const ENV_GRPC_ADDRESS: &str = "GRPC_ADDRESS";
 /// The `coracle` executable, when it is neither beside the shim nor in `PATH`.
 pub const ENV_CORACLE_BIN: &str = "CORACLE_BIN";
+/// The folder of the code cache, instead of `/var/lib/coracle/cache`.
+pub const ENV_CACHE_DIR: &str = "CORACLE_CACHE_DIR";
+/// The folder of what a restart of the machine forgets, instead of `/run/coracle`.
+pub const ENV_RUN_DIR: &str = "CORACLE_RUN_DIR";
+/// What the code cache may take of the disk, in MiB; 0 keeps nothing.
+pub const ENV_CACHE_MIB: &str = "CORACLE_CACHE_MIB";
 /// Log level of the shim: `error`, `warn` (default), `info`, `debug` or `trace`.
 pub const ENV_LOG: &str = "CORACLE_LOG";
 
@@ -57,6 +65,10 @@ pub struct ShimConfig {
     pub systemd_cgroup: Option<bool>,
     /// Bounds of one compilation.
     pub compile: CompileLimits,
+    /// The node's code cache.
+    pub cache: Place,
+    /// Whether only containers of the same namespace share code.
+    pub cache_by_namespace: bool,
 }
 
 /// Bounds of one compile worker.
@@ -157,6 +169,7 @@ impl ShimConfig {
                 LogLevel::Warn
             }),
         };
+        let cache = cache_place(env, &mut faults);
         let config = Self {
             namespace: flags.namespace.clone(),
             id: flags.id.clone(),
@@ -169,6 +182,8 @@ impl ShimConfig {
             output_patience: Duration::from_millis(250),
             systemd_cgroup: None,
             compile: CompileLimits::default(),
+            cache,
+            cache_by_namespace: false,
         };
         finish("environment of the shim", faults, config)
     }
@@ -230,6 +245,7 @@ impl ShimConfig {
                 "CodeImageMiB" => {
                     integer(value, 1, 1 << 14).map(|mib| self.compile.output = mib << 20)
                 }
+                "CacheByNamespace" => boolean(value).map(|on| self.cache_by_namespace = on),
                 // CRI repeats its own two fields in the body.
                 "TypeUrl" | "ConfigPath" => Ok(()),
                 _ => Err("unknown key".to_owned()),
@@ -239,6 +255,25 @@ impl ShimConfig {
             }
         }
     }
+}
+
+/// Where the code cache is.
+fn cache_place(env: Lookup<'_>, faults: &mut Vec<String>) -> Place {
+    let mut place = Place::of_the_node();
+    if let Some(dir) = env(ENV_CACHE_DIR) {
+        place.dir = dir.into();
+    }
+    if let Some(dir) = env(ENV_RUN_DIR) {
+        place.run = Some(dir.into());
+    }
+    if let Some(text) = env(ENV_CACHE_MIB) {
+        match text.to_str().and_then(|text| text.parse::<u64>().ok()).filter(|mib| *mib <= 1 << 30)
+        {
+            Some(mib) => place.bounds.bytes = mib << 20,
+            None => faults.push(format!("{ENV_CACHE_MIB}={text:?}: use a number of MiB")),
+        }
+    }
+    place
 }
 
 fn finish<T>(origin: &'static str, faults: Vec<String>, value: T) -> Result<T, ConfigError> {

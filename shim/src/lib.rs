@@ -9,6 +9,7 @@
 //! `service`; everything else speaks domain types.
 
 pub mod bootstrap;
+pub mod cache;
 pub mod cleanup;
 pub mod cli;
 pub mod compile;
@@ -17,6 +18,7 @@ pub mod content;
 pub mod create;
 pub mod events;
 pub mod exit;
+pub mod find;
 pub mod guest;
 pub mod io;
 pub mod mounts;

@@ -3,8 +3,11 @@
 //! They are made in the shim's own mount namespace on `bundle/rootfs`. What a lost shim leaves there
 //! is removed by [`crate::guest::cleanup_bundle`].
 
+mod identity;
+
 use std::path::{Path, PathBuf};
 
+pub use identity::lasting_identity;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};

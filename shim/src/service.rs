@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use containerd_shim_protos::api;
@@ -15,6 +15,7 @@ use containerd_shim_protos::ttrpc::asynchronous::{Service, TtrpcContext};
 use containerd_shim_protos::ttrpc::{self};
 use tokio::sync::Notify;
 
+use crate::cache::CodeCache;
 use crate::config::ShimConfig;
 use crate::create;
 use crate::events::Events;
@@ -32,6 +33,7 @@ const V2: &str = "containerd.task.v2.Task";
 /// The shim: its tasks and what they share.
 pub struct Shim {
     config: ShimConfig,
+    cache: OnceLock<CodeCache>,
     events: Events,
     tasks: Registry,
     leave: Notify,
@@ -40,7 +42,13 @@ pub struct Shim {
 impl Shim {
     /// An empty shim.
     pub fn new(config: ShimConfig, events: Events) -> Arc<Self> {
-        Arc::new(Self { config, events, tasks: Registry::default(), leave: Notify::new() })
+        Arc::new(Self {
+            config,
+            cache: OnceLock::new(),
+            events,
+            tasks: Registry::default(),
+            leave: Notify::new(),
+        })
     }
 
     /// Resolves when the shim may exit.
@@ -51,7 +59,8 @@ impl Shim {
     /// Makes a task; returns its pid.
     async fn create(&self, request: Create) -> Result<u32, TaskError> {
         let place = self.tasks.reserve(&request.id)?;
-        let task = create::create(&self.config, &self.events, request).await?;
+        let cache = self.cache.get_or_init(|| CodeCache::open(&self.config.cache));
+        let task = create::create(&self.config, cache, &self.events, request).await?;
         let pid = task.facts().pid;
         place.fill(task);
         Ok(pid)

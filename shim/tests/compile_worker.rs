@@ -38,7 +38,13 @@ fn begin(module: &str, limits: CompileLimits) -> Compilation {
     file.write_all(module.as_bytes()).unwrap();
     file.rewind().unwrap();
     let compiler = std::env::current_exe().unwrap();
-    Compilation::begin(Job { module: file, origin: "/app.wasm".into(), limits, compiler })
+    Compilation::begin(Job {
+        module: file,
+        origin: "/app.wasm".into(),
+        limits,
+        compiler,
+        slot: None,
+    })
 }
 
 async fn fails(module: &str, limits: CompileLimits) -> CompileError {

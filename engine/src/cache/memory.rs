@@ -17,6 +17,9 @@ use super::{CacheError, Key, own_folder};
 /// A use is noted again after this time.
 const USE_GRAIN: Duration = Duration::from_secs(60);
 
+/// Times of change are coarser than changes: by 10 ms at most, and here by a second.
+const SETTLING: Duration = Duration::from_secs(2);
+
 /// What tells whether a file is still the same: device, inode, size, time of the last change of
 /// content or attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,12 @@ impl FileIdentity {
             changed[0],
             changed[1],
         ])
+    }
+
+    /// Whether the file has changed long enough ago for the clock of the file system to have moved on.
+    pub(super) fn is_settled(&self) -> bool {
+        let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(self.0[3]);
+        SystemTime::now().duration_since(changed).is_ok_and(|age| age >= SETTLING)
     }
 
     fn bytes(&self) -> [u8; 40] {
@@ -105,8 +114,7 @@ impl Memory {
 
     /// When an entry was last used since the machine started.
     pub(super) fn last_use(&self, key: &Key) -> Option<SystemTime> {
-        let stat =
-            rustix::fs::statat(&self.dir, verified(key), AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let stat = rustix::fs::statat(&self.dir, verified(key), AtFlags::SYMLINK_NOFOLLOW).ok()?;
         let since = Duration::from_secs(u64::try_from(stat.st_mtime).ok()?);
         Some(SystemTime::UNIX_EPOCH + since)
     }

@@ -101,6 +101,8 @@ impl Containerd {
             .arg("-address")
             .arg(self.dir.path().join("grpc"))
             .current_dir(bundle)
+            .env("CORACLE_CACHE_DIR", self.dir.path().join("cache"))
+            .env("CORACLE_RUN_DIR", self.dir.path().join("run"))
             .env("TTRPC_ADDRESS", self.dir.path().join("ttrpc"));
         if action == "delete" {
             command.arg("-bundle").arg(bundle);
