@@ -41,6 +41,7 @@ check: ## Formatting, lints, docs, licences, scripts: warnings are errors.
 	cargo clippy --locked --manifest-path engine/fuzz/Cargo.toml --target-dir $(CACHE)/fuzz/test --all-targets -- -D warnings
 	cargo fmt --manifest-path engine/benches/peers/Cargo.toml --check
 	cargo fmt --manifest-path engine/benches/corpus/rust/Cargo.toml --check
+	cargo fmt --manifest-path test-images/thirdparty/ruby/Cargo.toml --check
 	python3 -m unittest discover -q -s engine/supply-chain -p 'test_*.py'
 	python3 engine/supply-chain/guard.py tree
 	python3 engine/supply-chain/guard.py advisories

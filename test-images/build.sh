@@ -59,7 +59,7 @@ install_toolchains() {
     flock 9
     rm -rf "$CACHE"/.new.*
     local what dir
-    for what in zig:"$ZIG_DIR" rust:"$RUST_DIR" wheels:"$WHEELS_DIR" sqlite:"$SQLITE_DIR" crates:"$CRATES_DIR"; do
+    for what in zig:"$ZIG_DIR" rust:"$RUST_DIR" wheels:"$WHEELS_DIR" npm:"$NPM_DIR" sqlite:"$SQLITE_DIR" crates:"$CRATES_DIR"; do
         dir=${what#*:} what=${what%%:*}
         have "$dir" && continue
         say "fetching $what into $dir"
@@ -94,7 +94,7 @@ make_wasm() {
     # shellcheck disable=SC2086 # the list of sources is split on purpose
     key=$({
         echo "$TOOLCHAINS" "$@"
-        declare -f "$recipe" zig_cc rust_cc go_cc rust_crates rustc_in
+        declare -f "$recipe" zig_cc rust_cc go_cc cargo_build rust_crates rustc_in
         cat $sources wasm.py
     } | sha256sum)
     if [[ -f $BUILD/$name.wasm && -f $STAMPS/$name && $(<"$STAMPS/$name") == "$key" ]]; then
@@ -128,15 +128,21 @@ c() {
 go_() { go_cc build -trimpath -buildvcs=false -o "$1" "./$2"; }
 go_tool() { go_cc build -trimpath -buildvcs=false -o "$1" "cmd/$3"; }
 rust() { rust_cc -o "$1" "$2"; }
-# A program with crates, which come from the cache; its manifest is the first source.
+# cargo_build MANIFEST [FLAG...]: with crates that come from the cache.
+cargo_build() {
+    local manifest=$1
+    shift
+    cargo build -q --frozen --release --manifest-path "$manifest" --target-dir "$BUILD/.cargo" \
+        --config 'source.crates-io.replace-with="vendored"' --config "source.vendored.directory=\"$CRATES_DIR/vendor\"" "$@"
+}
+# A program with crates; its manifest is the first source.
 rust_crates() {
-    local out=$1 manifest=${2%% *} target=$BUILD/.cargo
+    local out=$1 manifest=${2%% *}
     # tokio has its network for WASI behind this flag.
     RUSTC=$BUILD/.tools/rustc CARGO_TARGET_WASM32_WASIP1_LINKER=$RUST_DIR/bin/wasm-ld \
         CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="--cfg tokio_unstable -C linker-flavor=wasm-ld --remap-path-prefix=$CACHE=/cache --remap-path-prefix=$SRC=/src" \
-        cargo build -q --frozen --release --target wasm32-wasip1 --manifest-path "$manifest" --target-dir "$target" \
-        --config 'source.crates-io.replace-with="vendored"' --config "source.vendored.directory=\"$CRATES_DIR/vendor\""
-    cp "$target/wasm32-wasip1/release/$3.wasm" "$out"
+        cargo_build "$manifest" --target wasm32-wasip1
+    cp "$BUILD/.cargo/wasm32-wasip1/release/$3.wasm" "$out"
 }
 copy() { cp "$2" "$1"; }
 cut_short() { head -c 1000 "$2" >"$1"; }
@@ -150,11 +156,17 @@ sqlite() {
     python3 wasm.py strip "$1.debug" "$1"
     rm "$1.debug"
 }
+# A library for JavaScript becomes a command by a tool of ours, which runs on this machine.
+ruby() {
+    cargo_build "${2%% *}"
+    "$BUILD/.cargo/release/ruby-command" "$NPM_DIR/ruby+stdlib.wasm" "$1"
+}
 
 build_wasm() {
     TOOLCHAINS="${ZIG_DIR##*/} ${RUST_DIR##*/} $(GOTOOLCHAIN=local go env GOVERSION)"
     rustc_in "$BUILD/.tools"
     # The longest first.
+    make_wasm thirdparty-ruby ruby 'thirdparty/ruby/Cargo.toml thirdparty/ruby/Cargo.lock thirdparty/ruby/src/main.rs thirdparty/npm.txt'
     make_wasm thirdparty-sqlite sqlite thirdparty/sqlite/Cargo.lock
     make_wasm thirdparty-gofmt go_tool thirdparty/gofmt/script.txt gofmt
     local name

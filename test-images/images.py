@@ -82,6 +82,7 @@ def _third_party() -> list[Image]:
 
     return [
         program("python", "script.py", "/app/script.py"),
+        program("ruby", "script.rb", "/app/script.rb"),
         program("quickjs", "script.js", "/app/script.js"),
         program("sqlite", "script.sql", "-batch", "/tmp/test.db", ".read /app/script.sql"),
         program("usvg", "script.svg", "/app/script.svg", "-c"),

@@ -15,8 +15,10 @@ RUST_PACKAGES=(rustc libstd-rust-1.85 libstd-rust-dev-wasm32 lld-19
 
 ZIG_DIR=$CACHE/zig-$(sha256sum "$SRC/zig.txt" | cut -c1-12)
 WHEELS_DIR=$CACHE/wheels-$(sha256sum "$SRC/thirdparty/wheels.txt" | cut -c1-12)
+NPM_DIR=$CACHE/npm-$(sha256sum "$SRC/thirdparty/npm.txt" | cut -c1-12)
 SQLITE_DIR=$CACHE/sqlite-$(sha256sum "$SRC/thirdparty/sqlite/Cargo.lock" | cut -c1-12)
-CRATES_DIR=$CACHE/crates-$(cat "$SRC/sockets/wasmedge/Cargo.lock" "$SRC/listen/tokio/Cargo.lock" | sha256sum | cut -c1-12)
+CRATES_DIR=$CACHE/crates-$(cat "$SRC/sockets/wasmedge/Cargo.lock" "$SRC/listen/tokio/Cargo.lock" "$SRC/thirdparty/ruby/Cargo.lock" |
+    sha256sum | cut -c1-12)
 RUST_DIR=$CACHE/rust-$RUST_SUITE-$(printf '%s\n' "${RUST_PACKAGES[@]}" | sha256sum | cut -c1-12)
 
 die() {
@@ -58,6 +60,8 @@ check_machine() {
     version=$(GOTOOLCHAIN=local go env GOVERSION)
     [[ $(printf '%s\n' go1.24 "$version" | sort -V | head -n1) == go1.24 ]] || die "$version is older than Go 1.24"
     command -v cargo >/dev/null || die "no cargo in PATH: install Rust by rustup"
+    # Here and not in the background, where Rust's packages are fetched at the same time.
+    have "$NPM_DIR" || command -v npm >/dev/null || apt_install npm
     command -v dpkg-deb >/dev/null || die "no dpkg-deb: the Rust toolchain comes from Debian's packages"
 }
 
@@ -87,6 +91,19 @@ PY
         rm -r "$1/venv" "$1/wheels"
 }
 
+# The packages, too, are only unpacked, and only the one file of each that is of use.
+fill_npm() {
+    local package file hash
+    while read -r package file hash; do
+        [[ $package == [!#]* ]] || continue
+        mkdir "$1/pack" &&
+            (cd "$1/pack" && npm pack --silent --ignore-scripts "$package" >/dev/null && mv -- *.tgz pack.tgz) &&
+            sha512sum --check --quiet - <<<"$hash  $1/pack/pack.tgz" &&
+            tar -xzf "$1/pack/pack.tgz" -C "$1/pack" "package/$file" &&
+            mv "$1/pack/package/$file" "$1" && rm -r "$1/pack" || return 1
+    done <"$SRC/thirdparty/npm.txt"
+}
+
 fill_sqlite() {
     cargo vendor -q --locked --manifest-path "$SRC/thirdparty/sqlite/Cargo.toml" "$1/vendor" >/dev/null &&
         mv "$1/vendor/sqlite3-src/source" "$1/source" && rm -r "$1/vendor"
@@ -95,7 +112,7 @@ fill_sqlite() {
 # Sources of the crates that Rust programs are built with.
 fill_crates() {
     cargo vendor -q --locked --manifest-path "$SRC/sockets/wasmedge/Cargo.toml" --sync "$SRC/listen/tokio/Cargo.toml" \
-        "$1/vendor" >/dev/null
+        --sync "$SRC/thirdparty/ruby/Cargo.toml" "$1/vendor" >/dev/null
 }
 
 # rustc_in DIR: puts a rustc there that is Debian's when it compiles for WASI, and the machine's own for everything

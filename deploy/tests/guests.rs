@@ -1,5 +1,5 @@
 //! Real programs under `coracle run`, built by `make images`: a Rust program with WasmEdge's client
-//! library and a C program in WAMR's dialect, as servers, clients and for names.
+//! library and a C program in WAMR's dialect, as servers, clients and for names; Ruby as a command.
 
 #![allow(clippy::unwrap_used, reason = "in tests, helpers too fail by panic")]
 
@@ -217,4 +217,32 @@ fn what_the_policy_does_not_allow_fails() {
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(error.contains("`nonsense..` is no rule"), "{error}");
     }
+}
+
+/// The other programs end well; here Ruby is given arguments and an input and ends by an exception.
+#[test]
+fn ruby_is_a_command_as_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "puts ARGV.inspect, STDIN.read.upcase\nprint 'no line'\nraise 'oh'\n";
+    std::fs::write(folder.path().join("script.rb"), script).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_coracle"))
+        // Compiling this program takes most of the time.
+        .args(["run", "--no-optimize", "--dir"])
+        .arg(format!("{}::/app", folder.path().display()))
+        .arg(program("thirdparty-ruby"))
+        .args(["/app/script.rb", "-x", "b c"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"input\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(output.stdout, b"[\"-x\", \"b c\"]\nINPUT\nno line");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.starts_with("/app/script.rb:3:in '<top (required)>': oh (RuntimeError)\n"),
+        "{told}"
+    );
 }
