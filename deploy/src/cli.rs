@@ -22,6 +22,13 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Show what a module imports, exports and needs.
     Inspect(InspectArgs),
+    /// Look into the cache of compiled code, check it, or make it smaller.
+    ///
+    /// Root's is the node's, in /var/lib/coracle/cache; other users have their own. CORACLE_CACHE_DIR names
+    /// another folder. Removing an entry, or all of them, is always safe: what is missing is compiled
+    /// again.
+    #[command(subcommand)]
+    Cache(CacheCommand),
     /// Compile standard input to standard output; what the shim starts, confined, for each module.
     #[command(hide = true)]
     CompileWorker(WorkerArgs),
@@ -60,6 +67,9 @@ pub(crate) struct RunArgs {
     /// Compile without optimisation: starts sooner, runs slower.
     #[arg(long)]
     pub(crate) no_optimize: bool,
+    /// Compile anew, and keep nothing.
+    #[arg(long)]
+    pub(crate) no_cache: bool,
     /// The program, then its arguments.
     #[arg(
         required = true,
@@ -90,6 +100,33 @@ fn parse_dir(text: &str) -> Result<Dir, String> {
 pub(crate) struct InspectArgs {
     /// The module (.wasm or .wat).
     pub(crate) file: PathBuf,
+}
+
+/// What to do with the cache.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// List the entries: key, size, when they were made and last used; the least recently used first.
+    Ls,
+    /// Compute the digest of every entry and remove those that are damaged; exit code 1 if there were any.
+    Verify,
+    /// Remove what is beyond the bounds, the least recently used first.
+    Prune(PruneArgs),
+    /// Show where the cache is, what it holds and what it may hold.
+    Stats,
+}
+
+/// Arguments of `coracle cache prune`.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Remove every entry.
+    #[arg(long, conflicts_with_all = ["max_mib", "max_entries"])]
+    pub(crate) all: bool,
+    /// Keep at most this much.
+    #[arg(long, value_name = "MIB")]
+    pub(crate) max_mib: Option<u64>,
+    /// Keep at most this many entries.
+    #[arg(long, value_name = "N")]
+    pub(crate) max_entries: Option<usize>,
 }
 
 /// Arguments of the compile worker.

@@ -1,9 +1,12 @@
-//! `coracle`: runs WebAssembly programs, shows what a module needs, and compiles for the shim.
+//! `coracle`: runs WebAssembly programs, shows what a module needs, looks after the cache of compiled
+//! code, and compiles for the shim.
 
+mod cache;
 mod cli;
 mod compile;
 mod inspect;
 mod run;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -26,7 +29,8 @@ fn main() -> ExitCode {
     match cli.command {
         cli::Command::Run(args) => run::run(args),
         cli::Command::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),
-        cli::Command::CompileWorker(args) => return compile::worker(&args),
+        cli::Command::Cache(command) => cache::cache(&command),
+        cli::Command::CompileWorker(args) => return worker::worker(&args),
     }
     .unwrap_or_else(|error| {
         eprintln!("coracle: {error:#}");

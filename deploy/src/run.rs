@@ -13,7 +13,7 @@ use coracle_engine::config::{OptLevel, Settings};
 use coracle_engine::wasi::ListenAddress;
 
 use crate::cli::{Dir, RunArgs};
-use crate::compile;
+use crate::{cache, compile};
 
 /// Stack for wasm code, in bytes: the main thread has 8 MiB by default, the host needs little.
 const MAX_WASM_STACK: usize = 6 << 20;
@@ -29,6 +29,7 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
         network,
         invoke,
         no_optimize,
+        no_cache,
         program,
     } = args;
     let path = &program[0];
@@ -37,8 +38,12 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
         compile::read_module(file).with_context(|| format!("loading {}", path.display()))?;
     let opt_level = if no_optimize { OptLevel::None } else { OptLevel::Speed };
     let settings = Settings { opt_level, ..Settings::program() };
-    let image = compile::compile_to_memory(&bytes, &settings)
-        .with_context(|| format!("compiling {}", path.display()))?;
+    let image = if no_cache {
+        compile::compile_to_memory(&bytes, &settings)
+    } else {
+        cache::code(&bytes, &settings)
+    };
+    let image = image.with_context(|| format!("compiling {}", path.display()))?;
     drop(bytes);
 
     let command = Command {

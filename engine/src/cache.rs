@@ -25,6 +25,7 @@ mod evict;
 mod key;
 mod lock;
 mod memory;
+mod place;
 mod publish;
 
 use std::fs::File;
@@ -39,6 +40,7 @@ pub use evict::{Bounds, Pruned};
 pub use key::{Key, NotAKey, Scope};
 pub use lock::Lock;
 pub use memory::FileIdentity;
+pub use place::{BadSize, ENV_DIR, ENV_MIB, ENV_RUN, Place};
 pub use publish::Unpublished;
 
 use memory::Memory;
@@ -53,30 +55,6 @@ pub struct CacheError {
     pub path: PathBuf,
     /// What the system said.
     pub source: io::Error,
-}
-
-/// Where a cache is and how large it may become.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The folder of the entries; made if it is not there.
-    pub dir: PathBuf,
-    /// The folder of what a restart of the machine empties. Without one, every look-up computes the
-    /// entry's digest, and nobody waits for anybody else's compilation.
-    pub run: Option<PathBuf>,
-    /// What is kept.
-    pub bounds: Bounds,
-}
-
-impl Place {
-    /// The node's cache, which root alone can use.
-    #[must_use]
-    pub fn of_the_node() -> Place {
-        Place {
-            dir: "/var/lib/coracle/cache".into(),
-            run: Some("/run/coracle".into()),
-            bounds: Bounds::default(),
-        }
-    }
 }
 
 /// An open cache.

@@ -7,6 +7,7 @@ use containerd_shim_protos::protobuf::{self, Message};
 
 use crate::bootstrap;
 use crate::cli::Flags;
+use crate::compile;
 use crate::exit::{self, ExitStatus};
 use crate::guest::{self, GuestError};
 use crate::response;
@@ -20,6 +21,9 @@ pub enum CleanupError {
     /// The guest, its cgroup, its mounts or its state file.
     #[error(transparent)]
     Guest(#[from] GuestError),
+    /// The compiler's cgroup.
+    #[error("remove the compiler's cgroup: {0}")]
+    Worker(#[from] coracle_oci::CgroupError),
     /// The answer.
     #[error("write the answer: {0}")]
     Answer(#[source] io::Error),
@@ -40,7 +44,10 @@ pub fn delete(flags: &Flags) -> Result<(), CleanupError> {
     };
     let remains = guest::cleanup_bundle(&bundle, flags.id.as_str());
     remove_dead_socket(&bundle);
+    let worker = compile::worker_group(&flags.id, &bundle);
+    let worker = compile::remove_left_behind(&worker);
     let remains = remains?;
+    worker?;
     let exit = ExitStatus::now(exit::by_signal(libc::SIGKILL));
     let answer = response::deleted(remains.pid.unwrap_or_default(), exit).write_to_bytes()?;
     let mut out = io::stdout().lock();

@@ -1,47 +1,43 @@
 //! One compilation: an unprivileged process that gets a module and gives a code image.
 //!
-//! `coracle compile-worker` runs as nobody, with no way to gain rights, three descriptors (module,
-//! image, one line of error) and hard limits. It is a child of the shim and not of the pod: it is
-//! outside the container's cgroup. It is killed when its task ends, when its time is up, and by the
-//! kernel when the shim dies. What it wrote is inert data until [`Header::decode`] accepts it.
+//! `coracle compile-worker` takes all rights from itself before it reads: it ends up as nobody, without
+//! files, network or capabilities, and with three descriptors (module, image, one line of error). From
+//! here it gets hard limits and a cgroup of its own: it is a child of the shim and not of the pod. It is
+//! killed when its task ends, when its time is up, and by the kernel when the shim dies. What it wrote
+//! is inert data until [`Header::decode`] accepts it.
 
-use std::ffi::{CString, OsStr};
+mod group;
+mod worker;
+
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use tokio::io::AsyncReadExt;
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::process::{Child, ChildStderr};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use coracle_engine::image::{HEADER_SIZE, Header};
+
+pub(crate) use group::remove_left_behind;
+pub use group::worker_group;
+
+use group::Group;
 
 use crate::cache::{Slot, Turn};
 use crate::config::CompileLimits;
 
 /// The compiler's executable.
 const COMPILER: &str = "coracle";
-/// Its sub-command.
-const SUBCOMMAND: &str = "compile-worker";
-/// The uid and gid of nobody.
-const NOBODY: u32 = 65534;
-/// Descriptors the worker may have: the three it gets and a few of its own.
-const WORKER_FILES: u64 = 16;
 /// The longest error line taken from the worker, in bytes.
 const ERROR_LINE: u64 = 4096;
-/// Of all processes here, the kernel shall take the worker first when memory runs out: it costs one
-/// start (`proc_pid_oom_score_adj(5)`).
-const WORKER_OOM_SCORE: &str = "500";
-
 /// Why there is no code image.
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {
@@ -57,6 +53,19 @@ pub enum CompileError {
         act: &'static str,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// The worker's cgroup cannot be had.
+    #[error("cannot make a cgroup for the compiler: {0}")]
+    Group(#[from] coracle_oci::CgroupError),
+    /// It took more memory than it may.
+    #[error(
+        "cannot compile {origin}: it takes more than {mib} MiB of memory, the runtime option CompileMemoryMiB sets the limit"
+    )]
+    TooLarge {
+        /// Where the module came from.
+        origin: String,
+        /// The limit.
+        mib: u64,
     },
     /// The compiler said what is wrong with the module.
     #[error("cannot compile {origin}: {reason}")]
@@ -145,6 +154,8 @@ pub struct Job {
     pub compiler: PathBuf,
     /// Where the code belongs in the cache; `None` without one.
     pub slot: Option<Slot>,
+    /// The worker's cgroup; see [`worker_group`].
+    pub group: String,
 }
 
 impl Compilation {
@@ -232,9 +243,22 @@ async fn compile(job: &Job, stop: &Notify) -> Result<File, CompileError> {
     }
 }
 
+/// One worker, in a cgroup of its own.
 async fn attempt(job: &Job, stop: &Notify) -> Result<File, CompileError> {
+    let group = Group::make(&job.group, &job.limits)?;
+    let result = work(job, stop, &group).await;
+    let starved = group.remove().await;
+    match result {
+        Err(CompileError::Killed { origin } | CompileError::Broken { origin, .. }) if starved => {
+            Err(CompileError::TooLarge { origin, mib: job.limits.memory >> 20 })
+        }
+        other => other,
+    }
+}
+
+async fn work(job: &Job, stop: &Notify, group: &Group) -> Result<File, CompileError> {
     let image = memory_file().map_err(os("make a memory file"))?;
-    let mut child = spawn(job, &image)?;
+    let mut child = worker::spawn(job, &image, group)?;
     let stderr = child.stderr.take();
     let outcome = tokio::select! {
         biased;
@@ -322,118 +346,4 @@ fn memory_file() -> io::Result<File> {
 
 fn os(act: &'static str) -> impl FnOnce(io::Error) -> CompileError {
     move |source| CompileError::Os { act, source }
-}
-
-/// Starts the worker; everything it may not have is gone before its first instruction.
-fn spawn(job: &Job, image: &File) -> Result<Child, CompileError> {
-    let program = File::options()
-        .read(true)
-        .custom_flags(libc::O_PATH)
-        .open(&job.compiler)
-        .map_err(os("open the executable"))?;
-    let module = read_only(&job.module).map_err(os("reopen the module"))?;
-    let image = image.try_clone().map_err(os("share the code image"))?;
-    let confinement = Confinement::new(&job.limits, &program, &job.compiler);
-    let mut command = Command::new(&job.compiler);
-    command
-        .arg(SUBCOMMAND)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(module))
-        .stdout(Stdio::from(image))
-        .stderr(Stdio::piped());
-    // SAFETY: the closure runs in the forked child before exec and makes only system calls through
-    // libc, on values prepared here; it neither allocates nor takes a lock.
-    unsafe { command.pre_exec(move || confinement.enter()) };
-    let child = command.spawn().map_err(os("start the executable"))?;
-    drop(program);
-    if let Some(pid) = child.id() {
-        let file = format!("/proc/{pid}/oom_score_adj");
-        if let Err(error) = std::fs::write(file, WORKER_OOM_SCORE) {
-            tracing::warn!(%error, "oom score of the compiler not set");
-        }
-    }
-    Ok(child)
-}
-
-/// The same memory file, without the right to write.
-fn read_only(file: &File) -> io::Result<File> {
-    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
-}
-
-/// What happens to the worker between fork and exec; prepared before, so that nothing allocates.
-struct Confinement {
-    limits: [(libc::__rlimit_resource_t, u64); 5],
-    shim: libc::pid_t,
-    program: RawFd,
-    argv: [CString; 2],
-}
-
-impl Confinement {
-    fn new(limits: &CompileLimits, program: &File, path: &Path) -> Self {
-        // A worker with one thread a processor uses this much before its wall time is up.
-        let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-        let text = |text: &OsStr| CString::new(text.as_bytes()).unwrap_or_default();
-        Self {
-            limits: [
-                (libc::RLIMIT_AS, limits.memory),
-                (libc::RLIMIT_FSIZE, limits.output),
-                (libc::RLIMIT_CPU, cpu_seconds(limits.wall, processors)),
-                (libc::RLIMIT_NOFILE, WORKER_FILES),
-                (libc::RLIMIT_CORE, 0),
-            ],
-            shim: std::process::id().cast_signed(),
-            program: program.as_raw_fd(),
-            argv: [text(path.as_os_str()), text(OsStr::new(SUBCOMMAND))],
-        }
-    }
-
-    /// Drops everything and becomes the compiler; returns only if that fails.
-    ///
-    /// The program is executed by descriptor: nobody may not be able to walk to its folder.
-    fn enter(&self) -> io::Result<()> {
-        for (resource, value) in self.limits {
-            let limit = libc::rlimit64 { rlim_cur: value, rlim_max: value };
-            // SAFETY: `limit` is a valid rlimit that outlives the call.
-            check_call(unsafe { libc::setrlimit64(resource, &raw const limit) })?;
-        }
-        // SAFETY: plain system calls without pointers, except setgroups, which reads no list of
-        // length zero. The order matters: groups and gid need the rights that setresuid gives up,
-        // and changing ids clears the parent-death signal.
-        unsafe {
-            check_call(libc::setgroups(0, std::ptr::null()))?;
-            check_call(libc::setresgid(NOBODY, NOBODY, NOBODY))?;
-            check_call(libc::setresuid(NOBODY, NOBODY, NOBODY))?;
-            check_call(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
-            check_call(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
-            // The shim may have died before the line above.
-            if libc::getppid() != self.shim {
-                return Err(io::Error::from_raw_os_error(libc::ESRCH));
-            }
-            let flags = libc::CLOSE_RANGE_CLOEXEC.cast_signed();
-            check_call(libc::close_range(3, libc::c_uint::MAX, flags))?;
-        }
-        let argv = [self.argv[0].as_ptr(), self.argv[1].as_ptr(), std::ptr::null()];
-        let envp = [std::ptr::null::<libc::c_char>()];
-        // SAFETY: `program` is open (its File lives until the spawn returned), the path is an empty
-        // C string, and both arrays end with a null pointer and hold pointers into `self`.
-        unsafe {
-            libc::execveat(
-                self.program,
-                c"".as_ptr(),
-                argv.as_ptr().cast(),
-                envp.as_ptr().cast(),
-                libc::AT_EMPTY_PATH,
-            );
-        }
-        Err(io::Error::last_os_error())
-    }
-}
-
-fn check_call(result: libc::c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-fn cpu_seconds(wall: Duration, processors: u64) -> u64 {
-    wall.as_secs().max(1).saturating_mul(processors)
 }

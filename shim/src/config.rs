@@ -12,7 +12,7 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{self, CodedInputStream, Message as _};
 use containerd_shim_protos::shim::oci::Options as RuncOptions;
 
-use coracle_engine::cache::Place;
+use coracle_engine::cache::{Bounds, Place};
 
 use crate::cli::Flags;
 use crate::request::TaskId;
@@ -23,12 +23,6 @@ pub const ENV_TTRPC_ADDRESS: &str = "TTRPC_ADDRESS";
 pub const ENV_GRPC_ADDRESS: &str = "GRPC_ADDRESS";
 /// The `coracle` executable, when it is neither beside the shim nor in `PATH`.
 pub const ENV_CORACLE_BIN: &str = "CORACLE_BIN";
-/// The folder of the code cache, instead of `/var/lib/coracle/cache`.
-pub const ENV_CACHE_DIR: &str = "CORACLE_CACHE_DIR";
-/// The folder of what a restart of the machine forgets, instead of `/run/coracle`.
-pub const ENV_RUN_DIR: &str = "CORACLE_RUN_DIR";
-/// What the code cache may take of the disk, in MiB; 0 keeps nothing.
-pub const ENV_CACHE_MIB: &str = "CORACLE_CACHE_MIB";
 /// Log level of the shim: `error`, `warn` (default), `info`, `debug` or `trace`.
 pub const ENV_LOG: &str = "CORACLE_LOG";
 
@@ -76,7 +70,8 @@ pub struct ShimConfig {
 pub struct CompileLimits {
     /// Wall-clock time, 1 s to 1 h.
     pub wall: Duration,
-    /// Address space in bytes, at least 64 MiB (`RLIMIT_AS`).
+    /// Memory in bytes, at least 64 MiB: of its cgroup, and besides what threads reserve of its
+    /// address space.
     pub memory: u64,
     /// Size of the code image in bytes (`RLIMIT_FSIZE`).
     pub output: u64,
@@ -84,7 +79,7 @@ pub struct CompileLimits {
 
 impl Default for CompileLimits {
     fn default() -> Self {
-        Self { wall: Duration::from_secs(120), memory: 4 << 30, output: 512 << 20 }
+        Self { wall: Duration::from_secs(120), memory: 2 << 30, output: 512 << 20 }
     }
 }
 
@@ -169,7 +164,10 @@ impl ShimConfig {
                 LogLevel::Warn
             }),
         };
-        let cache = cache_place(env, &mut faults);
+        let cache = Place::of_the_node(env).unwrap_or_else(|fault| {
+            faults.push(fault.to_string());
+            Place { dir: PathBuf::new(), run: None, bounds: Bounds::NOTHING }
+        });
         let config = Self {
             namespace: flags.namespace.clone(),
             id: flags.id.clone(),
@@ -255,25 +253,6 @@ impl ShimConfig {
             }
         }
     }
-}
-
-/// Where the code cache is.
-fn cache_place(env: Lookup<'_>, faults: &mut Vec<String>) -> Place {
-    let mut place = Place::of_the_node();
-    if let Some(dir) = env(ENV_CACHE_DIR) {
-        place.dir = dir.into();
-    }
-    if let Some(dir) = env(ENV_RUN_DIR) {
-        place.run = Some(dir.into());
-    }
-    if let Some(text) = env(ENV_CACHE_MIB) {
-        match text.to_str().and_then(|text| text.parse::<u64>().ok()).filter(|mib| *mib <= 1 << 30)
-        {
-            Some(mib) => place.bounds.bytes = mib << 20,
-            None => faults.push(format!("{ENV_CACHE_MIB}={text:?}: use a number of MiB")),
-        }
-    }
-    place
 }
 
 fn finish<T>(origin: &'static str, faults: Vec<String>, value: T) -> Result<T, ConfigError> {

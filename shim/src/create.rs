@@ -1,6 +1,5 @@
 //! Create: from a request to a parked guest, all or nothing.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,23 +66,20 @@ async fn prepare(
         config: config.clone(),
         cache: cache.clone(),
         id: request.id.clone(),
+        bundle: request.bundle.clone(),
     };
-    let (bundle, mounts) = (request.bundle.clone(), request.mounts.clone());
-    tokio::task::spawn_blocking(move || prepare_blocking(&finder, &bundle, &mounts))
+    let mounts = request.mounts.clone();
+    tokio::task::spawn_blocking(move || prepare_blocking(&finder, &mounts))
         .await
         .map_err(|_| TaskError::Broken("prepare the container"))?
 }
 
-fn prepare_blocking(
-    finder: &Finder,
-    bundle: &Path,
-    mounts: &[RootfsMount],
-) -> Result<Prepared, TaskError> {
-    let workload = spec::load(bundle)?;
+fn prepare_blocking(finder: &Finder, mounts: &[RootfsMount]) -> Result<Prepared, TaskError> {
+    let workload = spec::load(&finder.bundle)?;
     if workload.process.terminal {
         return Err(TaskError::Unsupported(crate::request::NO_TERMINAL));
     }
-    let mut made = RootfsMounts::make(bundle, mounts)?;
+    let mut made = RootfsMounts::make(&finder.bundle, mounts)?;
     let program =
         if workload.is_pause() { Ok(None) } else { finder.program(&workload, mounts).map(Some) };
     match program {

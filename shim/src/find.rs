@@ -4,7 +4,7 @@
 //! manifest, of a file its attributes, if it was seen since the machine started.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use coracle_engine::cache::{FileIdentity, Scope};
 use coracle_oci::digest::Digest;
@@ -34,6 +34,8 @@ pub struct Finder {
     pub cache: CodeCache,
     /// The container.
     pub id: TaskId,
+    /// Its bundle folder.
+    pub bundle: PathBuf,
 }
 
 /// Where the code of a program comes from.
@@ -90,7 +92,8 @@ impl Finder {
         let compiler = compile::find_compiler(self.config.coracle_bin.as_deref())?;
         let sealed = module.seal()?;
         let (origin, limits) = (module.origin, self.config.compile);
-        let job = Job { module: sealed, origin, limits, compiler, slot };
+        let group = compile::worker_group(&self.id, &self.bundle);
+        let job = Job { module: sealed, origin, limits, compiler, slot, group };
         Ok((Source::Job(Box::new(job)), module.entry))
     }
 

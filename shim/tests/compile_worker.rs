@@ -1,12 +1,12 @@
-//! The cage of the compile worker, seen from inside it.
+//! What the shim gives a compile worker and what it takes from it, seen from inside.
 //!
 //! This executable is both sides: run as `compile-worker`, it plays a compiler that reports what it
-//! finds around itself, or misbehaves in the way its "module" names.
+//! finds around itself, or misbehaves in the way its "module" names. What the real one takes from itself
+//! is tested where it is written, in `deploy`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write as _;
-use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -20,7 +20,8 @@ fn main() -> ExitCode {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        nothing_is_left_to_the_worker().await;
+        it_gets_what_it_needs_and_no_more().await;
+        one_that_was_killed_is_tried_again().await;
         its_words_are_the_reason().await;
         limits_hold().await;
         it_is_stopped().await;
@@ -30,6 +31,8 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+const GROUP: &str = "/coracle-compile-tests-worker";
+
 const LIMITS: CompileLimits =
     CompileLimits { wall: Duration::from_secs(20), memory: 512 << 20, output: 1 << 20 };
 
@@ -38,37 +41,40 @@ fn begin(module: &str, limits: CompileLimits) -> Compilation {
     file.write_all(module.as_bytes()).unwrap();
     file.rewind().unwrap();
     let compiler = std::env::current_exe().unwrap();
-    Compilation::begin(Job {
-        module: file,
-        origin: "/app.wasm".into(),
-        limits,
-        compiler,
-        slot: None,
-    })
+    let (origin, group) = ("/app.wasm".into(), GROUP.into());
+    Compilation::begin(Job { module: file, origin, limits, compiler, slot: None, group })
 }
 
 async fn fails(module: &str, limits: CompileLimits) -> CompileError {
     begin(module, limits).image().await.expect_err("no image can come of this")
 }
 
-async fn nothing_is_left_to_the_worker() {
+async fn it_gets_what_it_needs_and_no_more() {
     let CompileError::Rejected { reason, .. } = fails("inspect", LIMITS).await else {
         panic!("the worker did not report")
     };
+    let processors = std::thread::available_parallelism().unwrap().get();
+    let space = (512 << 20) + processors * (128 << 20);
+    let limits = format!("as {space} fsize 1048576 nofile 16 core 0");
     let facts = [
-        "uid 65534 65534 65534 65534",
-        "gid 65534 65534 65534 65534",
-        "groups",
         "NoNewPrivs 1",
-        "CapEff 0000000000000000",
         "fds 0 1 2",
         "env 0",
         "cwd /",
         "module-writable false",
-        "as 536870912 fsize 1048576 nofile 16 core 0",
+        &limits,
         "death-signal 9",
+        "own cgroup true",
     ];
     assert_eq!(reason.split("; ").collect::<Vec<_>>(), facts);
+}
+
+/// A5.
+async fn one_that_was_killed_is_tried_again() {
+    let begun = Instant::now();
+    let killed = fails("suicide", LIMITS).await;
+    assert!(matches!(killed, CompileError::Killed { .. }), "{killed}");
+    assert!(begun.elapsed() >= Duration::from_millis(200), "it was not tried again");
 }
 
 async fn its_words_are_the_reason() {
@@ -82,7 +88,7 @@ async fn limits_hold() {
     let big = fails("big", LIMITS).await.to_string();
     assert!(big.contains("more than 1 MiB of code"), "{big}");
     let hog = fails("hog", LIMITS).await.to_string();
-    assert!(hog.contains("memory beyond 512 MiB"), "{hog}");
+    assert!(hog.contains("more than 512 MiB of memory, the runtime option"), "{hog}");
     let start = Instant::now();
     let slow = fails("sleep", CompileLimits { wall: Duration::from_secs(1), ..LIMITS }).await;
     assert!(matches!(slow, CompileError::TooSlow { seconds: 1, .. }), "{slow}");
@@ -126,6 +132,11 @@ fn worker() -> ExitCode {
             let hog = vec![1_u8; 600 << 20];
             println!("{}", hog[hog.len() / 2]);
         }
+        "suicide" => {
+            std::thread::sleep(Duration::from_millis(100));
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)
+                .unwrap();
+        }
         "sleep" => std::thread::sleep(Duration::from_secs(60)),
         "garbage" => {
             print!("{}", "no code image ".repeat(1000));
@@ -144,19 +155,14 @@ fn inspect() -> String {
         line.split_whitespace().skip(1).collect::<Vec<_>>().join(" ")
     };
     let mut out = String::new();
-    for (label, name) in [("uid", "Uid:"), ("gid", "Gid:"), ("groups", "Groups:")] {
-        write!(out, "{}; ", format!("{label} {}", field(name)).trim()).unwrap();
-    }
-    write!(out, "NoNewPrivs {}; CapEff {}; ", field("NoNewPrivs:"), field("CapEff:")).unwrap();
-    // Nobody may read the list of another owner's descriptors, so each is tried.
+    write!(out, "NoNewPrivs {}; ", field("NoNewPrivs:")).unwrap();
     let open = (0..64).filter(|fd| {
         // SAFETY: F_GETFD reads a flag of a descriptor number and touches no memory.
         unsafe { libc::fcntl(*fd, libc::F_GETFD) != -1 }
     });
     let open: Vec<_> = open.map(|fd: i32| fd.to_string()).collect();
     write!(out, "fds {}; env {}; ", open.join(" "), std::env::vars_os().count()).unwrap();
-    let writable = rustix::io::write(std::io::stdin(), b"x").is_ok()
-        || File::options().write(true).open("/proc/self/fd/0").is_ok();
+    let writable = rustix::io::write(std::io::stdin(), b"x").is_ok();
     let cwd = std::env::current_dir().unwrap();
     write!(out, "cwd {}; module-writable {writable}; ", cwd.display()).unwrap();
     let limit = |resource| rustix::process::getrlimit(resource).current.unwrap_or(u64::MAX);
@@ -168,6 +174,9 @@ fn inspect() -> String {
     // SAFETY: PR_GET_PDEATHSIG writes one int through the pointer, which is valid for it.
     let result = unsafe { libc::prctl(libc::PR_GET_PDEATHSIG, &raw mut signal) };
     assert_eq!(result, 0);
-    write!(out, "death-signal {signal}").unwrap();
+    write!(out, "death-signal {signal}; ").unwrap();
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let memory = groups.lines().find(|line| line.contains("memory") || line.starts_with("0::"));
+    write!(out, "own cgroup {}", memory.is_some_and(|line| line.ends_with(GROUP))).unwrap();
     out
 }

@@ -53,7 +53,9 @@ impl Values {
 const CONNECTIONS: usize = 16;
 /// How long a server is asked before and while it is measured.
 const WARM: Duration = Duration::from_millis(300);
-const MEASURED: Duration = Duration::from_millis(1500);
+const MEASURED: Duration = Duration::from_millis(700);
+/// Servers started in a run, as many short measurements say more than a long one.
+const SERVERS: usize = 4;
 
 /// Servers by the sockets of `WasmEdge`'s dialect: this engine, `WasmEdge` and native code.
 ///
@@ -67,8 +69,10 @@ pub(crate) fn servers(places: &Places, peers: &[Peer], runs: usize) -> Result<Ve
     let kinds = [("echo", Load::echo(1024), None), ("http", Load::http(200), Some(0.6))];
     for (kind, load, goal) in kinds {
         let mut values = Values::default();
-        for round in 0..runs {
-            eprintln!("bench: {kind} server, round {} of {runs}", round + 1);
+        for round in 0..runs * SERVERS {
+            if round % SERVERS == 0 {
+                eprintln!("bench: {kind} server, round {} of {runs}", round / SERVERS + 1);
+            }
             for one in order(round, ready.len()).into_iter().map(|n| &ready[n]) {
                 let answer = serve(places, one, kind, &load)
                     .with_context(|| format!("the {kind} server under {}", one.peer.name()))?;

@@ -25,7 +25,7 @@ const KILL_PAUSE: Duration = Duration::from_millis(10);
 
 /// A container's cgroup that exists.
 #[derive(Debug, Clone)]
-pub(super) struct Cgroup {
+pub(crate) struct Cgroup {
     inner: coracle_oci::cgroup::Cgroup,
 }
 
@@ -40,7 +40,7 @@ pub(super) enum Entry {
 
 impl Cgroup {
     /// Makes the group and sets its limits; on failure nothing is left.
-    pub(super) fn make(spec: &CgroupSpec, id: &str) -> Result<Self, CgroupError> {
+    pub(crate) fn make(spec: &CgroupSpec, id: &str) -> Result<Self, CgroupError> {
         let path = CgroupPath::parse(spec.path.as_deref(), id)?;
         let inner = coracle_oci::cgroup::Cgroup::new(&Host::detect()?, &path);
         inner.create()?;
@@ -53,12 +53,12 @@ impl Cgroup {
     }
 
     /// The group that another process has made, by version and folders.
-    pub(super) fn reopen(version: Version, dirs: Vec<PathBuf>) -> Self {
+    pub(crate) fn reopen(version: Version, dirs: Vec<PathBuf>) -> Self {
         Self { inner: coracle_oci::cgroup::Cgroup::from_dirs(version, dirs) }
     }
 
     /// The group's files and values.
-    pub(super) fn inner(&self) -> &coracle_oci::cgroup::Cgroup {
+    pub(crate) fn inner(&self) -> &coracle_oci::cgroup::Cgroup {
         &self.inner
     }
 
@@ -93,7 +93,7 @@ impl Cgroup {
     }
 
     /// Kills every process and removes the group; on a blocking thread, since both may take a moment.
-    pub(super) async fn destroy(&self) -> Result<(), CgroupError> {
+    pub(crate) async fn destroy(&self) -> Result<(), CgroupError> {
         let group = self.clone();
         let done = tokio::task::spawn_blocking(move || group.destroy_blocking()).await;
         // The task neither panics nor is it aborted, but a runtime that shuts down may refuse it.
@@ -101,7 +101,7 @@ impl Cgroup {
     }
 
     /// Like [`Cgroup::destroy`], on the calling thread.
-    pub(super) fn destroy_blocking(&self) -> Result<(), CgroupError> {
+    pub(crate) fn destroy_blocking(&self) -> Result<(), CgroupError> {
         for _ in 0..KILL_ROUNDS {
             if self.pids()?.is_empty() {
                 break;

@@ -9,7 +9,7 @@
 //! Reading order: `plan` (what the two halves say to each other), `spawn` (the shim's half), `runner`
 //! (the guest's half: `mounts`, `devices`, `identity`, then `program`).
 
-mod cgroups;
+pub(crate) mod cgroups;
 mod channel;
 mod cleanup;
 mod confine;
