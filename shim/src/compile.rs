@@ -282,7 +282,9 @@ async fn work(job: &Job, stop: &Notify, group: &Group) -> Result<File, CompileEr
     if !status.success() {
         return Err(failure(job.origin.clone(), status, &line, &job.limits));
     }
-    accept(image, job.origin.clone())
+    let image = accept(image, job.origin.clone())?;
+    tracing::info!(origin = %job.origin, "compiled");
+    Ok(image)
 }
 
 /// Waits for the worker's end and for its error line.

@@ -34,6 +34,8 @@ impl Events for Seen {
 /// One containerd with its state folder.
 pub(crate) struct Containerd {
     pub(crate) dir: tempfile::TempDir,
+    /// The folder of the node's cache.
+    node: PathBuf,
     seen: Seen,
     _server: Server,
 }
@@ -47,7 +49,13 @@ impl Containerd {
             .add_listener(Listener::try_from(listener).unwrap())
             .register_service(create_events(Arc::new(seen.clone())));
         server.start().await.unwrap();
-        Self { dir, seen, _server: server }
+        let node = dir.path().to_owned();
+        Self { dir, node, seen, _server: server }
+    }
+
+    /// One of several on a node, which has its cache in this folder.
+    pub(crate) async fn on_node(node: &Path) -> Self {
+        Self { node: node.to_owned(), ..Self::new().await }
     }
 
     /// The topics seen so far.
@@ -101,8 +109,9 @@ impl Containerd {
             .arg("-address")
             .arg(self.dir.path().join("grpc"))
             .current_dir(bundle)
-            .env("CORACLE_CACHE_DIR", self.dir.path().join("cache"))
-            .env("CORACLE_RUN_DIR", self.dir.path().join("run"))
+            .env("CORACLE_CACHE_DIR", self.node.join("cache"))
+            .env("CORACLE_RUN_DIR", self.node.join("run"))
+            .env("CORACLE_LOG", "info")
             .env("TTRPC_ADDRESS", self.dir.path().join("ttrpc"));
         if action == "delete" {
             command.arg("-bundle").arg(bundle);

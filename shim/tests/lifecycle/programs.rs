@@ -23,7 +23,7 @@ fn module(body: &str) -> String {
     format!("(module {HEAD} {body})")
 }
 
-fn hello() -> String {
+pub(crate) fn hello() -> String {
     module(
         r#"(data (i32.const 16) "hello\n") (func (export "_start")
              (i32.store (i32.const 0) (i32.const 16)) (i32.store (i32.const 4) (i32.const 6))
@@ -44,13 +44,13 @@ fn echo() -> String {
     )
 }
 
-/// Enough work for a compiler to be caught at it, within its limit for text (16 MiB).
-fn huge() -> String {
+/// Enough work for a compiler to be caught at it, at 2500 functions within its limit for text (16 MiB).
+pub(crate) fn huge(functions: usize) -> String {
     let sum =
         "(i32.mul (i32.add (local.get 0) (i32.const 3)) (i32.xor (local.get 0) (i32.const 5)))";
     let line = format!("(local.set 0 {sum})").repeat(60);
     let functions =
-        (0..2500).map(|_| format!("(func (param i32) (result i32) {line} (local.get 0))"));
+        (0..functions).map(|_| format!("(func (param i32) (result i32) {line} (local.get 0))"));
     format!("(module {} (func (export \"_start\")))", functions.collect::<String>())
 }
 
@@ -210,7 +210,7 @@ async fn what_cannot_run_fails_at_start_and_can_be_deleted() {
 
 #[tokio::test]
 async fn a_compilation_is_cut_short_and_nobody_waits_for_it() {
-    let program = Program::new(&huge()).await;
+    let program = Program::new(&huge(2500)).await;
     program.shim.create("c", &program.bundle).await.unwrap();
     let start = program.shim.start("c");
     tokio::pin!(start);
@@ -230,7 +230,7 @@ async fn a_compilation_is_cut_short_and_nobody_waits_for_it() {
 
 #[tokio::test]
 async fn a_task_deleted_while_it_compiles_takes_the_compiler_along() {
-    let program = Program::new(&huge()).await;
+    let program = Program::new(&huge(2500)).await;
     program.shim.create("c", &program.bundle).await.unwrap();
     assert_eq!(program.children().split_whitespace().count(), 2, "guest and compiler");
     program.shim.delete("c").await.unwrap();

@@ -1,0 +1,161 @@
+//! One life of a container, driven as containerd drives it, with a time for each step.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use containerd_shim_protos::api::{self, Empty};
+use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::shim_async::Client;
+use containerd_shim_protos::ttrpc::Request;
+use containerd_shim_protos::types::mount::Mount;
+
+use crate::subject::Bundle;
+
+/// containerd's namespace of the benchmark.
+const NAMESPACE: &str = "bench";
+/// Nothing takes longer, or it hangs.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// What runs containers.
+#[derive(Clone, Debug)]
+pub(crate) struct Runtime {
+    /// The shim's executable.
+    pub(crate) shim: PathBuf,
+    /// Its environment besides what containerd gives.
+    pub(crate) env: Vec<(&'static str, PathBuf)>,
+}
+
+/// The times of a life, from the exec of the shim's `start` on, and of single calls.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life {
+    /// `start` has printed its address and ended.
+    pub(crate) shim_start: Duration,
+    /// The Create call alone.
+    pub(crate) create: Duration,
+    /// From the beginning to the first byte of output.
+    pub(crate) first_output: Duration,
+    /// From the beginning to the exit as Wait tells it.
+    pub(crate) exit: Duration,
+    /// From the beginning until the shim has shut down.
+    pub(crate) whole: Duration,
+}
+
+/// A container that has been started.
+pub(crate) struct Started {
+    id: String,
+    shim: Client,
+    service: &'static str,
+    begun: Instant,
+    shim_start: Duration,
+    create: Duration,
+    output: tokio::task::JoinHandle<Option<Duration>>,
+}
+
+/// The whole life of the container of a bundle.
+pub(crate) async fn live(runtime: &Runtime, bundle: &Bundle, events: &Path) -> Result<Life> {
+    let started = start(runtime, bundle, events).await?;
+    started.end().await
+}
+
+/// Up to the answer of Start.
+pub(crate) async fn start(runtime: &Runtime, bundle: &Bundle, events: &Path) -> Result<Started> {
+    let Bundle { id, path, .. } = bundle;
+    let stdout = path.join("stdout");
+    if !stdout.exists() {
+        nix::unistd::mkfifo(&stdout, nix::sys::stat::Mode::S_IRWXU)?;
+    }
+    let mut command = Command::new(&runtime.shim);
+    command.args(["-namespace", NAMESPACE, "-publish-binary", "/bin/true", "-id", id.as_str()]);
+    command.arg("-address").arg(events.with_file_name("grpc")).arg("start");
+    command.current_dir(path).env("TTRPC_ADDRESS", events).stdin(Stdio::null());
+    command.envs(runtime.env.iter().map(|(name, value)| (name, value)));
+
+    let begun = Instant::now();
+    let reader = stdout.clone();
+    let output = tokio::task::spawn_blocking(move || read(&reader, begun));
+    let said = command.output().context("starting the shim")?;
+    let shim_start = begun.elapsed();
+    ensure!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let (address, service) = address(&String::from_utf8(said.stdout)?)?;
+    let shim = Client::connect(&address).await.context("connecting to the shim")?;
+
+    let before = Instant::now();
+    let mount = Mount {
+        type_: "overlay".into(),
+        source: "overlay".into(),
+        options: bundle.overlay(),
+        ..Default::default()
+    };
+    let request = api::CreateTaskRequest {
+        id: id.into(),
+        bundle: path.display().to_string(),
+        rootfs: vec![mount],
+        stdout: stdout.display().to_string(),
+        ..Default::default()
+    };
+    let _: api::CreateTaskResponse = call(&shim, service, "Create", request).await?;
+    let create = before.elapsed();
+    let request = api::StartRequest { id: id.into(), ..Default::default() };
+    let _: api::StartResponse = call(&shim, service, "Start", request).await?;
+    let id = id.clone();
+    Ok(Started { id, shim, service, begun, shim_start, create, output })
+}
+
+impl Started {
+    /// To the end of container and shim.
+    pub(crate) async fn end(self) -> Result<Life> {
+        let Started { id, shim, service, begun, shim_start, create, output, .. } = self;
+        let request = api::WaitRequest { id: id.clone(), ..Default::default() };
+        let ended: api::WaitResponse = call(&shim, service, "Wait", request).await?;
+        let exit = begun.elapsed();
+        ensure!(ended.exit_status == 0, "exit code {}", ended.exit_status);
+        let request = api::DeleteRequest { id: id.clone(), ..Default::default() };
+        let _: api::DeleteResponse = call(&shim, service, "Delete", request).await?;
+        let request = api::ShutdownRequest { id, ..Default::default() };
+        // The connection may close before the answer.
+        let _ = call::<Empty>(&shim, service, "Shutdown", request).await;
+        let whole = begun.elapsed();
+        let first_output = output.await?.context("the program said nothing")?;
+        Ok(Life { shim_start, create, first_output, exit, whole })
+    }
+}
+
+/// The time of the first byte; reads to the end.
+fn read(fifo: &Path, begun: Instant) -> Option<Duration> {
+    let mut fifo = File::open(fifo).ok()?;
+    let mut bytes = [0; 4096];
+    let first = (fifo.read(&mut bytes).ok()? > 0).then(|| begun.elapsed());
+    while fifo.read(&mut bytes).is_ok_and(|len| len > 0) {}
+    first
+}
+
+/// What `start` prints: an address, or JSON with one.
+fn address(text: &str) -> Result<(String, &'static str)> {
+    let text = text.trim();
+    if !text.starts_with('{') {
+        return Ok((text.to_owned(), "containerd.task.v2.Task"));
+    }
+    let said: serde_json::Value = serde_json::from_str(text)?;
+    let Some(address) = said["address"].as_str() else { bail!("no address in {text}") };
+    let service =
+        if said["version"] == 3 { "containerd.task.v3.Task" } else { "containerd.task.v2.Task" };
+    Ok((address.to_owned(), service))
+}
+
+async fn call<R: Message>(
+    shim: &Client,
+    service: &str,
+    method: &str,
+    request: impl Message,
+) -> Result<R> {
+    let payload = request.write_to_bytes()?;
+    let (service, method) = (service.to_owned(), method.to_owned());
+    let wire = Request { service, method: method.clone(), payload, ..Default::default() };
+    let answer = tokio::time::timeout(PATIENCE, shim.request(wire)).await;
+    let answer = answer.with_context(|| format!("{method} does not answer"))?;
+    Ok(R::parse_from_bytes(&answer.with_context(|| method)?.payload)?)
+}

@@ -1,0 +1,95 @@
+//! How long containers take to start, driven as containerd drives them: this shim with programs from the
+//! node's cache and from nothing, and runc's shim with a native program, in one run and in random order.
+//!
+//! `shim/benches/start.sh` builds what is measured and says what it is by environment variables.
+
+#![allow(clippy::print_stdout, reason = "a benchmark prints")]
+
+mod life;
+mod report;
+mod subject;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use containerd_shim_protos::api::Empty;
+use containerd_shim_protos::shim::events::ForwardRequest;
+use containerd_shim_protos::shim_async::{Events, create_events};
+use containerd_shim_protos::ttrpc;
+use containerd_shim_protos::ttrpc::asynchronous::{Server, TtrpcContext, transport::Listener};
+
+use report::Report;
+use subject::{Bed, Subject};
+
+/// Takes events and forgets them.
+struct Taken;
+
+#[async_trait::async_trait]
+impl Events for Taken {
+    async fn forward(&self, _: &TtrpcContext, _: ForwardRequest) -> ttrpc::Result<Empty> {
+        Ok(Empty::default())
+    }
+}
+
+struct Options {
+    runs: usize,
+    out: PathBuf,
+}
+
+fn options() -> Result<Options> {
+    let mut options = Options { runs: 20, out: "shim/benches/report".into() };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--runs" => options.runs = args.next().context("--runs N")?.parse()?,
+            "--quick" => options.runs = 2,
+            "--out" => options.out = args.next().context("--out FOLDER")?.into(),
+            // Cargo's own.
+            "--bench" => {}
+            other => bail!("unknown option {other}: see shim/benches/start.sh --help"),
+        }
+    }
+    Ok(options)
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let options = options()?;
+    let bed = Bed::new()?;
+    let listener = std::os::unix::net::UnixListener::bind(bed.events())?;
+    let mut server = Server::new()
+        .add_listener(Listener::try_from(listener)?)
+        .register_service(create_events(Arc::new(Taken)));
+    server.start().await?;
+
+    let subjects = Subject::all(&bed)?;
+    let mut report = Report::new(options.runs);
+    // One life of each before anything is measured: caches of all kinds are warm then.
+    for subject in &subjects {
+        report.first(subject, subject.live(&bed, 0).await?);
+    }
+    for round in 1..=options.runs {
+        eprintln!("bench: round {round} of {}", options.runs);
+        for n in order(round, subjects.len()) {
+            let subject = &subjects[n];
+            let life = subject.live(&bed, round).await;
+            report.add(subject, life.with_context(|| format!("{}, round {round}", subject.name))?);
+        }
+    }
+    report.write(&options.out)?;
+    println!("{}", report.markdown());
+    Ok(())
+}
+
+/// A different order in each round.
+fn order(round: usize, len: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..len).collect();
+    let mut state = round as u64 * 0x9e37_79b9_7f4a_7c15 + 1;
+    for n in (1..len).rev() {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        order.swap(n, (state >> 33) as usize % (n + 1));
+    }
+    order
+}
