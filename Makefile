@@ -72,6 +72,10 @@ fuzz: ## Fuzz all targets of the engine, 15 minutes in all (FUZZ_SECONDS changes
 bench: setup ## Measure the engine against wasmtime, WasmEdge and native code (BENCH_ARGS="--help").
 	engine/benches/bench.sh $(BENCH_ARGS)
 
+.PHONY: bench-start
+bench-start: setup build images ## Measure how long containers take to start, beside runc (BENCH_ARGS="--help").
+	shim/benches/start.sh $(BENCH_ARGS)
+
 .PHONY: testbed
 testbed: setup build images ## Start containerd and Docker side by side and say how to use them.
 	deploy/testbed/up.sh

@@ -52,7 +52,8 @@ pub(crate) struct Started {
     begun: Instant,
     shim_start: Duration,
     create: Duration,
-    output: tokio::task::JoinHandle<Option<Duration>>,
+    _log: File,
+    output: tokio::sync::oneshot::Receiver<Option<Duration>>,
 }
 
 /// The whole life of the container of a bundle.
@@ -64,10 +65,12 @@ pub(crate) async fn live(runtime: &Runtime, bundle: &Bundle, events: &Path) -> R
 /// Up to the answer of Start.
 pub(crate) async fn start(runtime: &Runtime, bundle: &Bundle, events: &Path) -> Result<Started> {
     let Bundle { id, path, .. } = bundle;
-    let stdout = path.join("stdout");
-    if !stdout.exists() {
-        nix::unistd::mkfifo(&stdout, nix::sys::stat::Mode::S_IRWXU)?;
+    let [stdout, stderr, log] = ["stdout", "stderr", "log"].map(|name| path.join(name));
+    for fifo in [&stdout, &stderr, &log] {
+        nix::unistd::mkfifo(fifo, nix::sys::stat::Mode::S_IRWXU)?;
     }
+    // containerd reads the shim's log.
+    let log = File::options().read(true).write(true).open(log)?;
     let mut command = Command::new(&runtime.shim);
     command.args(["-namespace", NAMESPACE, "-publish-binary", "/bin/true", "-id", id.as_str()]);
     command.arg("-address").arg(events.with_file_name("grpc")).arg("start");
@@ -76,7 +79,11 @@ pub(crate) async fn start(runtime: &Runtime, bundle: &Bundle, events: &Path) -> 
 
     let begun = Instant::now();
     let reader = stdout.clone();
-    let output = tokio::task::spawn_blocking(move || read(&reader, begun));
+    // A thread of its own: the runtime would wait for one that waits for a writer in vain.
+    let (first, output) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || first.send(read(&reader, begun)));
+    let reader = stderr.clone();
+    std::thread::spawn(move || read(&reader, begun));
     let said = command.output().context("starting the shim")?;
     let shim_start = begun.elapsed();
     ensure!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
@@ -95,6 +102,7 @@ pub(crate) async fn start(runtime: &Runtime, bundle: &Bundle, events: &Path) -> 
         bundle: path.display().to_string(),
         rootfs: vec![mount],
         stdout: stdout.display().to_string(),
+        stderr: stderr.display().to_string(),
         ..Default::default()
     };
     let _: api::CreateTaskResponse = call(&shim, service, "Create", request).await?;
@@ -102,7 +110,7 @@ pub(crate) async fn start(runtime: &Runtime, bundle: &Bundle, events: &Path) -> 
     let request = api::StartRequest { id: id.into(), ..Default::default() };
     let _: api::StartResponse = call(&shim, service, "Start", request).await?;
     let id = id.clone();
-    Ok(Started { id, shim, service, begun, shim_start, create, output })
+    Ok(Started { id, shim, service, begun, shim_start, create, output, _log: log })
 }
 
 impl Started {

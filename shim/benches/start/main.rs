@@ -85,7 +85,7 @@ async fn main() -> Result<()> {
 /// A different order in each round.
 fn order(round: usize, len: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..len).collect();
-    let mut state = round as u64 * 0x9e37_79b9_7f4a_7c15 + 1;
+    let mut state = (round as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     for n in (1..len).rev() {
         state =
             state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

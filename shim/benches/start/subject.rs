@@ -95,7 +95,7 @@ impl Subject {
     /// A bundle over the image's one layer, which all rounds share.
     fn lay_out(&self, bed: &Bed, round: usize) -> Result<Bundle> {
         let word = self.name.replace(|c: char| !c.is_ascii_alphanumeric(), "");
-        let id = format!("b{round}-{word}");
+        let id = format!("b{}-{round}-{word}", std::process::id());
         let (layer, path) = (bed.path(&format!("layer-{word}")), bed.path(&id));
         if !layer.exists() {
             fs::create_dir_all(layer.join("proc"))?;
