@@ -11,7 +11,7 @@ set -euo pipefail
 
 BENCHES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 REPOSITORY=$(cd "$BENCHES/../.." && pwd)
-# shellcheck source=../../deploy/testbed/lib.sh
+# shellcheck source-path=SCRIPTDIR source=../../deploy/testbed/lib.sh
 source "$REPOSITORY/deploy/testbed/lib.sh"
 BUILT=$REPOSITORY/target/release
 WORK=${CORACLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle}/bench/start
