@@ -15,12 +15,25 @@ REPOSITORY=$(cd "$BENCHES/../.." && pwd)
 source "$REPOSITORY/deploy/testbed/lib.sh"
 BUILT=$REPOSITORY/target/release
 WORK=${CORACLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle}/bench/start
+WASMTIME=$REPOSITORY/engine/benches/peers/target/release/wasmtime-peer
 
 # A native hello that needs nothing of a root file system.
 native() {
     mkdir -p "$WORK"
     [[ $WORK/hello -nt $REPOSITORY/test-images/hello/hello.c ]] ||
         cc -static -O2 -o "$WORK/hello" "$REPOSITORY/test-images/hello/hello.c"
+}
+
+# Builds the driver and prints where it is. It only waits, so it need not be fast. Cargo does not start it:
+# what it starts would look for libraries in Cargo's folders first.
+driver() {
+    (cd "$REPOSITORY" && cargo build -q --locked -p coracle-shim --bench start --message-format json) |
+        python3 -c '
+import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message.get("executable") and message["target"]["name"] == "start":
+        print(message["executable"])'
 }
 
 main() {
@@ -31,12 +44,20 @@ main() {
     "$TESTBED_SOURCE/fetch.sh"
     native
     (cd "$REPOSITORY" && cargo build -q --locked --release -p coracle-shim -p coracle-deploy)
+    local driver
+    driver=$(driver)
     export BENCH_SHIM=$BUILT/containerd-shim-wasm-v1 BENCH_CORACLE=$BUILT/coracle
     BENCH_RUNC_SHIM=$(suite_dir sid)/usr/bin/containerd-shim-runc-v2
     export BENCH_RUNC_SHIM BENCH_NATIVE=$WORK/hello BENCH_PROGRAMS=$REPOSITORY/test-images/build
+    # Of `coracle run`; shims get a new one in each run of this.
+    export CORACLE_CACHE_DIR=$WORK/cache CORACLE_RUN_DIR=$WORK/run
+    if [[ -x $WASMTIME ]]; then
+        export BENCH_WASMTIME=$WASMTIME
+    else
+        echo "bench: wasmtime is not built: make bench builds it" >&2
+    fi
     cd "$REPOSITORY"
-    # The driver only waits, so it need not be fast.
-    exec cargo bench -q --locked --profile dev -p coracle-shim --bench start -- "$@"
+    exec "$driver" "$@"
 }
 
 main "$@"

@@ -42,6 +42,8 @@ pub(crate) struct Life {
     pub(crate) exit: Duration,
     /// From the beginning until the shim has shut down.
     pub(crate) whole: Duration,
+    /// Compilations that the shim has logged.
+    pub(crate) compiled: usize,
 }
 
 /// A container that has been started.
@@ -52,8 +54,8 @@ pub(crate) struct Started {
     begun: Instant,
     shim_start: Duration,
     create: Duration,
-    _log: File,
-    output: tokio::sync::oneshot::Receiver<Option<Duration>>,
+    log: File,
+    output: tokio::sync::oneshot::Receiver<Duration>,
 }
 
 /// The whole life of the container of a bundle.
@@ -74,16 +76,17 @@ pub(crate) async fn start(runtime: &Runtime, bundle: &Bundle, events: &Path) -> 
     let mut command = Command::new(&runtime.shim);
     command.args(["-namespace", NAMESPACE, "-publish-binary", "/bin/true", "-id", id.as_str()]);
     command.arg("-address").arg(events.with_file_name("grpc")).arg("start");
-    command.current_dir(path).env("TTRPC_ADDRESS", events).stdin(Stdio::null());
+    command.current_dir(path).stdin(Stdio::null());
+    command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("TTRPC_ADDRESS", events);
     command.envs(runtime.env.iter().map(|(name, value)| (name, value)));
 
     let begun = Instant::now();
     let reader = stdout.clone();
     // A thread of its own: the runtime would wait for one that waits for a writer in vain.
     let (first, output) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || first.send(read(&reader, begun)));
+    std::thread::spawn(move || read(&reader, || first.send(begun.elapsed())));
     let reader = stderr.clone();
-    std::thread::spawn(move || read(&reader, begun));
+    std::thread::spawn(move || read(&reader, || Ok(())));
     let said = command.output().context("starting the shim")?;
     let shim_start = begun.elapsed();
     ensure!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
@@ -110,13 +113,13 @@ pub(crate) async fn start(runtime: &Runtime, bundle: &Bundle, events: &Path) -> 
     let request = api::StartRequest { id: id.into(), ..Default::default() };
     let _: api::StartResponse = call(&shim, service, "Start", request).await?;
     let id = id.clone();
-    Ok(Started { id, shim, service, begun, shim_start, create, output, _log: log })
+    Ok(Started { id, shim, service, begun, shim_start, create, output, log })
 }
 
 impl Started {
     /// To the end of container and shim.
     pub(crate) async fn end(self) -> Result<Life> {
-        let Started { id, shim, service, begun, shim_start, create, output, .. } = self;
+        let Started { id, shim, service, begun, shim_start, create, output, log } = self;
         let request = api::WaitRequest { id: id.clone(), ..Default::default() };
         let ended: api::WaitResponse = call(&shim, service, "Wait", request).await?;
         let exit = begun.elapsed();
@@ -127,18 +130,62 @@ impl Started {
         // The connection may close before the answer.
         let _ = call::<Empty>(&shim, service, "Shutdown", request).await;
         let whole = begun.elapsed();
-        let first_output = output.await?.context("the program said nothing")?;
-        Ok(Life { shim_start, create, first_output, exit, whole })
+        // A program may have nothing to say; its end is the first that is heard of it then.
+        let first_output = output.await.unwrap_or(exit);
+        let compiled = compilations(log)?;
+        Ok(Life { shim_start, create, first_output, exit, whole, compiled })
+    }
+
+    /// Waits for the first output.
+    pub(crate) async fn said(&mut self) -> Result<()> {
+        let said = tokio::time::timeout(PATIENCE, &mut self.output).await;
+        said.context("the program says nothing")??;
+        Ok(())
+    }
+
+    /// Pids of the container's process and of the shim.
+    pub(crate) async fn pids(&self) -> Result<[u32; 2]> {
+        let request = api::ConnectRequest { id: self.id.clone(), ..Default::default() };
+        let answer: api::ConnectResponse =
+            call(&self.shim, self.service, "Connect", request).await?;
+        Ok([answer.task_pid, answer.shim_pid])
+    }
+
+    /// Ends a program that does not end by itself.
+    pub(crate) async fn kill(self) -> Result<()> {
+        let Started { id, shim, service, .. } = self;
+        let signal = libc::SIGKILL.unsigned_abs();
+        let request = api::KillRequest { id: id.clone(), signal, ..Default::default() };
+        let _: Empty = call(&shim, service, "Kill", request).await?;
+        let request = api::WaitRequest { id: id.clone(), ..Default::default() };
+        let _: api::WaitResponse = call(&shim, service, "Wait", request).await?;
+        let request = api::DeleteRequest { id: id.clone(), ..Default::default() };
+        let _: api::DeleteResponse = call(&shim, service, "Delete", request).await?;
+        let request = api::ShutdownRequest { id, ..Default::default() };
+        // The connection may close before the answer.
+        let _ = call::<Empty>(&shim, service, "Shutdown", request).await;
+        Ok(())
     }
 }
 
-/// The time of the first byte; reads to the end.
-fn read(fifo: &Path, begun: Instant) -> Option<Duration> {
-    let mut fifo = File::open(fifo).ok()?;
+/// Tells of the first byte, and reads to the end.
+fn read(fifo: &Path, first: impl FnOnce() -> Result<(), Duration>) {
+    let Ok(mut fifo) = File::open(fifo) else { return };
     let mut bytes = [0; 4096];
-    let first = (fifo.read(&mut bytes).ok()? > 0).then(|| begun.elapsed());
-    while fifo.read(&mut bytes).is_ok_and(|len| len > 0) {}
-    first
+    if fifo.read(&mut bytes).is_ok_and(|len| len > 0) {
+        // Nobody may want to know.
+        let _ = first();
+        while fifo.read(&mut bytes).is_ok_and(|len| len > 0) {}
+    }
+}
+
+/// How many compilations a shim has logged.
+fn compilations(mut log: File) -> Result<usize> {
+    rustix::io::ioctl_fionbio(&log, true)?;
+    let mut text = Vec::new();
+    // It ends with the error that nothing more is there.
+    let _ = log.read_to_end(&mut text);
+    Ok(String::from_utf8_lossy(&text).matches("compiled").count())
 }
 
 /// What `start` prints: an address, or JSON with one.

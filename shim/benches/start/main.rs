@@ -6,10 +6,16 @@
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
 mod life;
+mod memory;
+#[path = "../../../engine/benches/compare/process.rs"]
+mod process;
 mod report;
+mod run;
 mod subject;
+mod together;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -45,18 +51,25 @@ fn options() -> Result<Options> {
             "--runs" => options.runs = args.next().context("--runs N")?.parse()?,
             "--quick" => options.runs = 2,
             "--out" => options.out = args.next().context("--out FOLDER")?.into(),
-            // Cargo's own.
-            "--bench" => {}
             other => bail!("unknown option {other}: see shim/benches/start.sh --help"),
         }
     }
     Ok(options)
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == process::HELPER) {
+        return process::helper(&args[1..]);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(measure())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn measure() -> Result<()> {
     let options = options()?;
-    let bed = Bed::new()?;
+    let bed = Arc::new(Bed::new()?);
     let listener = std::os::unix::net::UnixListener::bind(bed.events())?;
     let mut server = Server::new()
         .add_listener(Listener::try_from(listener)?)
@@ -77,6 +90,12 @@ async fn main() -> Result<()> {
             report.add(subject, life.with_context(|| format!("{}, round {round}", subject.name))?);
         }
     }
+    report.private = memory::measure(&bed).await.context("memory of containers")?;
+    // Events are taken by this thread, so it must not wait for those that send them.
+    let place = Arc::clone(&bed);
+    let together = tokio::task::spawn_blocking(move || together::measure(&place));
+    report.together = together.await?.context("shims at once")?;
+    report.run = run::measure(&bed, options.runs).context("coracle run")?;
     report.write(&options.out)?;
     println!("{}", report.markdown());
     Ok(())

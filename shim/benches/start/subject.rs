@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::life::{self, Life, Runtime};
+use crate::life::{self, Life, Runtime, Started};
 
 /// Folders of the benchmark, gone afterwards.
 pub(crate) struct Bed {
@@ -23,7 +23,7 @@ impl Bed {
         self.dir.path().join("ttrpc")
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 }
@@ -38,50 +38,86 @@ pub(crate) struct Subject {
     args: Vec<&'static str>,
 }
 
-fn told(name: &str) -> Result<PathBuf> {
+/// A name as part of a file's.
+fn word(name: &str) -> String {
+    name.replace(|c: char| !c.is_ascii_alphanumeric(), "")
+}
+
+/// A program of `make images`.
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
+    Ok(told("BENCH_PROGRAMS")?.join(name))
+}
+
+/// What `start.sh` says by the environment.
+pub(crate) fn told(name: &str) -> Result<PathBuf> {
     std::env::var_os(name).map(PathBuf::from).with_context(|| format!("{name}: run start.sh"))
 }
 
 impl Subject {
+    /// What lives are measured of.
     pub(crate) fn all(bed: &Bed) -> Result<Vec<Subject>> {
-        let programs = told("BENCH_PROGRAMS")?;
-        let ours = Runtime {
-            shim: told("BENCH_SHIM")?,
-            env: vec![
-                ("CORACLE_CACHE_DIR", bed.path("cache")),
-                ("CORACLE_RUN_DIR", bed.path("run")),
-            ],
+        let runc = Subject {
+            name: "runc, hello",
+            runtime: Runtime { shim: told("BENCH_RUNC_SHIM")?, env: Vec::new() },
+            files: vec![(told("BENCH_NATIVE")?, "hello")],
+            args: vec!["/hello"],
         };
-        let runc = Runtime { shim: told("BENCH_RUNC_SHIM")?, env: Vec::new() };
-        let script = bed.path("script.rb");
-        fs::write(&script, "puts 'hello from Ruby'\n")?;
-        let program = |name: &str| programs.join(name);
         Ok(vec![
-            Subject {
-                name: "runc, hello",
-                runtime: runc,
-                files: vec![(told("BENCH_NATIVE")?, "hello")],
-                args: vec!["/hello"],
-            },
-            Subject {
-                name: "coracle, hello",
-                runtime: ours.clone(),
-                files: vec![(program("hello.wasm"), "hello.wasm")],
-                args: vec!["/hello.wasm"],
-            },
-            Subject {
-                name: "coracle, Go hello, 2.6 MB",
-                runtime: ours.clone(),
-                files: vec![(program("hello-go.wasm"), "hello.wasm")],
-                args: vec!["/hello.wasm"],
-            },
-            Subject {
-                name: "coracle, Ruby, 30 MB",
-                runtime: ours,
-                files: vec![(program("thirdparty-ruby.wasm"), "ruby.wasm"), (script, "script.rb")],
-                args: vec!["/ruby.wasm", "/script.rb"],
-            },
+            runc,
+            Subject::ours(bed, "coracle, hello", "hello.wasm")?,
+            Subject::ours(bed, "coracle, Go hello, 2.6 MB", "hello-go.wasm")?,
+            Subject::ruby(bed, "coracle, Ruby, 30 MB", "puts 'hello from Ruby'\n")?,
         ])
+    }
+
+    /// One that many start at once: 5 MB, 3 MB of them code.
+    pub(crate) fn large(bed: &Bed) -> Result<Subject> {
+        Subject::ours(bed, "gofmt", "thirdparty-gofmt.wasm")
+    }
+
+    /// Ruby that says something and stays.
+    pub(crate) fn idle_ruby(bed: &Bed) -> Result<Subject> {
+        Subject::ruby(bed, "idle Ruby", "puts 'here'\n$stdout.flush\nsleep\n")
+    }
+
+    /// A program of `make images`.
+    fn ours(bed: &Bed, name: &'static str, file: &str) -> Result<Subject> {
+        let env = vec![
+            ("CORACLE_CACHE_DIR", bed.path("cache")),
+            ("CORACLE_RUN_DIR", bed.path("run")),
+            ("CORACLE_LOG", "info".into()),
+        ];
+        Ok(Subject {
+            name,
+            runtime: Runtime { shim: told("BENCH_SHIM")?, env },
+            files: vec![(program(file)?, "program.wasm")],
+            args: vec!["/program.wasm"],
+        })
+    }
+
+    fn ruby(bed: &Bed, name: &'static str, text: &str) -> Result<Subject> {
+        let mut subject = Subject::ours(bed, name, "thirdparty-ruby.wasm")?;
+        let script = bed.path(&format!("{}.rb", word(name)));
+        fs::write(&script, text)?;
+        subject.files.push((script, "script.rb"));
+        subject.args.push("/script.rb");
+        Ok(subject)
+    }
+
+    /// The same with a cache of its own, in which nothing is yet.
+    pub(crate) fn with_empty_cache(&self, bed: &Bed, name: &str) -> Subject {
+        let mut subject = self.clone();
+        for (variable, folder) in &mut subject.runtime.env {
+            if matches!(*variable, "CORACLE_CACHE_DIR" | "CORACLE_RUN_DIR") {
+                *folder = bed.path(&format!("{name}-{variable}"));
+            }
+        }
+        subject
+    }
+
+    /// Up to the answer of Start, in a fresh bundle.
+    pub(crate) async fn start(&self, bed: &Bed, round: usize) -> Result<Started> {
+        life::start(&self.runtime, &self.lay_out(bed, round)?, &bed.events()).await
     }
 
     /// A life in a fresh bundle.
@@ -94,7 +130,7 @@ impl Subject {
 
     /// A bundle over the image's one layer, which all rounds share.
     fn lay_out(&self, bed: &Bed, round: usize) -> Result<Bundle> {
-        let word = self.name.replace(|c: char| !c.is_ascii_alphanumeric(), "");
+        let word = word(self.name);
         let id = format!("b{}-{round}-{word}", std::process::id());
         let (layer, path) = (bed.path(&format!("layer-{word}")), bed.path(&id));
         if !layer.exists() {

@@ -124,13 +124,17 @@ mod tests {
         };
         assert_eq!(identity("app/x.wasm"), Some(bed.real("one/app/x.wasm")));
         assert_eq!(identity("app/y.wasm"), Some(bed.real("two/app/y.wasm")));
-        // A change goes to the upper folder.
+        // What is new is in the upper folder.
+        std::fs::write(merged.join("app/z.wasm"), "new").unwrap();
+        assert_eq!(identity("app/z.wasm"), Some(bed.real("upper/app/z.wasm")));
+        // What was changed is there too, but is shown with its old number: nothing to rely on.
         std::fs::write(merged.join("app/y.wasm"), "changed").unwrap();
-        assert_eq!(identity("app/y.wasm"), Some(bed.real("upper/app/y.wasm")));
+        assert_eq!(identity("app/y.wasm"), None);
         // The path of another file is no proof.
         let file = File::open(merged.join("app/x.wasm")).unwrap();
-        let other = lasting_identity(std::slice::from_ref(&mount), Path::new("/app/y.wasm"), &file);
+        let other = lasting_identity(std::slice::from_ref(&mount), Path::new("/app/z.wasm"), &file);
         assert_eq!(other, None);
+        drop(file);
         nix::mount::umount(&merged).unwrap();
     }
 
