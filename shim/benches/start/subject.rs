@@ -134,7 +134,9 @@ impl Subject {
         let id = format!("b{}-{round}-{word}", std::process::id());
         let (layer, path) = (bed.path(&format!("layer-{word}")), bed.path(&id));
         if !layer.exists() {
-            fs::create_dir_all(layer.join("proc"))?;
+            for folder in ["proc", "dev", "sys", "run"] {
+                fs::create_dir_all(layer.join(folder))?;
+            }
             for (from, to) in &self.files {
                 fs::copy(from, layer.join(to))
                     .with_context(|| format!("{}: run `make images`", from.display()))?;
@@ -168,8 +170,13 @@ impl Bundle {
     }
 }
 
-/// A spec that both runtimes take: what every container has.
+/// A spec as containerd's clients make it by default: the mounts and paths are theirs.
 fn spec(args: &[&str], id: &str) -> Value {
+    let mount = |kind: &str, to: &str, options: &[&str]| {
+        let options = [&["nosuid"], options].concat();
+        json!({ "destination": to, "type": kind, "source": kind, "options": options })
+    };
+    let pts = ["noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
     json!({
         "ociVersion": "1.1.0",
         "process": {
@@ -178,12 +185,28 @@ fn spec(args: &[&str], id: &str) -> Value {
             "capabilities": { "bounding": [], "effective": [], "permitted": [] },
         },
         "root": { "path": "rootfs" },
-        "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
+        "mounts": [
+            mount("proc", "/proc", &["noexec", "nodev"]),
+            mount("tmpfs", "/dev", &["strictatime", "mode=755", "size=65536k"]),
+            mount("devpts", "/dev/pts", &pts),
+            mount("tmpfs", "/dev/shm", &["noexec", "nodev", "mode=1777", "size=65536k"]),
+            mount("mqueue", "/dev/mqueue", &["noexec", "nodev"]),
+            mount("sysfs", "/sys", &["noexec", "nodev", "ro"]),
+            mount("tmpfs", "/run", &["strictatime", "mode=755", "size=65536k"]),
+        ],
         "linux": {
             "cgroupsPath": format!("/coracle-bench-{id}"),
             "namespaces": [
                 { "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" },
                 { "type": "network" }, { "type": "cgroup" },
+            ],
+            "maskedPaths": [
+                "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+                "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware",
+                "/proc/scsi",
+            ],
+            "readonlyPaths": [
+                "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
             ],
         },
     })
