@@ -33,7 +33,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 
 pub use entry::{Entry, Fault};
 pub use evict::{Bounds, Pruned};
@@ -70,10 +70,15 @@ impl Cache {
     /// Opens the cache, and makes its folders if they are not there.
     ///
     /// # Errors
-    /// When a folder cannot be made, is not this user's own, or others have rights to it. Of the folder for
-    /// what a restart empties only the existing one is checked: it is used if it can be.
+    /// When a folder cannot be made, is not this user's own, or others have rights to it; when code
+    /// cannot be run from there.
     pub fn open(place: &Place) -> Result<Cache, CacheError> {
         let dir = own_folder(&place.dir)?;
+        let mount = rustix::fs::fstatvfs(&dir);
+        if mount.is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::NOEXEC)) {
+            let source = io::Error::other("its file system is mounted noexec");
+            return Err(CacheError { act: "run code from", path: place.dir.clone(), source });
+        }
         let run = place.run.as_deref().map(Memory::open).transpose()?;
         Ok(Cache { dir, path: place.dir.clone(), run, bounds: place.bounds })
     }

@@ -162,6 +162,19 @@ async fn a_cache_that_cannot_be_written_is_passed_over() {
     }
 }
 
+/// Code in a file cannot be mapped where nothing may be executed.
+#[tokio::test]
+async fn a_cache_that_code_cannot_run_from_is_not_used() {
+    let node = Node::mounted("size=1m", MsFlags::MS_NOEXEC);
+    for _ in 0..2 {
+        let start = Start::on(node.dir.path(), &hello()).await;
+        let log = Arc::clone(&start.log);
+        assert_eq!(start.run().await, 1);
+        assert!(log.lock().unwrap().contains("mounted noexec"), "{}", log.lock().unwrap());
+    }
+    assert!(node.entries().is_empty());
+}
+
 /// Row C4: a folder that others may write to is no cache.
 #[tokio::test]
 async fn a_cache_that_others_can_write_to_is_not_used() {
