@@ -38,6 +38,7 @@ use crate::config::CompileLimits;
 const COMPILER: &str = "coracle";
 /// The longest error line taken from the worker, in bytes.
 const ERROR_LINE: u64 = 4096;
+
 /// Why there is no code image.
 #[derive(Debug, thiserror::Error)]
 pub enum CompileError {

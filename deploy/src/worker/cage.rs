@@ -126,7 +126,6 @@ const ALLOWED: &[i64] = &[
     // Hash tables, time.
     libc::SYS_getrandom,
     libc::SYS_clock_gettime,
-    libc::SYS_prlimit64,
 ];
 
 /// `prctl(2)`: the name of a thread.
@@ -145,6 +144,8 @@ fn filter() -> Result<BpfProgram> {
         rules.insert(call, vec![masked(argument, libc::PROT_EXEC as u64, 0)?]);
     }
     rules.insert(libc::SYS_prctl, vec![equal(0, PR_SET_NAME)?]);
+    // Its own limits, which threads ask for; no other process's.
+    rules.insert(libc::SYS_prlimit64, vec![equal(0, 0)?]);
     // An abort, for want of memory; no other process can be meant.
     let own = rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
     rules.insert(libc::SYS_tgkill, vec![equal(0, own.into())?]);
