@@ -162,9 +162,20 @@ impl Command {
     ///
     /// # Errors
     /// What is wrong with the image, a grant, an import or the entry, in one sentence.
-    pub fn load(self, image: File) -> Result<Loaded, RunError> {
-        let engine = Engine::new();
-        let module = Module::from_file(&engine, &image)?;
+    pub fn load(self, image: &File) -> Result<Loaded, RunError> {
+        self.link(Module::from_file(&Engine::new(), image)?)
+    }
+
+    /// The same with a lazy image, whose functions the compiler at the other end of a
+    /// [socket](crate::abi::lazy) makes while the program runs.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_lazy(self, image: &File, compiler: OwnedFd) -> Result<Loaded, RunError> {
+        self.link(Module::from_lazy_file(&Engine::new(), image, compiler)?)
+    }
+
+    fn link(self, module: Module) -> Result<Loaded, RunError> {
         let entry = self.entry.unwrap_or_else(|| START.to_owned());
         check_entry(module.info(), &entry).map_err(RunError::MissingEntry)?;
 

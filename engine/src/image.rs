@@ -7,7 +7,7 @@
 //! ```text
 //! page 0     header: magic, version, number of sections, build id, total length, section table;
 //!            its last 64 bytes are zeros, or a seal that whoever keeps the image puts there
-//! page 1..   sections; `Text` and `Memory` start on page boundaries, the others on 16 bytes
+//! page 1..   sections; `Text`, `Memory` and the lazy ones start on page boundaries, others on 16 bytes
 //! ```
 //!
 //! [`Section`] lists what there is; the settings that made the image are part of [`Meta`].
@@ -17,13 +17,14 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::abi::lazy;
 use crate::config::Settings;
 use crate::module::ModuleInfo;
 
 /// First bytes of an image.
 pub const MAGIC: [u8; 8] = *b"CORACLE\0";
 /// Version of the format described here.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 /// Alignment of mapped sections, in bytes.
 pub const PAGE: u64 = 4096;
 /// Bytes of the header page.
@@ -78,10 +79,14 @@ pub enum Section {
     /// [`InlinedPosition`]s as three `u32`s each: positions in bodies that stand in place of a
     /// call. Each comes after its caller.
     Inlined = 14,
+    /// Functions of a lazy image that have code; see [`lazy`](crate::abi::lazy). Else empty.
+    LazyFuncs = 15,
+    /// Tables of those functions.
+    LazyTables = 16,
 }
 
 /// Number of sections.
-pub const SECTIONS: usize = 15;
+pub const SECTIONS: usize = 17;
 
 /// In place of a tag: the clause catches every exception.
 pub const ANY_TAG: u32 = u32::MAX;
@@ -89,9 +94,14 @@ pub const ANY_TAG: u32 = u32::MAX;
 pub const OWN_CONTEXT: u32 = u32::MAX;
 
 impl Section {
+    /// All of them, in their order.
+    pub fn all() -> impl Iterator<Item = Section> {
+        ALL.into_iter()
+    }
+
     fn align(self) -> u64 {
         match self {
-            Section::Text | Section::Memory => PAGE,
+            Section::Text | Section::Memory | Section::LazyFuncs | Section::LazyTables => PAGE,
             _ => 16,
         }
     }
@@ -178,6 +188,16 @@ pub const CODEGEN_VERSION: &str = "0.135.8";
 #[derive(Debug, Default)]
 pub struct ImageBuilder {
     sections: [Vec<u8>; SECTIONS],
+    rooms: [u64; SECTIONS],
+}
+
+/// An image in pieces, with zeros in between that need not be written to a file.
+#[derive(Debug)]
+pub struct Pieces {
+    /// Bytes of the whole image.
+    pub total: u64,
+    /// What lies where, in order.
+    pub pieces: Vec<(u64, Vec<u8>)>,
 }
 
 impl ImageBuilder {
@@ -192,40 +212,63 @@ impl ImageBuilder {
         &mut self.sections[section as usize]
     }
 
+    /// Makes a section at least `len` bytes long: what is not filled is zero.
+    pub fn reserve(&mut self, section: Section, len: u64) {
+        self.rooms[section as usize] = len;
+    }
+
     /// Encodes the metadata and lays out the blob.
     ///
     /// # Errors
     /// When the metadata cannot be encoded or the image is over [`MAX_SIZE`].
-    pub fn finish(mut self, meta: &Meta) -> Result<Vec<u8>, ImageError> {
-        self.sections[Section::Meta as usize] = postcard::to_stdvec(meta)?;
-        let mut table = [(0u64, 0u64); SECTIONS];
-        let mut end = HEADER_SIZE as u64;
-        for (section, bytes) in ALL.iter().zip(&self.sections) {
-            let start = end.next_multiple_of(section.align());
-            table[*section as usize] = (start, bytes.len() as u64);
-            end = start + bytes.len() as u64;
-        }
-        let end = end.next_multiple_of(PAGE);
-        if end > MAX_SIZE {
-            return Err(ImageError::TooLarge { size: end });
-        }
-        let mut out = Vec::with_capacity(end as usize);
-        out.extend_from_slice(&MAGIC);
-        out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        out.extend_from_slice(&(SECTIONS as u32).to_le_bytes());
-        out.extend_from_slice(&build_id());
-        out.extend_from_slice(&end.to_le_bytes());
-        for (start, len) in table {
-            out.extend_from_slice(&start.to_le_bytes());
-            out.extend_from_slice(&len.to_le_bytes());
-        }
-        for ((start, _), bytes) in table.iter().zip(&self.sections) {
+    pub fn finish(self, meta: &Meta) -> Result<Vec<u8>, ImageError> {
+        let Pieces { total, pieces } = self.finish_pieces(meta)?;
+        let mut out = Vec::with_capacity(total as usize);
+        for (start, bytes) in &pieces {
             out.resize(*start as usize, 0);
             out.extend_from_slice(bytes);
         }
-        out.resize(end as usize, 0);
+        out.resize(total as usize, 0);
         Ok(out)
     }
+
+    /// The same, in pieces.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub fn finish_pieces(mut self, meta: &Meta) -> Result<Pieces, ImageError> {
+        self.sections[Section::Meta as usize] = postcard::to_stdvec(meta)?;
+        let mut table = [(0u64, 0u64); SECTIONS];
+        let mut end = HEADER_SIZE as u64;
+        for (n, section) in ALL.iter().enumerate() {
+            let start = end.next_multiple_of(section.align());
+            let len = (self.sections[n].len() as u64).max(self.rooms[n]);
+            table[n] = (start, len);
+            end = start.saturating_add(len);
+        }
+        let total = end.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+        if total > MAX_SIZE {
+            return Err(ImageError::TooLarge { size: total });
+        }
+        let mut pieces = vec![(0, header(total, &table))];
+        let sections = table.iter().map(|(start, _)| *start).zip(self.sections);
+        pieces.extend(sections.filter(|(_, bytes)| !bytes.is_empty()));
+        Ok(Pieces { total, pieces })
+    }
+}
+
+fn header(total: u64, table: &[(u64, u64); SECTIONS]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(FIXED_HEADER + SECTIONS * SECTION_ENTRY);
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    out.extend_from_slice(&(SECTIONS as u32).to_le_bytes());
+    out.extend_from_slice(&build_id());
+    out.extend_from_slice(&total.to_le_bytes());
+    for (start, len) in table {
+        out.extend_from_slice(&start.to_le_bytes());
+        out.extend_from_slice(&len.to_le_bytes());
+    }
+    out
 }
 
 const ALL: [Section; SECTIONS] = [
@@ -244,6 +287,8 @@ const ALL: [Section; SECTIONS] = [
     Section::CatchFrames,
     Section::Catches,
     Section::Inlined,
+    Section::LazyFuncs,
+    Section::LazyTables,
 ];
 
 /// The decoded header of an image: where its sections are.
@@ -353,6 +398,10 @@ impl<'a> CodeImage<'a> {
             || !len(Section::Catches).is_multiple_of(12)
         {
             return Err(ImageError::Damaged { what: "exception sites" });
+        }
+        let lazy = len(Section::LazyFuncs);
+        if lazy != 0 && lazy < lazy::ENTRIES {
+            return Err(ImageError::Damaged { what: "table of lazy functions" });
         }
         Ok(image)
     }

@@ -63,13 +63,15 @@
 //!
 //! Each floor is ignorant of the ones above it. [`abi`] is the treaty between compiled code and
 //! the runtime; `compile` and `runtime` never import each other. A process that only runs code
-//! never touches `compile`, and the linker leaves the code generator out of its executable.
+//! never touches `compile`, and the linker leaves the code generator out of its executable. Only
+//! [`first`] knows both: it compiles for a guest that runs already.
 
 pub mod abi;
 pub mod cache;
 pub mod command;
 pub mod compile;
 pub mod config;
+pub mod first;
 pub mod image;
 pub mod module;
 pub mod runtime;

@@ -14,6 +14,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("cache", &["cache", "image", "abi", "config"]),
     ("compile", &["compile", "image", "module", "abi", "config"]),
     ("runtime", &["runtime", "image", "module", "abi", "config"]),
+    ("first", &["first", "compile", "runtime", "image", "abi", "config"]),
     ("wasi", &["wasi", "runtime", "abi"]),
     ("command", &["command", "wasi", "runtime", "image", "module", "abi", "config"]),
 ];

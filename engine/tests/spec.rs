@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail where it stands")]
 
+mod lazy;
 #[path = "spec/script.rs"]
 mod script;
 #[path = "spec/spectest.rs"]

@@ -20,6 +20,8 @@ pub const CTX_GC_HEAP: u32 = 40;
 /// `*const [u32; SUPERTYPES]`: for each type number of the engine its supertypes from the top down
 /// and then itself; may be replaced whenever a call is made.
 pub const CTX_SUPERTYPES: u32 = 48;
+/// `*const u8`: where stubs of functions without code go on; see [`lazy`](super::lazy).
+pub const CTX_LAZY: u32 = 56;
 /// First byte after the header.
 pub const CTX_HEADER_SIZE: u32 = 64;
 /// Value of the field at [`CTX_MAGIC`]: "cctx".

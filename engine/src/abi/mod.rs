@@ -46,4 +46,5 @@ pub mod builtins;
 pub mod cpu;
 pub mod gc;
 pub mod layout;
+pub mod lazy;
 pub mod trap;

@@ -11,6 +11,7 @@ use super::translate::Hint;
 use crate::config::Settings;
 use crate::module::decode::DecodeError;
 use crate::module::index::{DefinedFuncIndex, TableIndex};
+use crate::module::types::{CompositeType, SubType};
 use crate::module::{ModuleInfo, limits};
 
 /// What is known.
@@ -21,6 +22,8 @@ pub(super) struct Analysis<'a> {
     tables: PrimaryMap<TableIndex, TableFacts>,
     /// By the positions of their operators, ascending.
     hints: Vec<(u32, Hint)>,
+    /// Whether a body tests or casts references.
+    casts: bool,
 }
 
 impl<'a> Analysis<'a> {
@@ -42,8 +45,9 @@ impl<'a> Analysis<'a> {
             false => Plan::without_inlining(code.len()),
         };
         let tables = tables::facts(module, &surveys);
+        let casts = surveys.iter().any(|survey| survey.casts);
         let hints = surveys.into_iter().flat_map(|survey| survey.hints).collect();
-        Ok(Analysis { bodies: code, plan, tables, hints })
+        Ok(Analysis { bodies: code, plan, tables, hints, casts })
     }
 
     /// The defined functions.
@@ -59,6 +63,12 @@ impl<'a> Analysis<'a> {
     /// What holds of a table for good.
     pub(super) fn table(&self, table: TableIndex) -> TableFacts {
         self.tables[table]
+    }
+
+    /// Whether the code may use the heap of objects, as far as is known before it is made.
+    pub(super) fn may_use_objects(&self, module: &ModuleInfo) -> bool {
+        let is_object = |ty: &SubType| !matches!(ty.composite, CompositeType::Func(_));
+        self.casts || module.types.values().any(is_object)
     }
 
     /// What is known of the operands of the operator at a position.

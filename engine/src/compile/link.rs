@@ -4,10 +4,13 @@ use cranelift_codegen::TextSectionBuilder;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::isa::TargetIsa;
 
-use super::CompileError;
 use super::func::Code;
+use super::{CompileError, first};
 use super::position::{InlinedPosition, moved};
+use crate::abi::lazy::{self, Stub};
+use crate::abi::trap::TrapKind;
 use crate::image::{ImageBuilder, Section};
+use crate::module::ModuleInfo;
 
 /// Most bytes of code of an image: the reach of a relative call, halved.
 const MAX_TEXT: u64 = 512 << 20;
@@ -37,6 +40,22 @@ impl Linker {
             appended: 0,
             end: 0,
         }
+    }
+
+    /// A text that begins with the stubs of a lazy image; trampolines come next.
+    pub(super) fn after_stubs(isa: &dyn TargetIsa, info: &ModuleInfo, image: ImageBuilder) -> Linker {
+        let mut linker = Linker::new(isa, 0, image);
+        let stubs = first::stubs(info);
+        linker.end = stubs.len() as u64;
+        linker.text.append(false, &stubs, 1, &mut linker.control);
+        let image = &mut linker.image;
+        for func in 0..info.defined_funcs() as u32 {
+            push(image, Section::Funcs, Stub::of(func).entry());
+            push(image, Section::Funcs, lazy::STUB_SIZE - lazy::STUB_ENTRY);
+        }
+        push(image, Section::TrapOffsets, lazy::FAIL_TRAP);
+        image.section(Section::TrapCodes).push(TrapKind::Host.code());
+        linker
     }
 
     /// Places the next piece of code.

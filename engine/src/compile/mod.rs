@@ -14,6 +14,7 @@
 //!   func       IR to machine code, traps, positions              ├ on every thread
 //!   trampoline host to wasm and back, for each signature         ┘
 //!   link       text with all calls resolved, tables in its order
+//!   first      instead of all of that one function at a time, when it is wanted
 //! ```
 
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ mod analysis;
 mod catch;
 mod data;
 mod error;
+pub(crate) mod first;
 mod func;
 mod inline;
 mod isa;

@@ -34,6 +34,17 @@ pub(super) fn wasm_signature(ty: &WasmSignature) -> Signature {
     signature
 }
 
+/// Registers for results of each kind in the `Tail` convention.
+const RESULT_REGISTERS: usize = 8;
+
+/// Whether a function's first parameter is where results go that have no register, before its
+/// context: the flag `enable_multi_ret_implicit_sret`.
+pub(super) fn has_result_area(ty: &WasmSignature) -> bool {
+    let is_integer = |ty: &&MachineType| matches!(ty, MachineType::I32 | MachineType::I64);
+    let integers = ty.results.iter().filter(is_integer).count();
+    integers > RESULT_REGISTERS || ty.results.len() - integers > RESULT_REGISTERS
+}
+
 /// The convention of a runtime call.
 pub(super) fn builtin_signature(builtin: Builtin) -> Signature {
     let param = |ty: BuiltinType| match ty {

@@ -33,6 +33,8 @@ pub(super) struct Survey {
     pub(super) passed: u64,
     /// Targets of its branch tables.
     pub(super) targets: u32,
+    /// Whether it tests or casts references.
+    pub(super) casts: bool,
     /// Tables that grow.
     pub(super) grown_tables: Vec<u32>,
     /// Tables whose elements are written.
@@ -140,6 +142,15 @@ impl Survey {
             Operator::ReturnCallIndirect { .. } | Operator::ReturnCallRef { .. } => {
                 self.tail_calls = true;
                 CALL
+            }
+            Operator::RefTestNonNull { .. }
+            | Operator::RefTestNullable { .. }
+            | Operator::RefCastNonNull { .. }
+            | Operator::RefCastNullable { .. }
+            | Operator::BrOnCast { .. }
+            | Operator::BrOnCastFail { .. } => {
+                self.casts = true;
+                1
             }
             Operator::TableGrow { table } => {
                 self.grown_tables.push(*table);

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
@@ -10,16 +11,15 @@ use cranelift_entity::EntityRef;
 
 use super::check;
 use super::engine::Engine;
+use super::lazy::Lazy;
 use super::registry::TypeId;
 use super::sys::{self, Mapping};
+use super::tables::{CatchSite, Tables, Words, partition_point};
 use super::types::ExternType;
 use crate::abi::layout::Layout;
 use crate::abi::trap::TrapKind;
 use crate::config::Settings;
-use crate::image::{
-    ANY_TAG, CodeImage, HEADER_SIZE, Header, INLINED, ImageError, InlinedPosition, MAX_SIZE, Meta,
-    OWN_CONTEXT, PAGE, Section,
-};
+use crate::image::{CodeImage, HEADER_SIZE, Header, ImageError, MAX_SIZE, Meta, PAGE, Section};
 use crate::module::index::{DefinedFuncIndex, FuncIndex, SigIndex, TypeIndex};
 use crate::module::{ExportIndex, ImportType, ModuleInfo};
 
@@ -37,6 +37,8 @@ pub enum LoadError {
         "cannot map the code image executable: {0}; it must not lie on a file system mounted noexec"
     )]
     Execute(#[source] io::Error),
+    #[error("a code image without its functions' code needs the compiler, and no other does")]
+    Lazy,
     #[error("cannot make an anonymous file for the code image: {0}")]
     Anonymous(#[source] io::Error),
 }
@@ -76,6 +78,16 @@ struct Inner {
     meta: Meta,
     layout: Layout,
     type_ids: Box<[TypeId]>,
+    lazy: Option<Lazy>,
+}
+
+/// Code and where in it an address lies.
+pub(super) struct CodeAt<'a> {
+    /// The address, as the tables count.
+    pub(super) offset: u32,
+    /// The function, where the tables are one function's.
+    pub(super) func: Option<DefinedFuncIndex>,
+    pub(super) tables: Tables<'a>,
 }
 
 /// A function and the position in it that a code address belongs to.
@@ -93,7 +105,21 @@ impl Module {
     /// another machine.
     pub fn from_file(engine: &Engine, file: &File) -> Result<Module, LoadError> {
         let file = file.try_clone().map_err(LoadError::Read)?;
-        Module::map(engine, file)
+        Module::map(engine, file, None)
+    }
+
+    /// Maps a lazy image: its functions are asked for, when they are first called, of the compiler
+    /// at the other end of a [socket](crate::abi::lazy).
+    ///
+    /// # Errors
+    /// As [`Module::from_file`]; when the image is not a lazy one.
+    pub fn from_lazy_file(
+        engine: &Engine,
+        file: &File,
+        compiler: OwnedFd,
+    ) -> Result<Module, LoadError> {
+        let file = file.try_clone().map_err(LoadError::Read)?;
+        Module::map(engine, file, Some(compiler))
     }
 
     /// Puts the bytes of a code image into an anonymous file and maps that.
@@ -103,10 +129,14 @@ impl Module {
     pub fn from_bytes(engine: &Engine, image: &[u8]) -> Result<Module, LoadError> {
         CodeImage::new(image)?;
         let file = sys::anonymous_file(image).map_err(LoadError::Anonymous)?;
-        Module::map(engine, file)
+        Module::map(engine, file, None)
     }
 
-    fn map(engine: &Engine, file: File) -> Result<Module, LoadError> {
+    fn map(
+        engine: &Engine,
+        file: File,
+        compiler: Option<OwnedFd>,
+    ) -> Result<Module, LoadError> {
         let size = file.metadata().map_err(LoadError::Read)?.len();
         if size < HEADER_SIZE as u64 {
             let mut head = vec![0; size as usize];
@@ -133,7 +163,11 @@ impl Module {
         let layout = meta.module.layout();
         let type_ids = engine.type_ids(&meta.module);
         let engine = engine.clone();
-        let inner = Inner { engine, file, map, header, meta, layout, type_ids };
+        if header.range(Section::LazyFuncs).is_empty() == compiler.is_some() {
+            return Err(LoadError::Lazy);
+        }
+        let lazy = compiler.map(Lazy::new);
+        let inner = Inner { engine, file, map, header, meta, layout, type_ids, lazy };
         Ok(Module { inner: Arc::new(inner) })
     }
 
@@ -213,7 +247,7 @@ impl Module {
         &self.section(Section::Data)[range.start as usize..range.end as usize]
     }
 
-    fn section(&self, section: Section) -> &[u8] {
+    pub(super) fn section(&self, section: Section) -> &[u8] {
         let range = self.inner.header.range(section);
         let range = range.start as usize..range.end as usize;
         // SAFETY: `Header::decode` checked that every section lies within the file's length, which
@@ -260,48 +294,46 @@ impl Module {
     /// The trap behind a faulting instruction. Runs inside the signal handler: no allocation, no
     /// lock.
     pub(super) fn trap_at(&self, pc: usize) -> Option<TrapKind> {
-        let offset = u32::try_from(pc.checked_sub(self.text().start)?).ok()?;
-        let offsets = Words(self.section(Section::TrapOffsets));
-        let n = offsets.last_not_above(offset).filter(|&n| offsets.get(n) == offset)?;
-        TrapKind::from_code(*self.section(Section::TrapCodes).get(n)?)
+        let code = self.code_at(pc)?;
+        code.tables.trap_at(code.offset)
     }
 
     /// The functions and wasm positions of an instruction, innermost first: several where bodies
     /// stand in place of calls, none for trampolines.
     pub(super) fn positions(&self, pc: usize) -> Vec<CodePosition> {
-        let Some(outermost) = self.position(pc) else { return Vec::new() };
-        let mut frames = Vec::new();
-        let entries = Words(self.section(Section::Inlined));
-        let count = entries.0.len() / InlinedPosition::SIZE;
-        let (mut position, mut below) = (outermost.wasm_offset, count);
-        while let Some(word) = position.filter(|word| word & INLINED != 0) {
-            let n = (word & !INLINED) as usize;
-            // Callers come first, so a damaged table cannot lead in a circle.
-            if n >= below {
-                position = None;
-                break;
-            }
-            let func = FuncIndex::from_u32(entries.get(3 * n));
-            if self.info().functions.is_valid(func) {
-                frames.push(CodePosition { func, wasm_offset: Some(entries.get(3 * n + 1)) });
-            }
-            (position, below) = (Some(entries.get(3 * n + 2)), n);
-        }
-        frames.push(CodePosition { wasm_offset: position, ..outermost });
-        frames
+        let Some(code) = self.code_at(pc) else { return Vec::new() };
+        let func = match code.func {
+            Some(func) => Some(func),
+            // A stub has no position: its function has not begun.
+            None if self.inner.lazy.is_some() => None,
+            None => self.function_at(code.offset),
+        };
+        let Some(func) = func else { return Vec::new() };
+        let known = |func| self.info().functions.is_valid(func);
+        code.tables.positions(code.offset, self.info().func_index(func), known)
     }
 
-    /// The function that an instruction's code belongs to, and the instruction's position.
-    fn position(&self, pc: usize) -> Option<CodePosition> {
+    /// The tables that an address in the text belongs to.
+    fn code_at(&self, pc: usize) -> Option<CodeAt<'_>> {
         let offset = u32::try_from(pc.checked_sub(self.text().start)?).ok()?;
-        let func = self.info().func_index(self.function_at(offset)?);
-        let addresses = Words(self.section(Section::AddressOffsets));
-        let positions = Words(self.section(Section::AddressPositions));
-        let wasm_offset = addresses
-            .last_not_above(offset)
-            .map(|n| positions.get(n))
-            .filter(|&position| position != u32::MAX);
-        Some(CodePosition { func, wasm_offset })
+        if let Some(made) = self.inner.lazy.as_ref().and_then(|lazy| lazy.find(self, offset)) {
+            return Some(made);
+        }
+        Some(CodeAt { offset, func: None, tables: self.tables() })
+    }
+
+    /// The tables of the image itself.
+    fn tables(&self) -> Tables<'_> {
+        Tables {
+            trap_offsets: Words(self.section(Section::TrapOffsets)),
+            trap_codes: self.section(Section::TrapCodes),
+            address_offsets: Words(self.section(Section::AddressOffsets)),
+            address_positions: Words(self.section(Section::AddressPositions)),
+            inlined: Words(self.section(Section::Inlined)),
+            catch_sites: Words(self.section(Section::CatchSites)),
+            catch_frames: Words(self.section(Section::CatchFrames)),
+            catches: self.section(Section::Catches),
+        }
     }
 
     fn function_at(&self, offset: u32) -> Option<DefinedFuncIndex> {
@@ -318,15 +350,15 @@ impl Module {
 
     /// What catches exceptions around a call that returns to an address.
     pub(super) fn catch_site(&self, return_address: usize) -> Option<CatchSite<'_>> {
-        let text = self.text();
-        let offset = u32::try_from(return_address.checked_sub(text.start)?).ok()?;
-        let sites = Words(self.section(Section::CatchSites));
-        let n = sites.last_not_above(offset).filter(|&n| sites.get(n) == offset)?;
-        let frames = Words(self.section(Section::CatchFrames));
-        let first = if n == 0 { 0 } else { frames.get(2 * n - 1) as usize };
-        let clauses = first * CLAUSE_LEN..frames.get(2 * n + 1) as usize * CLAUSE_LEN;
-        let clauses = self.section(Section::Catches).get(clauses)?;
-        Some(CatchSite { frame: frames.get(2 * n), text, clauses })
+        // The address may be the end of the code.
+        let code = self.code_at(return_address.checked_sub(1)?)?;
+        let offset = code.offset + 1;
+        code.tables.catch_site(offset, return_address - offset as usize)
+    }
+
+    /// What asks for functions, if the image is a lazy one.
+    pub(super) fn lazy(&self) -> Option<&Lazy> {
+        self.inner.lazy.as_ref()
     }
 
     /// The function's name from the module's name section.
@@ -339,85 +371,9 @@ impl Module {
     }
 }
 
-/// Bytes of a clause in the image.
-const CLAUSE_LEN: usize = 12;
-
-/// A call inside a `try_table`.
-pub(super) struct CatchSite<'a> {
-    /// The frame pointer less the stack pointer, in bytes.
-    pub(super) frame: u32,
-    text: Range<usize>,
-    clauses: &'a [u8],
-}
-
-/// A clause of a `try_table` around a call.
-pub(super) struct CatchClause {
-    /// The tag of the module that it catches; `None` catches everything.
-    pub(super) tag: Option<u32>,
-    /// Where the frame keeps its context, from the stack pointer up. `None`: the throwing runtime
-    /// call was given it.
-    pub(super) context: Option<u32>,
-    /// The address of its landing pad.
-    pub(super) landing_pad: usize,
-}
-
-impl CatchSite<'_> {
-    /// The clauses in the order in which they are tried.
-    pub(super) fn clauses(&self) -> impl Iterator<Item = CatchClause> {
-        self.clauses.chunks_exact(CLAUSE_LEN).filter_map(|clause| {
-            let clause = Words(clause);
-            let (tag, context) = (clause.get(0), clause.get(1));
-            let landing_pad = self.text.start + clause.get(2) as usize;
-            // Anything else is a damaged image.
-            self.text.contains(&landing_pad).then_some(CatchClause {
-                tag: (tag != ANY_TAG).then_some(tag),
-                context: (context != OWN_CONTEXT).then_some(context),
-                landing_pad,
-            })
-        })
-    }
-}
-
-/// A view of a section that holds little-endian `u32`s.
-struct Words<'a>(&'a [u8]);
-
-impl Words<'_> {
-    fn get(&self, n: usize) -> u32 {
-        let mut word = [0; 4];
-        word.copy_from_slice(&self.0[4 * n..4 * n + 4]);
-        u32::from_le_bytes(word)
-    }
-
-    /// In an ascending array, the index of the last element that is at most `value`.
-    fn last_not_above(&self, value: u32) -> Option<usize> {
-        partition_point(self.0.len() / 4, |n| self.get(n) <= value).checked_sub(1)
-    }
-}
-
-/// The number of leading indices below `len` for which `holds` is true.
-fn partition_point(len: usize, holds: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, len);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if holds(middle) { low = middle + 1 } else { high = middle }
-    }
-    low
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn words_are_searched_like_a_sorted_slice() {
-        let values = [3u32, 5, 5, 9];
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let words = Words(&bytes);
-        for probe in 0..12 {
-            let expected = values.partition_point(|&v| v <= probe).checked_sub(1);
-            assert_eq!(words.last_not_above(probe), expected, "{probe}");
-        }
-    }
 
     #[test]
     fn short_and_foreign_files_are_refused() {

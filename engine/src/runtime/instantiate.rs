@@ -18,6 +18,7 @@ use super::region::Placement;
 use super::registry::TypeId;
 use super::store::StoreInner;
 use super::supertypes;
+use super::sys;
 use super::table::{TableError, TableInner};
 use super::trap::{Trap, TrapKind};
 use super::vmcontext::{
@@ -139,6 +140,7 @@ fn allocate(
             instance: std::ptr::null_mut(),
             gc_heap,
             supertypes,
+            lazy: sys::ask as *const u8,
         },
     );
     let mut instance = InstanceInner::new(ctx, module);

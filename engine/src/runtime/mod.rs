@@ -31,7 +31,8 @@
 //!
 //! # Inside
 //!
-//! * `code` maps an image and answers questions about its tables; `check` refuses damaged ones.
+//! * `code` maps an image and answers questions about its `tables`; `check` refuses damaged ones.
+//! * `jit` is the compiler's side of an image whose functions come one by one, `lazy` the guest's.
 //! * `store` holds what lives together; `vmcontext` is the memory that compiled code knows.
 //! * `linker` matches names, `instantiate` builds an `instance`.
 //! * `gc` is the heap of structures, arrays and exceptions.
@@ -58,6 +59,8 @@ mod global;
 mod host;
 mod instance;
 mod instantiate;
+mod jit;
+mod lazy;
 mod linker;
 mod memory;
 mod region;
@@ -67,6 +70,7 @@ mod store;
 mod supertypes;
 mod sys;
 mod table;
+mod tables;
 mod threads;
 mod throw;
 mod trap;
@@ -87,6 +91,8 @@ pub use host::{
 };
 pub use instance::{Extern, Instance};
 pub use instantiate::InstantiateError;
+pub use jit::ArenaError;
+pub(crate) use jit::{Arena, Piece};
 pub use linker::Linker;
 pub use memory::{Memory, MemoryError, OutOfBounds};
 pub use registry::TypeId;

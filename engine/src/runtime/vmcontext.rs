@@ -64,6 +64,7 @@ pub(super) struct Header {
     pub(super) instance: *mut u8,
     pub(super) gc_heap: *mut u8,
     pub(super) supertypes: *const Row,
+    pub(super) lazy: *const u8,
 }
 
 /// Where the innermost entry into compiled code came from.
@@ -297,6 +298,7 @@ mod tests {
         same(offset_of!(Header, instance), CTX_INSTANCE);
         same(offset_of!(Header, gc_heap), CTX_GC_HEAP);
         same(offset_of!(Header, supertypes), CTX_SUPERTYPES);
+        same(offset_of!(Header, lazy), CTX_LAZY);
         assert!(size_of::<Header>() <= CTX_HEADER_SIZE as usize);
 
         same(offset_of!(StoreRecord, activation), 0);
@@ -352,6 +354,7 @@ mod tests {
             instance: std::ptr::null_mut(),
             gc_heap: std::ptr::null_mut(),
             supertypes: std::ptr::null(),
+            lazy: std::ptr::null(),
         };
         let context = Context::new(Layout::new(shape), header);
         // `field` asserts the bounds and the alignment.
@@ -382,6 +385,7 @@ mod tests {
             instance: std::ptr::null_mut(),
             gc_heap: std::ptr::null_mut(),
             supertypes: std::ptr::null(),
+            lazy: std::ptr::null(),
         };
         Context::new(Layout::new(Shape::default()), header).func_ref(0);
     }

@@ -14,7 +14,7 @@ use wast::parser::{self, ParseBuffer};
 use wast::{QuoteWat, Wast, WastDirective, WastExecute, WastInvoke, Wat};
 
 use crate::suite::{Configuration, TestFile};
-use crate::{spectest, values};
+use crate::{lazy, spectest, values};
 
 /// What a directive came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,7 +100,7 @@ pub(crate) fn run(file: &TestFile, configuration: &Configuration) -> Report {
             return Report { unexpected: vec![what], ..Report::default() };
         }
     };
-    let mut runner = Runner::new(file, configuration.settings(file));
+    let mut runner = Runner::new(file, configuration);
     runner.links = script.directives.iter().any(links_instances);
     for directive in script.directives {
         let line = directive.span().linecol_in(&file.text).0 + 1;
@@ -132,6 +132,8 @@ type Step<T = Outcome> = Result<T, String>;
 struct Runner<'a> {
     file: &'a TestFile,
     settings: Settings,
+    /// Whether functions are compiled when they are first called.
+    lazy: bool,
     /// Whether several instances must live at a time.
     links: bool,
     engine: Engine,
@@ -146,13 +148,15 @@ struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    fn new(file: &'a TestFile, settings: Settings) -> Runner<'a> {
+    fn new(file: &'a TestFile, configuration: &Configuration) -> Runner<'a> {
         let engine = Engine::new();
+        let settings = configuration.settings(file);
         let (store, linker) = world(&engine, &settings);
         let none = "there is no module yet".to_owned();
         Runner {
             file,
             settings,
+            lazy: configuration.lazy,
             links: false,
             engine,
             linker,
@@ -289,6 +293,9 @@ impl<'a> Runner<'a> {
     }
 
     fn compile(&self, wasm: &[u8], settings: &Settings) -> Step<Module> {
+        if self.lazy {
+            return lazy::load(&self.engine, wasm, settings, 0);
+        }
         let image = compile(wasm, settings).map_err(|error| format!("cannot compile: {error}"))?;
         Module::from_bytes(&self.engine, &image).map_err(|error| format!("cannot load: {error}"))
     }

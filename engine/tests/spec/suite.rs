@@ -128,6 +128,8 @@ pub(crate) struct Configuration {
     pub(crate) addressing: Addressing,
     pub(crate) inlining: bool,
     pub(crate) cpu: Cpu,
+    /// Whether functions are compiled when they are first called.
+    pub(crate) lazy: bool,
 }
 
 impl Configuration {
@@ -148,13 +150,14 @@ impl Configuration {
 }
 
 /// All of them run; the first also checks what must be refused.
-pub(crate) const CONFIGURATIONS: [Configuration; 6] = [
+pub(crate) const CONFIGURATIONS: [Configuration; 7] = [
     Configuration {
         name: "generic speed",
         opt_level: OptLevel::Speed,
         addressing: Addressing::Generic,
         inlining: true,
         cpu: Cpu::Native,
+        lazy: false,
     },
     Configuration {
         name: "generic none",
@@ -162,6 +165,7 @@ pub(crate) const CONFIGURATIONS: [Configuration; 6] = [
         addressing: Addressing::Generic,
         inlining: false,
         cpu: Cpu::Native,
+        lazy: false,
     },
     Configuration {
         name: "dedicated speed",
@@ -169,6 +173,7 @@ pub(crate) const CONFIGURATIONS: [Configuration; 6] = [
         addressing: Addressing::Dedicated,
         inlining: true,
         cpu: Cpu::Native,
+        lazy: false,
     },
     Configuration {
         name: "dedicated none",
@@ -176,6 +181,7 @@ pub(crate) const CONFIGURATIONS: [Configuration; 6] = [
         addressing: Addressing::Dedicated,
         inlining: true,
         cpu: Cpu::Native,
+        lazy: false,
     },
     Configuration {
         name: "dedicated speed, nothing inlined",
@@ -183,6 +189,7 @@ pub(crate) const CONFIGURATIONS: [Configuration; 6] = [
         addressing: Addressing::Dedicated,
         inlining: false,
         cpu: Cpu::Native,
+        lazy: false,
     },
     Configuration {
         name: "baseline CPU",
@@ -190,6 +197,15 @@ pub(crate) const CONFIGURATIONS: [Configuration; 6] = [
         addressing: Addressing::Generic,
         inlining: true,
         cpu: Cpu::Baseline,
+        lazy: false,
+    },
+    Configuration {
+        name: "first start",
+        opt_level: OptLevel::None,
+        addressing: Addressing::Dedicated,
+        inlining: false,
+        cpu: Cpu::Native,
+        lazy: true,
     },
 ];
 

@@ -112,6 +112,17 @@ impl Mapping {
         Mapping::new(start, len)
     }
 
+    /// Maps the first `len` bytes of a file for reading and writing, shared with every process that
+    /// maps it.
+    pub(in crate::runtime) fn file_writable(file: &File, len: usize) -> io::Result<Mapping> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: the kernel picks a free range, and the mapping is never executable.
+        let start = unsafe {
+            rustix::mm::mmap(ptr::null_mut(), len, access, MapFlags::SHARED, file, 0)?
+        };
+        Mapping::new(start, len)
+    }
+
     fn new(start: *mut c_void, len: usize) -> io::Result<Mapping> {
         let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at 0"))?;
         Ok(Mapping { start, len })
