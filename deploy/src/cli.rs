@@ -135,6 +135,9 @@ pub(crate) struct WorkerArgs {
     /// Address memory through the context instead of the dedicated base address.
     #[arg(long)]
     pub(crate) generic: bool,
+    /// Compile functions for a guest that runs, which asks for them at the other end of standard error.
+    #[arg(long)]
+    pub(crate) first: bool,
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode> {
         max_wasm_stack: MAX_WASM_STACK,
         ..Command::default()
     };
-    let loaded = command.load(image).with_context(|| format!("loading {}", path.display()))?;
+    let loaded = command.load(&image).with_context(|| format!("loading {}", path.display()))?;
     let outcome = loaded.run().with_context(|| format!("running {}", path.display()))?;
     if let Outcome::Trapped(report) = &outcome {
         // Nobody may be reading there: the exit code still counts.

@@ -203,6 +203,12 @@ impl Settings {
     pub fn program() -> Settings {
         Settings { addressing: Addressing::Dedicated, ..Settings::default() }
     }
+
+    /// The same for a first start, where functions are compiled while the guest waits.
+    #[must_use]
+    pub fn first(self) -> Settings {
+        Settings { opt_level: OptLevel::None, inlining: false, ..self }
+    }
 }
 
 #[cfg(test)]

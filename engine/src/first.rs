@@ -13,9 +13,8 @@
 
 mod works;
 
-use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::BorrowedFd;
 use std::thread;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -78,8 +77,8 @@ impl Bounds {
 pub fn serve(
     wasm: &[u8],
     settings: &Settings,
-    image: &File,
-    guest: &OwnedFd,
+    image: BorrowedFd<'_>,
+    guest: BorrowedFd<'_>,
     bounds: Bounds,
 ) -> Result<(), FirstError> {
     let threads = thread::available_parallelism().map_or(1, usize::from);
@@ -112,11 +111,11 @@ pub fn serve(
 }
 
 /// Answers until everything is made, or nobody asks any more.
-fn answer(guest: &OwnedFd, works: &Works<'_>, ends: bool) -> io::Result<()> {
+fn answer(guest: BorrowedFd<'_>, works: &Works<'_>, ends: bool) -> io::Result<()> {
     let mut compiler = works.compiler();
     let pause = Timespec { tv_sec: 0, tv_nsec: LOOK * 1_000_000 };
     loop {
-        let mut question = [PollFd::new(guest, PollFlags::IN)];
+        let mut question = [PollFd::new(&guest, PollFlags::IN)];
         let asked = retry_on_intr(|| poll(&mut question, Some(&pause)))?;
         if asked == 0 {
             if ends && works.is_done() {
@@ -140,7 +139,7 @@ fn answer(guest: &OwnedFd, works: &Works<'_>, ends: bool) -> io::Result<()> {
     }
 }
 
-fn tell(guest: &OwnedFd, answer: &[u8]) -> io::Result<()> {
+fn tell(guest: BorrowedFd<'_>, answer: &[u8]) -> io::Result<()> {
     let answer = &answer[..answer.len().min(MAX_ANSWER)];
     retry_on_intr(|| send(guest, answer, SendFlags::NOSIGNAL))?;
     Ok(())

@@ -105,7 +105,7 @@ fn command(image: &[u8], entry: Option<&str>) -> Result<Outcome, RunError> {
         max_wasm_stack: 512 << 10,
         ..Command::default()
     };
-    command.load(file)?.run()
+    command.load(&file)?.run()
 }
 
 #[test]
@@ -349,6 +349,6 @@ fn what_is_no_image_or_no_grant_is_refused() {
         max_wasm_stack: 1 << 20,
         ..Command::default()
     };
-    let error = command.load(file).unwrap_err();
+    let error = command.load(&file).unwrap_err();
     assert_eq!(error.to_string(), "cannot grant the directory /data: not a directory");
 }

@@ -15,7 +15,7 @@ fn command(text: &str, network: &str) -> Result<u8, RunError> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&image).unwrap();
     let network: NetworkPolicy = network.parse().unwrap();
-    Ok(Command { network, ..Command::default() }.load(file)?.run()?.exit_code())
+    Ok(Command { network, ..Command::default() }.load(&file)?.run()?.exit_code())
 }
 
 /// Runs a program that does nothing but import these functions of preview 1's module.

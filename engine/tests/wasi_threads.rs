@@ -54,7 +54,7 @@ fn run_with(
         sockets,
         ..Command::default()
     };
-    command.load(file)?.run()
+    command.load(&file)?.run()
 }
 
 /// Two threads accept from one listener at the same time; each writes its id to its connection and to

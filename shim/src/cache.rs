@@ -11,6 +11,7 @@ use coracle_engine::cache::{
 };
 use coracle_engine::config::Settings;
 use coracle_oci::digest::Digest;
+use tokio::task::JoinHandle;
 
 /// How often is looked whether another process has finished a compilation.
 const LOOK: Duration = Duration::from_millis(20);
@@ -149,14 +150,14 @@ pub struct Publication {
 impl Publication {
     /// Publishes it away from the caller, however long the disk takes, and lets others have the turn
     /// then.
-    pub fn publish(self, turn: Option<Lock>) {
+    pub fn publish(self, turn: Option<Lock>) -> JoinHandle<()> {
         tokio::task::spawn_blocking(move || {
             let shared = &self.slot.shared;
             if let Err(error) = shared.cache.publish(self.entry) {
                 shared.complain(&error);
             }
             drop(turn);
-        });
+        })
     }
 }
 

@@ -6,6 +6,8 @@
 //! killed when its task ends, when its time is up, and by the kernel when the shim dies. What it wrote
 //! is inert data until [`Header::decode`] accepts it.
 
+mod error;
+mod first;
 mod group;
 mod worker;
 
@@ -13,7 +15,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -26,97 +27,23 @@ use tokio::task::JoinHandle;
 
 use coracle_engine::image::{HEADER_SIZE, Header};
 
+pub use error::CompileError;
+pub use first::{Afterwork, FirstStart};
 pub(crate) use group::remove_left_behind;
 pub use group::worker_group;
 
-use group::Group;
+use error::{failure, os};
+use group::{Group, Share};
+use worker::Output;
 
 use crate::cache::{Slot, Turn};
 use crate::config::CompileLimits;
+use crate::guest::Code;
 
 /// The compiler's executable.
 const COMPILER: &str = "coracle";
 /// The longest error line taken from the worker, in bytes.
 const ERROR_LINE: u64 = 4096;
-
-/// Why there is no code image.
-#[derive(Debug, thiserror::Error)]
-pub enum CompileError {
-    /// The compiler's executable is not there.
-    #[error(
-        "cannot find the compiler {COMPILER}: put it beside the shim or into PATH, or set CORACLE_BIN"
-    )]
-    NoCompiler,
-    /// A system call of the preparation failed.
-    #[error("cannot {act} for the compiler: {source}")]
-    Os {
-        /// What was tried.
-        act: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The worker's cgroup cannot be had.
-    #[error("cannot make a cgroup for the compiler: {0}")]
-    Group(#[from] coracle_oci::CgroupError),
-    /// It took more memory than it may.
-    #[error(
-        "cannot compile {origin}: it takes more than {mib} MiB of memory, the runtime option CompileMemoryMiB sets the limit"
-    )]
-    TooLarge {
-        /// Where the module came from.
-        origin: String,
-        /// The limit.
-        mib: u64,
-    },
-    /// The compiler said what is wrong with the module.
-    #[error("cannot compile {origin}: {reason}")]
-    Rejected {
-        /// Where the module came from.
-        origin: String,
-        /// The compiler's sentence.
-        reason: String,
-    },
-    /// The compiler ended without a word.
-    #[error("cannot compile {origin}: the compiler {how}")]
-    Broken {
-        /// Where the module came from.
-        origin: String,
-        /// How it ended.
-        how: String,
-    },
-    /// The compiler was killed, by the kernel for want of memory or by somebody else.
-    #[error(
-        "cannot compile {origin}: the compiler was killed, perhaps because the machine has no memory left"
-    )]
-    Killed {
-        /// Where the module came from.
-        origin: String,
-    },
-    /// The time was up.
-    #[error(
-        "cannot compile {origin}: not done after {seconds} s, the runtime option CompileTimeoutSeconds sets the limit"
-    )]
-    TooSlow {
-        /// Where the module came from.
-        origin: String,
-        /// The limit in seconds.
-        seconds: u64,
-    },
-    /// What came back is no code image.
-    #[error("cannot use the code of {origin}: {reason}")]
-    BadImage {
-        /// Where the module came from.
-        origin: String,
-        /// What the check found.
-        reason: String,
-    },
-    /// The task ended first.
-    #[error("the task ended while {origin} was being compiled")]
-    Cancelled {
-        /// Where the module came from.
-        origin: String,
-    },
-}
 
 /// Code that is there or on its way. Dropping it lets a compilation run on; a [`Stop`] ends it.
 #[derive(Debug)]
@@ -128,7 +55,22 @@ pub struct Compilation {
 #[derive(Debug)]
 enum Work {
     Done(OwnedFd),
-    UnderWay(JoinHandle<Result<OwnedFd, CompileError>>),
+    UnderWay(JoinHandle<Result<Ready, CompileError>>),
+}
+
+/// What a guest can start with.
+#[derive(Debug)]
+pub struct Ready {
+    /// For the guest.
+    pub code: Code,
+    /// What goes on while it runs, if its code is not complete.
+    pub first: Option<FirstStart>,
+}
+
+impl From<OwnedFd> for Ready {
+    fn from(image: OwnedFd) -> Self {
+        Self { code: image.into(), first: None }
+    }
 }
 
 /// Ends a [`Compilation`], also while its result is awaited.
@@ -157,6 +99,10 @@ pub struct Job {
     pub slot: Option<Slot>,
     /// The worker's cgroup; see [`worker_group`].
     pub group: String,
+    /// Whether the guest starts before its code is complete.
+    pub lazy: bool,
+    /// What may go on when the guest is gone.
+    pub afterwork: Afterwork,
 }
 
 impl Compilation {
@@ -165,7 +111,10 @@ impl Compilation {
     pub fn begin(job: Job) -> Self {
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
-        Self { work: Work::UnderWay(tokio::spawn(async move { run(&job, &stopped).await })), stop }
+        let work = async move {
+            if job.lazy { first::run(job, &stopped).await } else { whole(&job, &stopped).await }
+        };
+        Self { work: Work::UnderWay(tokio::spawn(work)), stop }
     }
 
     /// Code that was found, so that there is nothing to do.
@@ -178,18 +127,31 @@ impl Compilation {
         Stop(Arc::clone(&self.stop))
     }
 
-    /// The code image: a file of the cache, or a memory file that is sealed against any change.
+    /// The code: an image that is a file of the cache, or a memory file that nobody but its compiler
+    /// can change.
     ///
     /// # Errors
     /// See [`CompileError`].
-    pub async fn image(self) -> Result<OwnedFd, CompileError> {
+    pub async fn ready(self) -> Result<Ready, CompileError> {
         let work = match self.work {
-            Work::Done(image) => return Ok(image),
+            Work::Done(image) => return Ok(image.into()),
             Work::UnderWay(work) => work,
         };
         work.await.unwrap_or_else(|error| {
             Err(CompileError::Os { act: "wait", source: io::Error::other(error) })
         })
+    }
+}
+
+impl Compilation {
+    /// Waits until nothing is left of one that was stopped.
+    pub async fn given_up(self) {
+        // Its own error says no more than that it was stopped.
+        if let Ok(Ready { first: Some(first), code }) = self.ready().await {
+            drop(code);
+            first.guest_ended(true);
+            first.settled(&Afterwork::default()).await;
+        }
     }
 }
 
@@ -211,44 +173,54 @@ pub fn find_compiler(configured: Option<&Path>) -> Result<PathBuf, CompileError>
         .ok_or(CompileError::NoCompiler)
 }
 
-/// Gets the code from whoever makes it first.
-async fn run(job: &Job, stop: &Notify) -> Result<OwnedFd, CompileError> {
-    let Some(slot) = &job.slot else { return Ok(compile(job, stop).await?.into()) };
+/// Gets all of the code from whoever makes it first, for a guest that waits for it.
+async fn whole(job: &Job, stop: &Notify) -> Result<Ready, CompileError> {
+    let Some(slot) = &job.slot else {
+        return Ok(OwnedFd::from(compile(job, stop, Share::Waited).await?).into());
+    };
     let turn = tokio::select! {
         biased;
         () = stop.notified() => return Err(CompileError::Cancelled { origin: job.origin.clone() }),
         turn = slot.turn(&job.origin, job.limits.wall) => turn,
     };
     let lock = match turn {
-        Turn::Done(image) => return Ok(image.into()),
+        Turn::Done(image) => return Ok(OwnedFd::from(image).into()),
         Turn::Ours(lock) => lock,
     };
-    let image = compile(job, stop).await?;
+    let image = compile(job, stop, Share::Waited).await?;
     match slot.store(&image).await {
         Some((stored, publication)) => {
-            publication.publish(lock);
-            Ok(stored.into())
+            job.afterwork.add(publication.publish(lock));
+            Ok(OwnedFd::from(stored).into())
         }
-        None => Ok(image.into()),
+        None => Ok(OwnedFd::from(image).into()),
     }
 }
 
 /// Compiles; once more if the worker was killed by somebody else.
-async fn compile(job: &Job, stop: &Notify) -> Result<File, CompileError> {
-    match attempt(job, stop).await {
+async fn compile(job: &Job, stop: &Notify, share: Share) -> Result<File, CompileError> {
+    match attempt(job, stop, share).await {
         Err(CompileError::Killed { origin }) => {
             tracing::warn!(%origin, "compiler killed: trying once more");
-            attempt(job, stop).await
+            attempt(job, stop, share).await
         }
         result => result,
     }
 }
 
 /// One worker, in a cgroup of its own.
-async fn attempt(job: &Job, stop: &Notify) -> Result<File, CompileError> {
-    let group = Group::make(&job.group, &job.limits)?;
+async fn attempt(job: &Job, stop: &Notify, share: Share) -> Result<File, CompileError> {
+    let group = Group::make(&job.group, &job.limits, share)?;
     let result = work(job, stop, &group).await;
-    let starved = group.remove().await;
+    explained(result, group.remove().await, job)
+}
+
+/// A worker that was killed, or gave up, in a cgroup without memory had too little of it.
+fn explained<T>(
+    result: Result<T, CompileError>,
+    starved: bool,
+    job: &Job,
+) -> Result<T, CompileError> {
     match result {
         Err(CompileError::Killed { origin } | CompileError::Broken { origin, .. }) if starved => {
             Err(CompileError::TooLarge { origin, mib: job.limits.memory >> 20 })
@@ -259,7 +231,7 @@ async fn attempt(job: &Job, stop: &Notify) -> Result<File, CompileError> {
 
 async fn work(job: &Job, stop: &Notify, group: &Group) -> Result<File, CompileError> {
     let image = memory_file().map_err(os("make a memory file"))?;
-    let mut child = worker::spawn(job, &image, group)?;
+    let mut child = worker::spawn(job, &image, group, Output::Whole)?;
     let stderr = child.stderr.take();
     let outcome = tokio::select! {
         biased;
@@ -303,35 +275,17 @@ async fn finish(
     Ok((child.wait().await?, String::from_utf8_lossy(&line).into_owned()))
 }
 
-fn failure(origin: String, status: ExitStatus, line: &str, limits: &CompileLimits) -> CompileError {
-    let how = match status.signal() {
-        Some(libc::SIGKILL) => return CompileError::Killed { origin },
-        Some(libc::SIGXCPU) => "used up its processor time".to_owned(),
-        Some(libc::SIGXFSZ) => format!("made more than {} MiB of code", limits.output >> 20),
-        Some(libc::SIGABRT) => {
-            format!("gave up, perhaps for want of memory beyond {} MiB", limits.memory >> 20)
-        }
-        Some(signal) => format!("was ended by signal {signal}"),
-        None => {
-            let reason = line.lines().map(str::trim).find(|line| !line.is_empty());
-            match reason {
-                Some(reason) => {
-                    return CompileError::Rejected { origin, reason: reason.to_owned() };
-                }
-                None => format!("ended with exit code {}", status.code().unwrap_or_default()),
-            }
-        }
-    };
-    CompileError::Broken { origin, how }
-}
-
 /// Seals the image, then checks it: nothing can change what was checked.
 fn accept(image: File, origin: String) -> Result<File, CompileError> {
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    rustix::fs::fcntl_add_seals(&image, seals)
-        .map_err(|errno| CompileError::Os { act: "seal the code image", source: errno.into() })?;
+    seal(&image, SealFlags::WRITE)?;
     check(&image).map_err(|reason| CompileError::BadImage { origin, reason })?;
     Ok(image)
+}
+
+fn seal(image: &File, writing: SealFlags) -> Result<(), CompileError> {
+    let seals = writing | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(image, seals)
+        .map_err(|errno| CompileError::Os { act: "seal the code image", source: errno.into() })
 }
 
 /// Whether the header is one this build made and its lengths fit the file.
@@ -345,8 +299,4 @@ fn check(image: &File) -> Result<(), String> {
 fn memory_file() -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     Ok(rustix::fs::memfd_create("code-image", flags)?.into())
-}
-
-fn os(act: &'static str) -> impl FnOnce(io::Error) -> CompileError {
-    move |source| CompileError::Os { act, source }
 }

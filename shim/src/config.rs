@@ -59,11 +59,16 @@ pub struct ShimConfig {
     pub systemd_cgroup: Option<bool>,
     /// Bounds of one compilation.
     pub compile: CompileLimits,
+    /// Modules larger than this, in bytes, start before all of their code is made.
+    pub lazy_above: u64,
     /// The node's code cache.
     pub cache: Place,
     /// Whether only containers of the same namespace share code.
     pub cache_by_namespace: bool,
 }
+
+/// Smaller modules are compiled in less time than a second process takes to get in step.
+const LAZY_ABOVE: u64 = 1 << 20;
 
 /// Bounds of one compile worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,6 +185,7 @@ impl ShimConfig {
             output_patience: Duration::from_millis(250),
             systemd_cgroup: None,
             compile: CompileLimits::default(),
+            lazy_above: LAZY_ABOVE,
             cache,
             cache_by_namespace: false,
         };
@@ -243,6 +249,7 @@ impl ShimConfig {
                 "CodeImageMiB" => {
                     integer(value, 1, 1 << 14).map(|mib| self.compile.output = mib << 20)
                 }
+                "LazyAboveKiB" => integer(value, 0, 1 << 20).map(|kib| self.lazy_above = kib << 10),
                 "CacheByNamespace" => boolean(value).map(|on| self.cache_by_namespace = on),
                 // CRI repeats its own two fields in the body.
                 "TypeUrl" | "ConfigPath" => Ok(()),

@@ -8,7 +8,7 @@ use coracle_oci::spec::{self, Workload};
 use tokio::runtime::Handle;
 
 use crate::cache::CodeCache;
-use crate::compile::Compilation;
+use crate::compile::{Afterwork, Compilation};
 use crate::config::ShimConfig;
 use crate::events::Events;
 use crate::find::{Finder, Source};
@@ -30,15 +30,17 @@ pub async fn create(
     config: &ShimConfig,
     cache: &CodeCache,
     events: &Events,
+    afterwork: &Afterwork,
     request: Create,
 ) -> Result<Arc<Task>, TaskError> {
     let config = config.with_options(request.options.as_ref())?;
-    let mut prepared = prepare(&config, cache, &request).await?;
+    let mut prepared = prepare(&config, cache, afterwork, &request).await?;
     let program = prepared.program.take();
     match assemble(&config, &request, &prepared.workload, program).await {
         Ok(assembled) => {
             let patience = config.output_patience;
-            finish(events, request, assembled, prepared.mounts, patience)
+            let afterwork = afterwork.clone();
+            finish(events, afterwork, request, assembled, prepared.mounts, patience)
         }
         Err(error) => {
             undo(&mut prepared.mounts);
@@ -59,6 +61,7 @@ struct Prepared {
 async fn prepare(
     config: &ShimConfig,
     cache: &CodeCache,
+    afterwork: &Afterwork,
     request: &Create,
 ) -> Result<Prepared, TaskError> {
     let finder = Finder {
@@ -67,6 +70,7 @@ async fn prepare(
         cache: cache.clone(),
         id: request.id.clone(),
         bundle: request.bundle.clone(),
+        afterwork: afterwork.clone(),
     };
     let mounts = request.mounts.clone();
     tokio::task::spawn_blocking(move || prepare_blocking(&finder, &mounts))
@@ -125,8 +129,7 @@ async fn assemble(
         Err(error) => {
             if let Some(compilation) = compilation {
                 compilation.stopper().stop();
-                // Its own error says no more than that it was stopped.
-                let _ = compilation.image().await;
+                compilation.given_up().await;
             }
             Err(error.into())
         }
@@ -135,6 +138,7 @@ async fn assemble(
 
 fn finish(
     events: &Events,
+    afterwork: Afterwork,
     request: Create,
     assembled: Assembled,
     mounts: RootfsMounts,
@@ -152,6 +156,7 @@ fn finish(
         events: events.clone(),
         guest: assembled.guest,
         compilation: assembled.compilation,
+        afterwork,
         stdio: assembled.stdio,
         mounts,
         output_patience,

@@ -16,7 +16,7 @@ use coracle_oci::{ImageError, StoreError};
 use tokio::runtime::Handle;
 
 use crate::cache::CodeCache;
-use crate::compile::{self, Compilation, Job};
+use crate::compile::{self, Afterwork, Compilation, Job};
 use crate::config::ShimConfig;
 use crate::content::ContainerdContent;
 use crate::mounts;
@@ -36,6 +36,8 @@ pub struct Finder {
     pub id: TaskId,
     /// Its bundle folder.
     pub bundle: PathBuf,
+    /// What the shim finishes before it exits.
+    pub afterwork: Afterwork,
 }
 
 /// Where the code of a program comes from.
@@ -93,7 +95,9 @@ impl Finder {
         let sealed = module.seal()?;
         let (origin, limits) = (module.origin, self.config.compile);
         let group = compile::worker_group(&self.id, &self.bundle);
-        let job = Job { module: sealed, origin, limits, compiler, slot, group };
+        let lazy = sealed.metadata().is_ok_and(|facts| facts.len() > self.config.lazy_above);
+        let afterwork = self.afterwork.clone();
+        let job = Job { module: sealed, origin, limits, compiler, slot, group, lazy, afterwork };
         Ok((Source::Job(Box::new(job)), module.entry))
     }
 

@@ -134,6 +134,12 @@ async fn run(config: ShimConfig, listener: UnixListener, socket: &Path) -> Resul
     events.drain(DRAIN).await;
     // Lets the answer to Shutdown out; then the process, and with it every connection, ends.
     let _ = tokio::time::timeout(FAREWELL, server.shutdown()).await;
+    // Nobody waits for this; whoever wants the shim gone says so again.
+    tokio::select! {
+        () = shim.afterwork().finish() => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
     tracing::info!("shim leaves");
     Ok(())
 }

@@ -16,6 +16,7 @@ use containerd_shim_protos::ttrpc::{self};
 use tokio::sync::Notify;
 
 use crate::cache::CodeCache;
+use crate::compile::Afterwork;
 use crate::config::ShimConfig;
 use crate::create;
 use crate::events::Events;
@@ -35,6 +36,7 @@ pub struct Shim {
     config: ShimConfig,
     cache: OnceLock<CodeCache>,
     events: Events,
+    afterwork: Afterwork,
     tasks: Registry,
     leave: Notify,
 }
@@ -46,6 +48,7 @@ impl Shim {
             config,
             cache: OnceLock::new(),
             events,
+            afterwork: Afterwork::default(),
             tasks: Registry::default(),
             leave: Notify::new(),
         })
@@ -56,11 +59,17 @@ impl Shim {
         self.leave.notified().await;
     }
 
+    /// What is to be finished before the shim exits.
+    pub fn afterwork(&self) -> &Afterwork {
+        &self.afterwork
+    }
+
     /// Makes a task; returns its pid.
     async fn create(&self, request: Create) -> Result<u32, TaskError> {
         let place = self.tasks.reserve(&request.id)?;
         let cache = self.cache.get_or_init(|| CodeCache::open(&self.config.cache));
-        let task = create::create(&self.config, cache, &self.events, request).await?;
+        let task =
+            create::create(&self.config, cache, &self.events, &self.afterwork, request).await?;
         let pid = task.facts().pid;
         place.fill(task);
         Ok(pid)

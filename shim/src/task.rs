@@ -19,7 +19,7 @@ use coracle_oci::{ImageError, SpecError};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::sync::{Notify, watch};
 
-use crate::compile::{Compilation, CompileError, Stop};
+use crate::compile::{Afterwork, Compilation, CompileError, FirstStart, Ready, Stop};
 use crate::config::ConfigError;
 use crate::events::Events;
 use crate::exit::{self, ExitStatus};
@@ -135,6 +135,7 @@ pub struct Task {
     facts: Facts,
     events: Events,
     stdio: KeptEnds,
+    afterwork: Afterwork,
     inner: Mutex<Inner>,
     /// Reaches the guest while a Start call holds it.
     pidfd: OwnedFd,
@@ -151,6 +152,8 @@ struct Inner {
     compiling: Option<Stop>,
     /// A compilation that was stopped and whose process is still to be waited for.
     stopped: Option<Compilation>,
+    /// Compilations that go on while the program runs.
+    first: Option<FirstStart>,
     /// The signal that was to end the guest before its program started. The parked guest gets
     /// SIGKILL for it, but the exit number tells what was asked for.
     ended_by: Option<Signal>,
@@ -205,6 +208,8 @@ pub struct Parts {
     pub guest: Guest,
     /// The code on its way; `None` for the built-in sleeper.
     pub compilation: Option<Compilation>,
+    /// What the shim finishes before it exits.
+    pub afterwork: Afterwork,
     /// The shim's ends of the streams.
     pub stdio: KeptEnds,
     /// The root file system.
@@ -230,11 +235,13 @@ impl Task {
             facts: parts.facts,
             events: parts.events,
             stdio: parts.stdio,
+            afterwork: parts.afterwork,
             inner: Mutex::new(Inner {
                 state: State::Created(Box::new(parts.guest), parts.compilation),
                 mounts: parts.mounts,
                 compiling,
                 stopped: None,
+                first: None,
                 ended_by: None,
                 early: None,
             }),
@@ -358,8 +365,11 @@ impl Task {
         let too_late = || TaskError::EndedBeforeStart(self.facts.id.clone());
         if let Some(compilation) = compilation {
             // When the guest ends, the compilation is stopped, so this needs no second look.
-            match compilation.image().await {
-                Ok(image) => guest.provide_image(image)?,
+            match compilation.ready().await {
+                Ok(Ready { code, first }) => {
+                    self.goes_on(first);
+                    guest.provide_code(code)?;
+                }
                 Err(CompileError::Cancelled { .. }) => return Err(too_late()),
                 Err(error) => return Err(error.into()),
             }
@@ -373,6 +383,15 @@ impl Task {
             Err(GuestError::Died { .. }) if self.lock().ended_by.is_some() => Err(too_late()),
             other => Ok(other?),
         }
+    }
+
+    /// Keeps the compilations that go on; the guest may have ended meanwhile.
+    fn goes_on(&self, first: Option<FirstStart>) {
+        let mut inner = self.lock();
+        if let Some(first) = first.as_ref().filter(|_| inner.early.is_some()) {
+            first.guest_ended(true);
+        }
+        inner.first = first;
     }
 
     /// The good end of Start: the guest comes back to the state, events follow in order.
@@ -412,6 +431,10 @@ impl Task {
         let mut inner = self.lock();
         if let Some(stop) = inner.compiling.take() {
             stop.stop();
+        }
+        if let Some(first) = &inner.first {
+            let ran = matches!(inner.state, State::Running(_));
+            first.guest_ended(!ran || exit.code == exit::by_signal(libc::SIGKILL));
         }
         match std::mem::replace(&mut inner.state, State::Starting) {
             State::Created(guest, compilation) => {
@@ -477,10 +500,15 @@ impl Task {
     }
 
     async fn remove(&self, guest: &mut Guest) -> Result<(), TaskError> {
-        let stopped = self.lock().stopped.take();
+        let (stopped, first) = {
+            let mut inner = self.lock();
+            (inner.stopped.take(), inner.first.take())
+        };
         if let Some(compilation) = stopped {
-            // Its own error says no more than that it was stopped.
-            let _ = compilation.image().await;
+            compilation.given_up().await;
+        }
+        if let Some(first) = first {
+            first.settled(&self.afterwork).await;
         }
         guest.cleanup().await?;
         // Unmounting writes nothing back here (the upper layer is on disk already), so it is short

@@ -11,7 +11,7 @@ use std::io::{Read, Seek, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use coracle_shim::compile::{Compilation, CompileError, Job};
+use coracle_shim::compile::{Afterwork, Compilation, CompileError, Job};
 use coracle_shim::config::CompileLimits;
 
 fn main() -> ExitCode {
@@ -42,11 +42,13 @@ fn begin(module: &str, limits: CompileLimits) -> Compilation {
     file.rewind().unwrap();
     let compiler = std::env::current_exe().unwrap();
     let (origin, group) = ("/app.wasm".into(), GROUP.into());
-    Compilation::begin(Job { module: file, origin, limits, compiler, slot: None, group })
+    let (lazy, afterwork) = (false, Afterwork::default());
+    let job = Job { module: file, origin, limits, compiler, slot: None, group, lazy, afterwork };
+    Compilation::begin(job)
 }
 
 async fn fails(module: &str, limits: CompileLimits) -> CompileError {
-    begin(module, limits).image().await.expect_err("no image can come of this")
+    begin(module, limits).ready().await.expect_err("no image can come of this")
 }
 
 async fn it_gets_what_it_needs_and_no_more() {
@@ -102,7 +104,7 @@ async fn it_is_stopped() {
         let stop = compilation.stopper();
         tokio::time::sleep(Duration::from_millis(delay)).await;
         stop.stop();
-        let error = compilation.image().await.expect_err("it was stopped");
+        let error = compilation.ready().await.expect_err("it was stopped");
         assert!(matches!(error, CompileError::Cancelled { .. }), "{error}");
         assert!(start.elapsed() < Duration::from_secs(2));
     }

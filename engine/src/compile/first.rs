@@ -123,12 +123,11 @@ impl Source<'_> {
     /// The functions that a program starts with, as far as they are the module's own.
     pub(crate) fn first(&self) -> impl Iterator<Item = u32> {
         let module = self.env.module;
-        let started = ["_initialize", "_start"].into_iter().filter_map(|name| {
-            match module.export(name) {
+        let started =
+            ["_initialize", "_start"].into_iter().filter_map(|name| match module.export(name) {
                 Some(ExportIndex::Func(func)) => Some(func),
                 _ => None,
-            }
-        });
+            });
         let all = module.start.into_iter().chain(started);
         all.filter_map(|func| module.defined_func(func)).map(DefinedFuncIndex::as_u32)
     }

@@ -5,8 +5,8 @@ use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::isa::TargetIsa;
 
 use super::func::Code;
-use super::{CompileError, first};
 use super::position::{InlinedPosition, moved};
+use super::{CompileError, first};
 use crate::abi::lazy::{self, Stub};
 use crate::abi::trap::TrapKind;
 use crate::image::{ImageBuilder, Section};
@@ -43,7 +43,11 @@ impl Linker {
     }
 
     /// A text that begins with the stubs of a lazy image; trampolines come next.
-    pub(super) fn after_stubs(isa: &dyn TargetIsa, info: &ModuleInfo, image: ImageBuilder) -> Linker {
+    pub(super) fn after_stubs(
+        isa: &dyn TargetIsa,
+        info: &ModuleInfo,
+        image: ImageBuilder,
+    ) -> Linker {
         let mut linker = Linker::new(isa, 0, image);
         let stubs = first::stubs(info);
         linker.end = stubs.len() as u64;

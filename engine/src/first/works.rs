@@ -158,11 +158,7 @@ impl<'a> Works<'a> {
     }
 
     /// Compiles and places a function; gives what it calls, in order.
-    fn compile(
-        &self,
-        compiler: &mut FunctionCompiler<'a>,
-        func: u32,
-    ) -> Result<Vec<u32>, String> {
+    fn compile(&self, compiler: &mut FunctionCompiler<'a>, func: u32) -> Result<Vec<u32>, String> {
         let made = compiler.compile(func).map_err(|error| error.to_string())?;
         let piece = Piece {
             func,

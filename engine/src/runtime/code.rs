@@ -132,11 +132,7 @@ impl Module {
         Module::map(engine, file, None)
     }
 
-    fn map(
-        engine: &Engine,
-        file: File,
-        compiler: Option<OwnedFd>,
-    ) -> Result<Module, LoadError> {
+    fn map(engine: &Engine, file: File, compiler: Option<OwnedFd>) -> Result<Module, LoadError> {
         let size = file.metadata().map_err(LoadError::Read)?.len();
         if size < HEADER_SIZE as u64 {
             let mut head = vec![0; size as usize];

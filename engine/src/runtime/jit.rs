@@ -6,9 +6,9 @@
 //! text; distances are the same wherever the text is mapped. See [`abi::lazy`](crate::abi::lazy).
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -81,11 +81,11 @@ impl Arena {
     /// # Errors
     /// When the file cannot be written or mapped.
     pub(crate) fn new(
-        file: &File,
+        file: BorrowedFd<'_>,
         image: &Pieces,
         functions: u32,
     ) -> Result<Arena, ArenaError> {
-        file.set_len(image.total)?;
+        rustix::fs::ftruncate(file, image.total).map_err(io::Error::from)?;
         let map = Arc::new(Mapping::file_writable(file, image.total as usize)?);
         for (start, bytes) in &image.pieces {
             write(&map, *start as usize, bytes).ok_or(ArenaError::Image)?;
@@ -132,7 +132,8 @@ impl Arena {
         }
         let start = self.define(piece)?;
         write(&self.map, tables, piece.tables).ok_or(ArenaError::Full)?;
-        let words = [start, piece.code.len() as u32, piece.func, (tables - self.tables_start) as u32];
+        let words =
+            [start, piece.code.len() as u32, piece.func, (tables - self.tables_start) as u32];
         for (n, word) in words.iter().enumerate() {
             write(&self.map, entry + 4 * n, &word.to_le_bytes()).ok_or(ArenaError::Image)?;
         }

@@ -144,4 +144,3 @@ pub(super) unsafe extern "C" fn on_ask(ctx: Ctx, func: u32) -> *const u8 {
         }
     }
 }
-

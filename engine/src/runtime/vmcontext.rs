@@ -298,7 +298,7 @@ mod tests {
         same(offset_of!(Header, instance), CTX_INSTANCE);
         same(offset_of!(Header, gc_heap), CTX_GC_HEAP);
         same(offset_of!(Header, supertypes), CTX_SUPERTYPES);
-        same(offset_of!(Header, lazy), CTX_LAZY);
+        same(offset_of!(Header, lazy), layout::CTX_LAZY);
         assert!(size_of::<Header>() <= CTX_HEADER_SIZE as usize);
 
         same(offset_of!(StoreRecord, activation), 0);

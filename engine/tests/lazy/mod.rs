@@ -1,7 +1,7 @@
 //! Modules whose functions are compiled when they are called, by a thread of this process.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 
 use coracle_engine::config::Settings;
@@ -26,7 +26,7 @@ pub(crate) fn begin(
     let (wasm, settings, image) = (wasm.to_owned(), *settings, file.try_clone().expect("a copy"));
     let server = thread::spawn(move || {
         let bounds = Bounds { image: IMAGE, ahead };
-        first::serve(&wasm, &settings, &image, &compiler, bounds)
+        first::serve(&wasm, &settings, image.as_fd(), compiler.as_fd(), bounds)
     });
     let mut ready = [1; 8];
     match rustix::io::read(&guest, &mut ready) {

@@ -13,8 +13,30 @@ use crate::config::CompileLimits;
 use crate::guest::cgroups::Cgroup;
 use crate::request::TaskId;
 
-/// Share of the processors when others want them too; a container without limits has 1024.
-const SHARES: u64 = 128;
+/// Who gets the processors when others want them too.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Share {
+    /// A guest waits for all of the code.
+    Waited,
+    /// A guest runs on what is made.
+    First,
+    /// The next start will be faster.
+    Spare,
+}
+
+impl Share {
+    /// A container without limits has 1024.
+    fn weight(self) -> u64 {
+        match self {
+            Self::Waited => 128,
+            Self::First => 512,
+            Self::Spare => 16,
+        }
+    }
+}
+
+/// What the name of the group of a first start's worker ends with.
+const FIRST: &str = "-first";
 /// Most processors that one compilation takes.
 const MOST_PROCESSORS: u64 = 8;
 /// `cpu.max`: microseconds.
@@ -40,7 +62,11 @@ pub(super) struct Group(Cgroup);
 
 impl Group {
     /// Makes it, with its limits.
-    pub(super) fn make(path: &str, limits: &CompileLimits) -> Result<Self, CompileError> {
+    pub(super) fn make(
+        path: &str,
+        limits: &CompileLimits,
+        share: Share,
+    ) -> Result<Self, CompileError> {
         let quota = PERIOD * processors().min(MOST_PROCESSORS);
         let resources = Resources {
             memory: MemoryLimits {
@@ -48,7 +74,7 @@ impl Group {
                 ..MemoryLimits::default()
             },
             cpu: CpuLimits {
-                shares: Some(SHARES),
+                shares: Some(share.weight()),
                 quota: Some(quota.cast_signed()),
                 period: Some(PERIOD),
                 ..CpuLimits::default()
@@ -56,7 +82,8 @@ impl Group {
             pids: Some((processors() + SPARE_TASKS).cast_signed()),
             ..Resources::default()
         };
-        let spec = CgroupSpec { path: Some(path.to_owned()), resources };
+        let suffix = if matches!(share, Share::First) { FIRST } else { "" };
+        let spec = CgroupSpec { path: Some(format!("{path}{suffix}")), resources };
         Ok(Self(Cgroup::make(&spec, "compile")?))
     }
 
@@ -93,11 +120,19 @@ fn killed(file: &Path) -> bool {
     counts.any(|count| count.trim() != "0")
 }
 
-/// Removes the cgroup of a worker whose shim is gone; that there is none is fine.
+/// Removes the cgroups of workers whose shim is gone; that there are none is fine.
 pub(crate) fn remove_left_behind(path: &str) -> Result<(), coracle_oci::CgroupError> {
-    let path = coracle_oci::cgroup::CgroupPath::parse(Some(path), "compile")?;
     let host = coracle_oci::cgroup::Host::detect()?;
-    let group = coracle_oci::cgroup::Cgroup::new(&host, &path);
+    remove_one(&host, path)?;
+    remove_one(&host, &format!("{path}{FIRST}"))
+}
+
+fn remove_one(
+    host: &coracle_oci::cgroup::Host,
+    path: &str,
+) -> Result<(), coracle_oci::CgroupError> {
+    let path = coracle_oci::cgroup::CgroupPath::parse(Some(path), "compile")?;
+    let group = coracle_oci::cgroup::Cgroup::new(host, &path);
     let dirs: Vec<_> = group.dirs().map(Path::to_path_buf).collect();
     if dirs.iter().any(|dir| dir.exists()) {
         Cgroup::reopen(host.version(), dirs).destroy_blocking()?;

@@ -3,7 +3,7 @@
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -18,6 +18,8 @@ use crate::config::CompileLimits;
 
 /// Its sub-command.
 const SUBCOMMAND: &str = "compile-worker";
+/// The flag for code that is made while the guest runs.
+const FIRST: &str = "--first";
 /// Descriptors the worker may have: the three it gets and a few of its own.
 const WORKER_FILES: u64 = 16;
 /// Address space that a thread may take without using it: its stack and the allocator's reserve.
@@ -26,8 +28,21 @@ const THREAD_SPACE: u64 = 128 << 20;
 /// start (`proc_pid_oom_score_adj(5)`).
 const WORKER_OOM_SCORE: &str = "500";
 
+/// What a worker makes.
+pub(super) enum Output {
+    /// All of the code; its standard error is a pipe for one line that says why not.
+    Whole,
+    /// Code for a guest that runs; its standard error is its end of their socket.
+    First(OwnedFd),
+}
+
 /// Starts the worker; everything it may not have is gone before its first instruction.
-pub(super) fn spawn(job: &Job, image: &File, group: &Group) -> Result<Child, CompileError> {
+pub(super) fn spawn(
+    job: &Job,
+    image: &File,
+    group: &Group,
+    output: Output,
+) -> Result<Child, CompileError> {
     let program = File::options()
         .read(true)
         .custom_flags(libc::O_PATH)
@@ -36,7 +51,8 @@ pub(super) fn spawn(job: &Job, image: &File, group: &Group) -> Result<Child, Com
     let module = read_only(&job.module).map_err(os("reopen the module"))?;
     let image = image.try_clone().map_err(os("share the code image"))?;
     let entrance = group.entrance()?;
-    let confinement = Confinement::new(&job.limits, &program, &job.compiler, entrance);
+    let first = matches!(output, Output::First(_));
+    let confinement = Confinement::new(&job.limits, &program, &job.compiler, entrance, first);
     let mut command = Command::new(&job.compiler);
     command
         .arg(SUBCOMMAND)
@@ -44,7 +60,10 @@ pub(super) fn spawn(job: &Job, image: &File, group: &Group) -> Result<Child, Com
         .current_dir("/")
         .stdin(Stdio::from(module))
         .stdout(Stdio::from(image))
-        .stderr(Stdio::piped());
+        .stderr(match output {
+            Output::Whole => Stdio::piped(),
+            Output::First(socket) => socket.into(),
+        });
     // SAFETY: the closure runs in the forked child before exec and makes only system calls through
     // libc, on values prepared here; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(move || confinement.enter()) };
@@ -69,19 +88,29 @@ struct Confinement {
     limits: [(libc::__rlimit_resource_t, u64); 5],
     shim: libc::pid_t,
     program: RawFd,
-    argv: [CString; 2],
+    /// What is executed, the sub-command and its flag, if there is one.
+    argv: [CString; 3],
+    flags: usize,
     /// Files of the cgroup to enter; open in this process until the spawn returned.
     entrance: Vec<File>,
 }
 
 impl Confinement {
-    fn new(limits: &CompileLimits, program: &File, path: &Path, entrance: Vec<File>) -> Self {
+    fn new(
+        limits: &CompileLimits,
+        program: &File,
+        path: &Path,
+        entrance: Vec<File>,
+        first: bool,
+    ) -> Self {
         // A worker has one thread a processor.
         let processors = super::group::processors();
+        // A first start's worker maps the whole image, most of which is never touched.
+        let mapped = if first { limits.output } else { 0 };
         let text = |text: &OsStr| CString::new(text.as_bytes()).unwrap_or_default();
         Self {
             limits: [
-                (libc::RLIMIT_AS, limits.memory + processors * THREAD_SPACE),
+                (libc::RLIMIT_AS, limits.memory + processors * THREAD_SPACE + mapped),
                 (libc::RLIMIT_FSIZE, limits.output),
                 (libc::RLIMIT_CPU, cpu_seconds(limits.wall, processors)),
                 (libc::RLIMIT_NOFILE, WORKER_FILES),
@@ -89,7 +118,8 @@ impl Confinement {
             ],
             shim: std::process::id().cast_signed(),
             program: program.as_raw_fd(),
-            argv: [text(path.as_os_str()), text(OsStr::new(SUBCOMMAND))],
+            argv: [path.as_os_str(), OsStr::new(SUBCOMMAND), OsStr::new(FIRST)].map(text),
+            flags: usize::from(first),
             entrance,
         }
     }
@@ -121,7 +151,9 @@ impl Confinement {
             let flags = libc::CLOSE_RANGE_CLOEXEC.cast_signed();
             check_call(libc::close_range(3, libc::c_uint::MAX, flags))?;
         }
-        let argv = [self.argv[0].as_ptr(), self.argv[1].as_ptr(), std::ptr::null()];
+        let null = std::ptr::null();
+        let flag = if self.flags == 0 { null } else { self.argv[2].as_ptr() };
+        let argv = [self.argv[0].as_ptr(), self.argv[1].as_ptr(), flag, null];
         let envp = [std::ptr::null::<libc::c_char>()];
         // SAFETY: `program` is open (its File lives until the spawn returned), the path is an empty
         // C string, and both arrays end with a null pointer and hold pointers into `self`.

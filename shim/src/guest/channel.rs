@@ -25,6 +25,9 @@ use super::plan::{FromGuest, ToGuest};
 /// limit to 2 MiB, and the annotations.
 pub(super) const MESSAGE_LIMIT: usize = 16 << 20;
 
+/// Most descriptors that travel with a message: a code image and its compiler's socket.
+const MOST_FDS: usize = 2;
+
 /// Makes the two ends: the shim's, and the guest's as a descriptor for a child process.
 pub(super) fn pair() -> io::Result<(ShimEnd, OwnedFd)> {
     let (ours, theirs) = BlockingStream::pair()?;
@@ -87,20 +90,19 @@ impl ShimEnd {
         self.stream.write_all(&encode(message)?).await
     }
 
-    /// Sends one message with a descriptor attached.
+    /// Sends one message with descriptors attached, [`MOST_FDS`] at most.
     pub(super) async fn send_with(
         &mut self,
         message: &ToGuest,
-        fd: BorrowedFd<'_>,
+        fds: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
         let frame = encode(message)?;
-        let fds = [fd];
         let sent = self
             .stream
             .async_io(Interest::WRITABLE, || {
-                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
                 let mut control = SendAncillaryBuffer::new(&mut space);
-                control.push(SendAncillaryMessage::ScmRights(&fds));
+                control.push(SendAncillaryMessage::ScmRights(fds));
                 let data = [IoSlice::new(&frame)];
                 let flags = SendFlags::NOSIGNAL;
                 Ok(rustix::net::sendmsg(self.stream.as_fd(), &data, &mut control, flags)?)
@@ -154,21 +156,21 @@ impl GuestEnd {
         self.stream.write_all(&encode(message)?)
     }
 
-    /// Receives the next message and the descriptor that came with it.
+    /// Receives the next message and the descriptors that came with it, in their order.
     ///
     /// # Errors
     /// `UnexpectedEof` when the shim is gone.
-    pub(super) fn receive(&mut self) -> io::Result<(ToGuest, Option<OwnedFd>)> {
+    pub(super) fn receive(&mut self) -> io::Result<(ToGuest, Vec<OwnedFd>)> {
         let mut header = [0; 4];
-        let (got, fd) = self.receive_with_fd(&mut header)?;
+        let (got, fds) = self.receive_with_fds(&mut header)?;
         self.stream.read_exact(header.get_mut(got..).unwrap_or_default())?;
         let mut body = vec![0; body_length(u32::from_le_bytes(header))?];
         self.stream.read_exact(&mut body)?;
-        Ok((decode(&body)?, fd))
+        Ok((decode(&body)?, fds))
     }
 
-    fn receive_with_fd(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    fn receive_with_fds(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC;
         let received = rustix::io::retry_on_intr(|| {
@@ -178,11 +180,13 @@ impl GuestEnd {
         if received.bytes == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let fd = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-            _ => None,
-        });
-        Ok((received.bytes, fd))
+        let mut all = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                all.extend(fds);
+            }
+        }
+        Ok((received.bytes, all))
     }
 }
 
@@ -196,28 +200,34 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_larger_than_the_socket_buffer_and_a_descriptor_arrive() {
+    fn a_plan_larger_than_the_socket_buffer_and_descriptors_arrive() {
         runtime().block_on(async {
             let (mut shim, guest) = pair().unwrap();
             let mut guest = GuestEnd::new(guest);
             let reader = std::thread::spawn(move || {
                 let (plan, none) = guest.receive().unwrap();
-                assert!(none.is_none());
+                assert!(none.is_empty());
                 let ToGuest::Plan(plan) = plan else { panic!("not a plan") };
                 assert_eq!(plan.id.len(), 3 << 20);
-                let (start, fd) = guest.receive().unwrap();
-                assert!(matches!(start, ToGuest::Start { image: true }));
+                let (start, fds) = guest.receive().unwrap();
+                assert!(matches!(start, ToGuest::Start));
                 let mut text = String::new();
-                std::fs::File::from(fd.unwrap()).read_to_string(&mut text).unwrap();
+                for fd in fds {
+                    std::fs::File::from(fd).read_to_string(&mut text).unwrap();
+                }
                 guest.send(&FromGuest::Failed(text)).unwrap();
             });
             let plan = Plan { id: "x".repeat(3 << 20), ..Plan::default() };
             shim.send(&ToGuest::Plan(Box::new(plan))).await.unwrap();
-            let file = tempfile::NamedTempFile::new().unwrap();
-            std::fs::write(file.path(), "image").unwrap();
-            shim.send_with(&ToGuest::Start { image: true }, file.as_file().as_fd()).await.unwrap();
+            let files = ["image", " and more"].map(|text| {
+                let file = tempfile::NamedTempFile::new().unwrap();
+                std::fs::write(file.path(), text).unwrap();
+                file
+            });
+            let fds = [files[0].as_file().as_fd(), files[1].as_file().as_fd()];
+            shim.send_with(&ToGuest::Start, &fds).await.unwrap();
             match shim.receive().await.unwrap() {
-                Received::Message(FromGuest::Failed(text)) => assert_eq!(text, "image"),
+                Received::Message(FromGuest::Failed(text)) => assert_eq!(text, "image and more"),
                 other => panic!("unexpected {other:?}"),
             }
             reader.join().unwrap();

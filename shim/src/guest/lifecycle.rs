@@ -1,7 +1,7 @@
 //! [`Guest`]: the shim's handle on one container process.
 
 use std::future::Future;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use tracing::warn;
 
+use super::Code;
 use super::channel::{Received, ShimEnd};
 use super::hooks::{self, HookStage, HookState};
 use super::plan::{FromGuest, Hook, ToGuest};
@@ -34,7 +35,7 @@ pub struct Guest {
     pub(super) cgroup: Option<cgroups::Cgroup>,
     pub(super) hooks: HostHooks,
     pub(super) wants_image: bool,
-    pub(super) image: Option<OwnedFd>,
+    pub(super) code: Option<Code>,
 }
 
 /// The hooks that run in the shim's namespaces, with what they are told.
@@ -77,20 +78,21 @@ impl Guest {
         self.pid
     }
 
-    /// Hands over the code image that [`Guest::start`] will run. The guest gets it read-only,
+    /// Hands over the code that [`Guest::start`] will run. The guest gets the image read-only,
     /// however it is open here.
     ///
     /// # Errors
     /// [`GuestError::State`] when the program already runs; [`GuestError::Os`] when the image cannot
     /// be opened for reading.
-    pub fn provide_image(&mut self, image: OwnedFd) -> Result<(), GuestError> {
+    pub fn provide_code(&mut self, code: Code) -> Result<(), GuestError> {
         if self.channel.is_none() {
             return Err(GuestError::State { act: "give a code image to", state: "running" });
         }
-        let path = format!("/proc/self/fd/{}", image.as_raw_fd());
+        let path = format!("/proc/self/fd/{}", code.image.as_raw_fd());
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let readonly = rustix::fs::open(path, flags, Mode::empty()).map_err(std::io::Error::from);
-        self.image = Some(readonly.map_err(GuestError::os("open the code image for reading"))?);
+        let image = readonly.map_err(GuestError::os("open the code image for reading"))?;
+        self.code = Some(Code { image, compiler: code.compiler });
         Ok(())
     }
 
@@ -103,13 +105,13 @@ impl Guest {
         if self.channel.is_none() {
             return Err(GuestError::State { act: "start", state: "running or stopped" });
         }
-        if self.wants_image != self.image.is_some() {
+        if self.wants_image != self.code.is_some() {
             let state = if self.wants_image { "without a code image" } else { "no program" };
             return Err(GuestError::State { act: "start", state });
         }
         let result = self.let_go().await;
         self.channel = None;
-        self.image = None;
+        self.code = None;
         if result.is_err() {
             self.kill_and_reap().await;
             return result;
@@ -124,11 +126,15 @@ impl Guest {
     }
 
     async fn let_go(&mut self) -> Result<(), GuestError> {
-        let message = ToGuest::Start { image: self.image.is_some() };
         if let Some(channel) = self.channel.as_mut() {
-            let sent = match &self.image {
-                Some(image) => channel.send_with(&message, image.as_fd()).await,
-                None => channel.send(&message).await,
+            let code = self.code.as_ref();
+            let fds = code.into_iter().flat_map(|code| {
+                [Some(code.image.as_fd()), code.compiler.as_ref().map(AsFd::as_fd)]
+            });
+            let fds: Vec<_> = fds.flatten().collect();
+            let sent = match &fds[..] {
+                [] => channel.send(&ToGuest::Start).await,
+                fds => channel.send_with(&ToGuest::Start, fds).await,
             };
             if let Err(error) = sent {
                 // A dead guest is reported with its exit code, below.

@@ -79,13 +79,30 @@ pub struct Stdio {
 /// What a guest process becomes once it is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Runner {
-    /// A WebAssembly program, whose code image arrives by [`Guest::provide_image`].
+    /// A WebAssembly program, whose code arrives by [`Guest::provide_code`].
     Wasm {
         /// The program's file and the export to call (`_start` when none is named).
         entry: Entrypoint,
     },
     /// The built-in sleeper that holds a pod's namespaces open.
     Pause,
+}
+
+/// A program's code.
+#[derive(Debug)]
+pub struct Code {
+    /// The code image.
+    pub image: OwnedFd,
+    /// The socket of the compiler that makes the rest of it while the program runs; `None` if the
+    /// image is complete. See [`coracle_engine::abi::lazy`].
+    pub compiler: Option<OwnedFd>,
+}
+
+impl From<OwnedFd> for Code {
+    /// A complete image.
+    fn from(image: OwnedFd) -> Self {
+        Self { image, compiler: None }
+    }
 }
 
 /// The name of the sub-command of the shim's binary that calls [`runner_main`].

@@ -18,11 +18,9 @@ pub(super) enum ToGuest {
     Plan(Box<Plan>),
     /// The shim's hooks are done; answers [`FromGuest::HooksDue`].
     Proceed,
-    /// Run. A code image comes along as a descriptor if `image`.
-    Start {
-        /// Whether a descriptor is attached.
-        image: bool,
-    },
+    /// Run. The code comes along as descriptors: its image, and the socket of its compiler if that
+    /// is still at work.
+    Start,
 }
 
 /// A message of the guest's half.

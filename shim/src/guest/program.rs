@@ -31,6 +31,22 @@ pub(super) struct Grants {
     pub(super) memory: Option<limit::Files>,
 }
 
+/// Where a program's code comes from.
+#[derive(Debug)]
+pub(super) struct Code {
+    image: File,
+    /// Who makes the rest of it while it runs.
+    compiler: Option<OwnedFd>,
+}
+
+impl Code {
+    /// As the shim sends it.
+    pub(super) fn new(fds: Vec<OwnedFd>) -> Option<Self> {
+        let mut fds = fds.into_iter();
+        Some(Self { image: fds.next()?.into(), compiler: fds.next() })
+    }
+}
+
 /// Listens where the settings say.
 pub(super) fn listen(settings: &Settings) -> Result<Vec<OwnedFd>, Failure> {
     let open = |at: &ListenAddress| {
@@ -45,7 +61,7 @@ pub(super) struct Loaded(command::Loaded);
 
 /// Maps and links the code image.
 pub(super) fn load(
-    image: OwnedFd,
+    code: Code,
     args: Vec<String>,
     env: Vec<String>,
     export: Option<String>,
@@ -66,7 +82,10 @@ pub(super) fn load(
         entry: export,
         max_wasm_stack: WASM_STACK,
     };
-    let loaded = command.load(File::from(image));
+    let loaded = match code.compiler {
+        None => command.load(&code.image),
+        Some(compiler) => command.load_lazy(&code.image, compiler),
+    };
     let loaded = loaded.map_err(|error| Failure::new(error.to_string()))?;
     if let Some(files) = grants.memory {
         limit::hold(files);

@@ -75,12 +75,12 @@ fn live(mut channel: GuestEnd) -> u8 {
         Err(End::ShimGone) => return SETUP_FAILED,
         Err(End::Failed(failure)) => return report(channel, failure),
     };
-    let image = match channel.receive() {
-        Ok((ToGuest::Start { .. }, image)) => image,
+    let code = match channel.receive() {
+        Ok((ToGuest::Start, fds)) => program::Code::new(fds),
         // The shim died or gave this container up.
         _ => return SETUP_FAILED,
     };
-    match parked.become_program(image) {
+    match parked.become_program(code) {
         Ok(ready) => {
             if channel.send(&FromGuest::Started).is_err() {
                 return SETUP_FAILED;
@@ -253,7 +253,7 @@ fn run_hooks(stage: HookStage, plan: &Plan, status: &'static str) -> Result<(), 
 
 impl Parked {
     /// Gives up every right and links the program.
-    fn become_program(self, image: Option<OwnedFd>) -> Result<Ready, Failure> {
+    fn become_program(self, code: Option<program::Code>) -> Result<Ready, Failure> {
         run_hooks(HookStage::StartContainer, &self.plan, "created")?;
         self.confinement.enter()?;
         // Ports below 1024 need rights that the program will not have.
@@ -262,14 +262,14 @@ impl Parked {
             Program::Pause => Vec::new(),
         };
         identity::take(&self.plan.identity)?;
-        match (self.plan.program, image) {
+        match (self.plan.program, code) {
             (Program::Pause, _) => pause::Sleeper::new()
                 .map(Ready::Pause)
                 .act("set up", "the pause container's signals"),
-            (Program::Wasm { args, env, export, settings }, Some(image)) => {
+            (Program::Wasm { args, env, export, settings }, Some(code)) => {
                 let grants =
                     Grants { root: self.root, cwd: self.cwd, sockets, memory: self.memory };
-                let loaded = program::load(image, args, env, export, grants, &settings)?;
+                let loaded = program::load(code, args, env, export, grants, &settings)?;
                 Ok(Ready::Wasm(Box::new(loaded)))
             }
             (Program::Wasm { .. }, None) => Err(Failure::new("the shim sent no code image")),

@@ -59,7 +59,7 @@ pub(super) async fn spawn(
         cgroup: Some(cgroup),
         hooks: translate::host_hooks(workload),
         wants_image: matches!(kind, Runner::Wasm { .. }),
-        image: None,
+        code: None,
     };
     state.pid = pid;
     if let Err(error) = guest.set_up(workload, &namespaces, plan, state).await {

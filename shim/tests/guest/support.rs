@@ -119,7 +119,7 @@ impl Bundle {
         let image = coracle_engine::compile::compile(wasm, &settings).unwrap();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&image).unwrap();
-        guest.provide_image(file.into())?;
+        guest.provide_code(OwnedFd::from(file).into())?;
         guest.start().await.map(|()| guest)
     }
 

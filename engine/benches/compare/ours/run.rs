@@ -88,7 +88,7 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<()> {
         max_wasm_stack: MAX_WASM_STACK,
         ..Command::default()
     };
-    let loaded = command.load(file).with_context(|| format!("loading {image}"))?;
+    let loaded = command.load(&file).with_context(|| format!("loading {image}"))?;
     laps.lap("load");
     let outcome = loaded.run()?;
     laps.lap("call");

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -114,12 +115,14 @@ impl Mapping {
 
     /// Maps the first `len` bytes of a file for reading and writing, shared with every process that
     /// maps it.
-    pub(in crate::runtime) fn file_writable(file: &File, len: usize) -> io::Result<Mapping> {
+    pub(in crate::runtime) fn file_writable(
+        file: BorrowedFd<'_>,
+        len: usize,
+    ) -> io::Result<Mapping> {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: the kernel picks a free range, and the mapping is never executable.
-        let start = unsafe {
-            rustix::mm::mmap(ptr::null_mut(), len, access, MapFlags::SHARED, file, 0)?
-        };
+        let start =
+            unsafe { rustix::mm::mmap(ptr::null_mut(), len, access, MapFlags::SHARED, file, 0)? };
         Mapping::new(start, len)
     }
 
