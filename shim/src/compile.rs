@@ -176,7 +176,7 @@ pub fn find_compiler(configured: Option<&Path>) -> Result<PathBuf, CompileError>
 /// Gets all of the code from whoever makes it first, for a guest that waits for it.
 async fn whole(job: &Job, stop: &Notify) -> Result<Ready, CompileError> {
     let Some(slot) = &job.slot else {
-        return Ok(OwnedFd::from(compile(job, stop, Share::Waited).await?).into());
+        return Ok(OwnedFd::from(compile(job, stop).await?).into());
     };
     let turn = tokio::select! {
         biased;
@@ -187,7 +187,7 @@ async fn whole(job: &Job, stop: &Notify) -> Result<Ready, CompileError> {
         Turn::Done(image) => return Ok(OwnedFd::from(image).into()),
         Turn::Ours(lock) => lock,
     };
-    let image = compile(job, stop, Share::Waited).await?;
+    let image = compile(job, stop).await?;
     match slot.store(&image).await {
         Some((stored, publication)) => {
             job.afterwork.add(publication.publish(lock));
@@ -198,19 +198,19 @@ async fn whole(job: &Job, stop: &Notify) -> Result<Ready, CompileError> {
 }
 
 /// Compiles; once more if the worker was killed by somebody else.
-async fn compile(job: &Job, stop: &Notify, share: Share) -> Result<File, CompileError> {
-    match attempt(job, stop, share).await {
+async fn compile(job: &Job, stop: &Notify) -> Result<File, CompileError> {
+    match attempt(job, stop).await {
         Err(CompileError::Killed { origin }) => {
             tracing::warn!(%origin, "compiler killed: trying once more");
-            attempt(job, stop, share).await
+            attempt(job, stop).await
         }
         result => result,
     }
 }
 
 /// One worker, in a cgroup of its own.
-async fn attempt(job: &Job, stop: &Notify, share: Share) -> Result<File, CompileError> {
-    let group = Group::make(&job.group, &job.limits, share)?;
+async fn attempt(job: &Job, stop: &Notify) -> Result<File, CompileError> {
+    let group = Group::make(&job.group, &job.limits, Share::Whole)?;
     let result = work(job, stop, &group).await;
     explained(result, group.remove().await, job)
 }

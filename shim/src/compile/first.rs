@@ -230,7 +230,7 @@ async fn fill(job: Arc<Job>, slot: Slot, stop: Arc<Notify>, idle: Arc<Notify>) {
             Turn::Done(_) => return,
         },
     };
-    let image = match compile(&job, &stop, Share::Spare).await {
+    let image = match compile(&job, &stop).await {
         Ok(image) => image,
         Err(CompileError::Cancelled { .. }) => return,
         Err(error) => {

@@ -16,21 +16,18 @@ use crate::request::TaskId;
 /// Who gets the processors when others want them too.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Share {
-    /// A guest waits for all of the code.
-    Waited,
-    /// A guest runs on what is made.
+    /// All of the code, for this start or the next one.
+    Whole,
+    /// What a guest runs on while it is made.
     First,
-    /// The next start will be faster.
-    Spare,
 }
 
 impl Share {
     /// A container without limits has 1024.
     fn weight(self) -> u64 {
         match self {
-            Self::Waited => 128,
+            Self::Whole => 128,
             Self::First => 512,
-            Self::Spare => 16,
         }
     }
 }

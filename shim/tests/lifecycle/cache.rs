@@ -12,13 +12,13 @@ use crate::harness::{Containerd, Shim, alive, gone, spec, within};
 use crate::programs::{hello, huge};
 
 /// A node's folder of the cache, and file systems mounted there.
-struct Node {
-    dir: tempfile::TempDir,
+pub(crate) struct Node {
+    pub(crate) dir: tempfile::TempDir,
     mounted: bool,
 }
 
 impl Node {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap(), mounted: false }
     }
 
@@ -36,13 +36,13 @@ impl Node {
         self.dir.path().join("cache")
     }
 
-    fn entries(&self) -> Vec<PathBuf> {
+    pub(crate) fn entries(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.cache()).unwrap();
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 
     /// The one entry, once it is published.
-    async fn entry(&self) -> PathBuf {
+    pub(crate) async fn entry(&self) -> PathBuf {
         within("an entry", async {
             while self.entries().is_empty() {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -64,15 +64,15 @@ impl Drop for Node {
 }
 
 /// A shim with a bundle, and what it logs.
-struct Start {
-    containerd: Containerd,
-    shim: Shim,
-    bundle: PathBuf,
-    log: Arc<Mutex<String>>,
+pub(crate) struct Start {
+    pub(crate) containerd: Containerd,
+    pub(crate) shim: Shim,
+    pub(crate) bundle: PathBuf,
+    pub(crate) log: Arc<Mutex<String>>,
 }
 
 impl Start {
-    async fn on(node: &Path, text: &str) -> Self {
+    pub(crate) async fn on(node: &Path, text: &str) -> Self {
         let containerd = Containerd::on_node(node).await;
         let bundle = containerd.bundle("c", &spec(&["/app.wat"]));
         fs::write(bundle.join("rootfs/app.wat"), text).unwrap();
@@ -92,12 +92,12 @@ impl Start {
     }
 
     /// A whole life; how often was it compiled?
-    async fn run(self) -> usize {
+    pub(crate) async fn run(self) -> usize {
         self.shim.create("c", &self.bundle).await.unwrap();
         self.end().await
     }
 
-    async fn end(self) -> usize {
+    pub(crate) async fn end(self) -> usize {
         self.shim.start("c").await.unwrap();
         assert_eq!(self.shim.wait("c").await.unwrap().exit_status, 0);
         self.shim.delete("c").await.unwrap();
@@ -105,7 +105,7 @@ impl Start {
         self.logged("compiled")
     }
 
-    fn logged(&self, word: &str) -> usize {
+    pub(crate) fn logged(&self, word: &str) -> usize {
         self.log.lock().unwrap().lines().filter(|line| line.contains(word)).count()
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use containerd_shim_protos::api::{self, Empty};
 use containerd_shim_protos::bootstrap_api::{BootstrapParams, BootstrapResult};
 use containerd_shim_protos::protobuf::Message;
+use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::shim::event::Envelope;
 use containerd_shim_protos::shim::events::ForwardRequest;
 use containerd_shim_protos::shim_async::{Client, Events, create_events};
@@ -303,11 +304,27 @@ pub(crate) fn alive(pid: u32) -> bool {
     state.is_some_and(|state| state != "Z" && state != "X")
 }
 
-/// A Create request without streams.
+/// A Create request without streams. No module is so large that its program starts before all of its
+/// code is there.
 pub(crate) fn request(id: &str, bundle: &Path) -> api::CreateTaskRequest {
+    request_with(id, bundle, "LazyAboveKiB = 1048576")
+}
+
+/// A Create request without streams, with these runtime options.
+pub(crate) fn request_with(id: &str, bundle: &Path, options: &str) -> api::CreateTaskRequest {
+    // Field 3 of the message is the text.
+    let mut value = vec![0x1a, u8::try_from(options.len()).unwrap()];
+    assert!(options.len() < 0x80, "one byte of length");
+    value.extend_from_slice(options.as_bytes());
     api::CreateTaskRequest {
         id: id.into(),
         bundle: bundle.to_str().unwrap().into(),
+        options: Some(Any {
+            type_url: "runtimeoptions.v1.Options".into(),
+            value,
+            ..Default::default()
+        })
+        .into(),
         ..Default::default()
     }
 }

@@ -4,6 +4,7 @@
 
 mod bootstrap;
 mod cache;
+mod first;
 mod harness;
 mod programs;
 mod tasks;

@@ -54,6 +54,11 @@ pub(crate) fn huge(functions: usize) -> String {
     format!("(module {} (func (export \"_start\")))", functions.collect::<String>())
 }
 
+/// The same with a program that never ends.
+pub(crate) fn loops(huge: &str) -> String {
+    huge.replace("(export \"_start\")", "(export \"_start\") (loop (br 0))")
+}
+
 struct Program {
     containerd: Containerd,
     shim: Shim,
