@@ -79,7 +79,7 @@ pub enum Section {
     /// [`InlinedPosition`]s as three `u32`s each: positions in bodies that stand in place of a
     /// call. Each comes after its caller.
     Inlined = 14,
-    /// Functions of a lazy image that have code; see [`lazy`](crate::abi::lazy). Else empty.
+    /// Functions of a lazy image that have code; see [`lazy`]. Else empty.
     LazyFuncs = 15,
     /// Tables of those functions.
     LazyTables = 16,

@@ -2,7 +2,7 @@
 //!
 //! It starts as root, since only root can make an empty world on every kernel, and ends as nobody in
 //! namespaces of its own, without a file system, a network, a capability, or a way to get one. What is
-//! left are the descriptors and limits that it was started with, memory, threads and [about thirty
+//! left are the descriptors and limits that it was started with, memory, threads and [about forty
 //! system calls](ALLOWED). Whatever cannot be taken away is an error: nothing is compiled then.
 //!
 //! There is no user namespace, which some kernels forbid, and no pid namespace, which would take a

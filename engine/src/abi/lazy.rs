@@ -168,6 +168,6 @@ mod tests {
         assert_eq!(PROLOGUE[..7], [0x49, 0x89, 0xfb, 0x41, 0xff, 0x63, 56]);
         assert_eq!(PROLOGUE[8..15], [0x49, 0x89, 0xf3, 0x41, 0xff, 0x63, 56]);
         assert_eq!(PROLOGUE[FAIL_TRAP as usize..][..2], [0x0f, 0x0b]);
-        assert!(crate::abi::layout::CTX_LAZY < 128);
+        const { assert!(crate::abi::layout::CTX_LAZY < 128) };
     }
 }
