@@ -19,7 +19,8 @@ pub(super) struct Works<'a> {
 
 struct Queue {
     states: Vec<State>,
-    /// What is likely to be called soon, the likeliest first; may name functions again.
+    /// What is likely to be called soon, and is worth making now, at the end: of what a function calls
+    /// the last, since the guest is about to ask for the first itself. May name functions again.
     next: VecDeque<u32>,
     /// No function below is new.
     scanned: u32,
@@ -120,7 +121,7 @@ impl<'a> Works<'a> {
             return None;
         }
         let is_new = |func: &u32| matches!(queue.states.get(*func as usize), Some(State::New));
-        let likely = std::iter::from_fn(|| queue.next.pop_front()).find(is_new);
+        let likely = std::iter::from_fn(|| queue.next.pop_back()).find(is_new);
         let func = likely.or_else(|| {
             let found = (queue.scanned..queue.states.len() as u32).find(is_new);
             queue.scanned = found.unwrap_or(queue.states.len() as u32);
@@ -184,8 +185,8 @@ impl Queue {
         let is_new = |func: &&u32| matches!(states.get(**func as usize), Some(State::New));
         let new = callees.iter().filter(is_new).copied();
         match why {
-            Reason::Asked => new.rev().for_each(|func| self.next.push_front(func)),
-            Reason::Ahead => self.next.extend(new),
+            Reason::Asked => self.next.extend(new),
+            Reason::Ahead => new.for_each(|func| self.next.push_front(func)),
         }
     }
 }

@@ -9,6 +9,8 @@ mod generate;
 mod host;
 mod interpreter;
 mod known;
+#[path = "../../../tests/lazy/mod.rs"]
+mod lazy;
 mod ours;
 mod plan;
 mod wasmtime;
@@ -28,12 +30,22 @@ const GUEST_STACK: usize = 48 << 20;
 const THREAD_STACK: usize = 64 << 20;
 
 /// The engine's configurations.
-const CONFIGURATIONS: [(&str, Addressing, OptLevel); 4] = [
-    ("generic, optimised", Addressing::Generic, OptLevel::Speed),
-    ("dedicated, optimised", Addressing::Dedicated, OptLevel::Speed),
-    ("generic, not optimised", Addressing::Generic, OptLevel::None),
-    ("dedicated, not optimised", Addressing::Dedicated, OptLevel::None),
+const CONFIGURATIONS: [(&str, Addressing, OptLevel, Code); 5] = [
+    ("generic, optimised", Addressing::Generic, OptLevel::Speed, Code::Complete),
+    ("dedicated, optimised", Addressing::Dedicated, OptLevel::Speed, Code::Complete),
+    ("generic, not optimised", Addressing::Generic, OptLevel::None, Code::Complete),
+    ("dedicated, not optimised", Addressing::Dedicated, OptLevel::None, Code::Complete),
+    ("first start", Addressing::Generic, OptLevel::None, Code::Lazy),
 ];
+
+/// When functions are compiled.
+#[derive(Clone, Copy)]
+enum Code {
+    /// Before anything runs.
+    Complete,
+    /// When they are first called.
+    Lazy,
+}
 
 /// Runs an input.
 ///
@@ -85,7 +97,7 @@ fn compare(wasm: &[u8], case: &Case) {
         traces.extend(wasmtime::run(wasm, &plan).map(|trace| ("wasmtime", trace)));
     }
     stats::add("modules compared", u64::from(!traces.is_empty()));
-    for (n, (name, addressing, opt_level)) in CONFIGURATIONS.into_iter().enumerate() {
+    for (n, (name, addressing, opt_level, code)) in CONFIGURATIONS.into_iter().enumerate() {
         if case.half.is_some_and(|half| (n % 2 == 0) != half) {
             continue;
         }
@@ -97,7 +109,7 @@ fn compare(wasm: &[u8], case: &Case) {
             regalloc_checker: true,
             ..Settings::default()
         };
-        traces.push((name, ours::run(wasm, &plan, &settings)));
+        traces.push((name, ours::run(wasm, &plan, &settings, code)));
     }
     if let Some((_, trace)) = traces.first() {
         trace.events.iter().for_each(|event| event.count());

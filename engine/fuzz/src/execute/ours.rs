@@ -14,20 +14,21 @@ use super::GUEST_STACK;
 use super::event::{Event, Stop, Trace, Value, hash, mix};
 use super::host::{self, Failure, Log};
 use super::plan::{Argument, Export, Null, Plan};
+use super::{Code, lazy};
 
 /// Carries the plan out.
 ///
 /// # Panics
 /// When the module cannot be compiled or loaded, which is a finding.
-pub(super) fn run(wasm: &[u8], plan: &Plan, settings: &Settings) -> Trace {
-    let image = match compile(wasm, settings) {
-        Ok(image) => image,
-        Err(error) => panic!("a valid module does not compile: {error}"),
-    };
+pub(super) fn run(wasm: &[u8], plan: &Plan, settings: &Settings, code: Code) -> Trace {
     let engine = Engine::new();
-    let module = match Module::from_bytes(&engine, &image) {
+    let module = match code {
+        Code::Complete => complete(&engine, wasm, settings),
+        Code::Lazy => lazy::load(&engine, wasm, settings, 0),
+    };
+    let module = match module {
         Ok(module) => module,
-        Err(error) => panic!("an image just made does not load: {error}"),
+        Err(error) => panic!("a valid module has no code: {error}"),
     };
     let config = StoreConfig {
         max_wasm_stack: GUEST_STACK,
@@ -55,6 +56,11 @@ pub(super) fn run(wasm: &[u8], plan: &Plan, settings: &Settings) -> Trace {
         }
     }
     trace
+}
+
+fn complete(engine: &Engine, wasm: &[u8], settings: &Settings) -> Result<Module, String> {
+    let image = compile(wasm, settings).map_err(|error| error.to_string())?;
+    Module::from_bytes(engine, &image).map_err(|error| error.to_string())
 }
 
 fn call_all(plan: &Plan, instance: Instance, store: &mut Store, log: &Log, trace: &mut Trace) {
