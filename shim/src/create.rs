@@ -38,7 +38,7 @@ pub async fn create(
     match assemble(&config, &request, &prepared.workload, program).await {
         Ok(assembled) => {
             let patience = config.output_patience;
-            finish(events, request, assembled, prepared.mounts, patience)
+            Ok(finish(events, request, assembled, prepared.mounts, patience))
         }
         Err(error) => {
             undo(&mut prepared.mounts);
@@ -139,7 +139,7 @@ fn finish(
     assembled: Assembled,
     mounts: RootfsMounts,
     output_patience: Duration,
-) -> Result<Arc<Task>, TaskError> {
+) -> Arc<Task> {
     let facts = Facts {
         id: request.id,
         bundle: request.bundle,

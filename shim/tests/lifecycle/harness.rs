@@ -283,7 +283,8 @@ impl Drop for Shim {
 }
 
 fn is_shim(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("serve"))
+    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+    line.is_ok_and(|line| line.contains(env!("CARGO_BIN_EXE_containerd-shim-wasm-v1")))
 }
 
 /// Waits for the end of a process, which may stay a zombie of whoever adopted it.
