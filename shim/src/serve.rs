@@ -18,6 +18,8 @@ use crate::{daemon, telemetry};
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long answers under way may take to leave.
 const FAREWELL: Duration = Duration::from_millis(500);
+/// How long code may still take to get into the cache.
+const PUBLISHING: Duration = Duration::from_secs(1);
 /// Idle threads for blocking work go after this long.
 const THREAD_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
@@ -59,8 +61,8 @@ fn serve_with(server: Server) -> Result<(), ServeError> {
         .map_err(os("make the event loop"))?;
     let Server { config, listener, socket, .. } = server;
     let result = runtime.block_on(run(config, listener, &socket));
-    // A blocking call that hangs must not keep the process.
-    runtime.shutdown_background();
+    // Code that is being published would have to be compiled again, but a call that hangs must not keep the process.
+    runtime.shutdown_timeout(PUBLISHING);
     result
 }
 

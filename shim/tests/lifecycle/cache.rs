@@ -6,19 +6,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use nix::mount::{MsFlags, mount, umount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use crate::disks::FILLER;
 use crate::harness::{Containerd, Shim, alive, gone, spec, within};
 use crate::programs::{hello, huge};
 
 /// A node's folder of the cache, and file systems mounted there.
-struct Node {
-    dir: tempfile::TempDir,
+pub(crate) struct Node {
+    pub(crate) dir: tempfile::TempDir,
     mounted: bool,
 }
 
 impl Node {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap(), mounted: false }
     }
 
@@ -32,17 +33,19 @@ impl Node {
         node
     }
 
-    fn cache(&self) -> PathBuf {
+    pub(crate) fn cache(&self) -> PathBuf {
         self.dir.path().join("cache")
     }
 
-    fn entries(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.cache()).unwrap();
-        entries.map(|entry| entry.unwrap().path()).collect()
+    /// All that is there but what makers of file systems and the tests leave there.
+    pub(crate) fn entries(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.cache()).unwrap().map(|entry| entry.unwrap().path());
+        let ours = |path: &PathBuf| !path.ends_with("lost+found") && !path.ends_with(FILLER);
+        entries.filter(ours).collect()
     }
 
     /// The one entry, once it is published.
-    async fn entry(&self) -> PathBuf {
+    pub(crate) async fn entry(&self) -> PathBuf {
         within("an entry", async {
             while self.entries().is_empty() {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -58,21 +61,22 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if self.mounted {
-            let _ = umount(&self.cache());
+            // A shim that has just ended may still be letting go.
+            umount2(&self.cache(), MntFlags::MNT_DETACH).unwrap();
         }
     }
 }
 
 /// A shim with a bundle, and what it logs.
-struct Start {
-    containerd: Containerd,
-    shim: Shim,
-    bundle: PathBuf,
-    log: Arc<Mutex<String>>,
+pub(crate) struct Start {
+    pub(crate) containerd: Containerd,
+    pub(crate) shim: Shim,
+    pub(crate) bundle: PathBuf,
+    pub(crate) log: Arc<Mutex<String>>,
 }
 
 impl Start {
-    async fn on(node: &Path, text: &str) -> Self {
+    pub(crate) async fn on(node: &Path, text: &str) -> Self {
         let containerd = Containerd::on_node(node).await;
         let bundle = containerd.bundle("c", &spec(&["/app.wat"]));
         fs::write(bundle.join("rootfs/app.wat"), text).unwrap();
@@ -92,20 +96,26 @@ impl Start {
     }
 
     /// A whole life; how often was it compiled?
-    async fn run(self) -> usize {
+    pub(crate) async fn run(self) -> usize {
         self.shim.create("c", &self.bundle).await.unwrap();
         self.end().await
     }
 
-    async fn end(self) -> usize {
+    pub(crate) async fn end(self) -> usize {
         self.shim.start("c").await.unwrap();
         assert_eq!(self.shim.wait("c").await.unwrap().exit_status, 0);
+        self.leave().await
+    }
+
+    /// Of a container whose program has ended.
+    pub(crate) async fn leave(self) -> usize {
         self.shim.delete("c").await.unwrap();
         self.shim.shut_down().await;
+        self.containerd.assert_clean(&["c"]);
         self.logged("compiled")
     }
 
-    fn logged(&self, word: &str) -> usize {
+    pub(crate) fn logged(&self, word: &str) -> usize {
         self.log.lock().unwrap().lines().filter(|line| line.contains(word)).count()
     }
 }
@@ -114,6 +124,7 @@ impl Start {
 async fn the_second_start_compiles_nothing() {
     let node = Node::new();
     assert_eq!(Start::on(node.dir.path(), &hello()).await.run().await, 1);
+    assert_eq!(node.entries().len(), 1, "the shim has waited until its code was published");
     let entry = node.entry().await;
     assert_eq!(fs::metadata(&entry).unwrap().permissions().mode() & 0o7777, 0o400);
     assert_eq!(Start::on(node.dir.path(), &hello()).await.run().await, 0);

@@ -58,6 +58,11 @@ impl Containerd {
         Self { node: node.to_owned(), ..Self::new().await }
     }
 
+    /// The folder of the node's cache.
+    pub(crate) fn node(&self) -> &Path {
+        &self.node
+    }
+
     /// The topics seen so far.
     pub(crate) fn topics(&self) -> Vec<String> {
         self.seen.0.lock().unwrap().iter().map(|event| event.topic.clone()).collect()

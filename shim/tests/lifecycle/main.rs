@@ -4,6 +4,9 @@
 
 mod bootstrap;
 mod cache;
+mod clean;
+mod disks;
+mod faults;
 mod harness;
 mod programs;
 mod tasks;
