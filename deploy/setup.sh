@@ -12,6 +12,8 @@ readonly PACKAGES=(
   runc                 # native containers in the test bed
   iproute2 iptables kmod procps util-linux # network namespaces of the test bed
   redis-server wrk     # what socket guests are tried with
+  btrfs-progs          # a file system with a quota for tests
+  strace               # shim/benches/trace.sh
   shellcheck           # make check
 )
 readonly CARGO_DENY=0.20.2

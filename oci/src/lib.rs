@@ -7,11 +7,12 @@
 //! 3. [`cgroup`]: paths, files and values of control groups, v1 and v2.
 //!
 //! Two small tables serve all of them: [`digest`] (content addresses that are verified when they
-//! are made) and [`media_type`] (the one list of what an image may hold).
+//! are made) and [`media_type`] (the one list of what an image may hold); [`file`](mod@file) reads small files.
 
 pub mod cgroup;
 pub mod digest;
 pub mod error;
+pub mod file;
 pub mod image;
 pub mod media_type;
 pub mod spec;

@@ -277,6 +277,33 @@ fn a_group_with_processes_is_not_taken_over() {
 }
 
 #[test]
+fn on_the_way_to_a_busy_group_nothing_of_others_is_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let group = group(&v1_host(root.path()), "/a");
+    // Another container's: an empty group in one hierarchy, one with processes in a later one.
+    populate(&root.path().join("cpu/a"), &[]);
+    depopulate(&root.path().join("cpu/a"));
+    populate(&root.path().join("pids/a"), &[]);
+    fs::write(root.path().join("pids/a/cgroup.procs"), "5\n").unwrap();
+    populate(&root.path().join("cpuset/a"), &["cpuset.cpus", "cpuset.mems"]);
+    let error = group.create().unwrap_err();
+    assert!(matches!(error, CgroupError::Busy { pid: 5, .. }), "{error}");
+    assert!(root.path().join("cpu/a").is_dir() && root.path().join("cpuset/a").is_dir());
+    assert!(!root.path().join("memory/a").exists(), "made on the way");
+}
+
+#[test]
+fn the_files_of_a_groups_memory() {
+    let root = tempfile::tempdir().unwrap();
+    let old = group(&v1_host(root.path()), "/a").memory_files().unwrap();
+    assert_eq!(old[0], root.path().join("memory/a/memory.limit_in_bytes"));
+    let new = group(&v2_host(root.path()), "/a").memory_files().unwrap();
+    assert_eq!(new[1], root.path().join("a/memory.current"));
+    let reopened = Cgroup::from_dirs(Version::V1, [root.path().join("cpu/a")]);
+    assert_eq!(reopened.memory_files(), None);
+}
+
+#[test]
 fn a_crashed_creators_group_is_read_and_removed_by_its_folders() {
     let root = tempfile::tempdir().unwrap();
     let group = v1_group(&root);

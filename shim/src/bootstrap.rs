@@ -6,16 +6,14 @@
 //! behind holds neither.
 //!
 //! Two starts at once are ordered by a lock on the folder of the sockets. Under it the socket is
-//! looked at, made and handed to the new process, so nobody ever meets a socket without a server.
+//! looked at, made and handed to the new process, so nobody ever meets a socket without a server. That process
+//! is a fork of this one: another exec of the same executable would cost more than all else that is done here.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, IsTerminal, Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use containerd_shim::StartOpts;
 use containerd_shim::bootstrap::{BootstrapParams, BootstrapResult, LogLevel};
@@ -24,12 +22,12 @@ use containerd_shim_protos::protobuf::{self, Message};
 use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
 use rustix::fs::FlockOperation;
 
-use crate::RUNTIME_NAME;
-use crate::cli::{Flags, SERVE_COMMAND};
-use crate::config::{ENV_GRPC_ADDRESS, ENV_TTRPC_ADDRESS, Lookup, process_env};
+use crate::cli::Flags;
+use crate::config::{
+    ConfigError, ENV_GRPC_ADDRESS, ENV_TTRPC_ADDRESS, Lookup, ShimConfig, process_env,
+};
+use crate::{RUNTIME_NAME, daemon};
 
-/// Containers with this annotation share the shim of the sandbox it names.
-const GROUP_ANNOTATION: &str = "io.kubernetes.cri.sandbox-id";
 /// The file in the bundle from which containerd and `delete` learn the address.
 pub const ADDRESS_FILE: &str = "address";
 /// Longest message read from standard input, in bytes; containerd's own bound.
@@ -85,6 +83,9 @@ pub enum BootstrapError {
         /// Where and why.
         source: serde_json::Error,
     },
+    /// The environment of the server.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The answer.
     #[error("encode the answer: {0}")]
     Encode(#[from] protobuf::Error),
@@ -119,11 +120,34 @@ impl Protocol {
     }
 }
 
-/// Answers `start`.
+/// What the process that was asked to `start` is now.
+#[derive(Debug)]
+pub enum Started {
+    /// The one that has answered, and has nothing left to do.
+    Answered,
+    /// Its child, the server.
+    Server(Box<Server>),
+}
+
+/// What a server begins with.
+#[derive(Debug)]
+pub struct Server {
+    /// Its configuration.
+    pub config: ShimConfig,
+    /// Its socket.
+    pub listener: UnixListener,
+    /// Where that is.
+    pub socket: PathBuf,
+    /// The bundle of the container that it was started for.
+    pub bundle: PathBuf,
+}
+
+/// Answers `start`. Where there is no server yet, this process divides into one that answers and one that
+/// serves; it must have a single thread.
 ///
 /// # Errors
 /// Why there is no shim now; nothing is left behind then.
-pub fn start(flags: &Flags) -> Result<(), BootstrapError> {
+pub fn start(flags: &Flags) -> Result<Started, BootstrapError> {
     let bundle = std::env::current_dir().map_err(os("find", Path::new("bundle")))?;
     let input = read_input().map_err(os("read", Path::new("standard input")))?;
     let (options, protocol) = options(&input, flags, &process_env)?;
@@ -135,11 +159,49 @@ pub fn start(flags: &Flags) -> Result<(), BootstrapError> {
         return Err(BootstrapError::SocketPath { path: socket, length });
     }
     let answer = protocol.answer(&address)?;
-    find_or_launch(&socket, &options, &bundle)?;
     let file = bundle.join(ADDRESS_FILE);
-    fs::write(&file, &address).map_err(os("write", &file))?;
+    let folder = socket.parent().unwrap_or(Path::new("/"));
+    let lock = lock_or_make(folder)?;
+    let listener = listen(&socket)?;
+    // Before there is a process that would have to be taken back.
+    let written = fs::write(&file, &address).map_err(os("write", &file));
+    let Some(listener) = listener else {
+        written?;
+        drop(lock);
+        return say(&answer).map(|()| Started::Answered);
+    };
+    let config = written.and_then(|()| Ok(config(flags, &options)?));
+    let divided = config.and_then(|config| {
+        let child = daemon::divide().map_err(os("start", Path::new("the server")))?;
+        Ok((config, child))
+    });
+    let (config, child) = divided.inspect_err(|_| {
+        let _ = fs::remove_file(&socket);
+        let _ = fs::remove_file(&file);
+    })?;
+    drop(lock);
+    let Some(child) = child else {
+        let server = Server { config, listener, socket, bundle };
+        return Ok(Started::Server(Box::new(server)));
+    };
+    drop(listener);
+    // A server that nobody knows of ends by itself, its socket with it.
+    say(&answer).inspect_err(|_| daemon::end(child))?;
+    Ok(Started::Answered)
+}
+
+/// The configuration of the server to be.
+fn config(flags: &Flags, options: &StartOpts) -> Result<ShimConfig, ConfigError> {
+    let flags = Flags { address: options.address.clone(), debug: options.debug, ..flags.clone() };
+    ShimConfig::new(&flags, &|name| match name {
+        ENV_TTRPC_ADDRESS => Some(options.ttrpc_address.clone().into()),
+        _ => process_env(name),
+    })
+}
+
+fn say(answer: &[u8]) -> Result<(), BootstrapError> {
     let mut out = io::stdout().lock();
-    let written = out.write_all(&answer).and_then(|()| out.flush());
+    let written = out.write_all(answer).and_then(|()| out.flush());
     written.map_err(os("write", Path::new("standard output")))
 }
 
@@ -214,19 +276,24 @@ fn group(bundle: &Path) -> Result<Option<String>, BootstrapError> {
     #[derive(serde::Deserialize)]
     struct Spec {
         #[serde(default)]
-        annotations: Option<HashMap<String, String>>,
+        annotations: Option<Annotations>,
+    }
+    /// Containers with the same of this share the shim of the sandbox that it names.
+    #[derive(serde::Deserialize)]
+    struct Annotations {
+        #[serde(default, rename = "io.kubernetes.cri.sandbox-id")]
+        group: Option<String>,
     }
     let path = bundle.join("config.json");
-    let mut text = Vec::new();
-    match File::open(&path) {
-        Ok(file) => file.take(MAX_SPEC).read_to_end(&mut text).map_err(os("read", &path))?,
+    let text = match coracle_oci::file::read(&path, MAX_SPEC) {
+        Ok(text) => text,
         // A sandbox without containers of its own has no spec.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(os("open", &path)(error)),
+        Err(error) => return Err(os("read", &path)(error)),
     };
     let spec: Spec = serde_json::from_slice(&text)
         .map_err(|source| BootstrapError::Spec { path: path.clone(), source })?;
-    let group = spec.annotations.and_then(|mut all| all.remove(GROUP_ANNOTATION));
+    let group = spec.annotations.and_then(|all| all.group);
     Ok(group.filter(|group| !group.is_empty()))
 }
 
@@ -236,17 +303,14 @@ pub fn socket_of(address: &str) -> Option<&str> {
     address.strip_prefix("unix://")
 }
 
-/// Leaves with a server behind `socket`.
-fn find_or_launch(socket: &Path, options: &StartOpts, bundle: &Path) -> Result<(), BootstrapError> {
-    let folder = socket.parent().unwrap_or(Path::new("/"));
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o711)
-        .create(folder)
-        .map_err(os("make folder", folder))?;
-    let _lock = lock(folder).map_err(os("lock", folder))?;
+/// Binds a socket on which nobody listens yet; `None` if somebody does.
+fn listen(socket: &Path) -> Result<Option<UnixListener>, BootstrapError> {
+    match bind(socket) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+        bound => return bound.map(Some).map_err(os("bind", socket)),
+    }
     if UnixStream::connect(socket).is_ok() {
-        return Ok(());
+        return Ok(None);
     }
     match fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -254,10 +318,18 @@ fn find_or_launch(socket: &Path, options: &StartOpts, bundle: &Path) -> Result<(
         }
         _ => {}
     }
-    let listener = bind(socket).map_err(os("bind", socket))?;
-    launch(listener, options, bundle).map(drop).inspect_err(|_| {
-        let _ = fs::remove_file(socket);
-    })
+    bind(socket).map(Some).map_err(os("bind", socket))
+}
+
+/// Locks the folder of the sockets, which the first shim of a machine makes.
+fn lock_or_make(folder: &Path) -> Result<File, BootstrapError> {
+    match lock(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        locked => return locked.map_err(os("lock", folder)),
+    }
+    let mut making = fs::DirBuilder::new();
+    making.recursive(true).mode(0o711).create(folder).map_err(os("make folder", folder))?;
+    lock(folder).map_err(os("lock", folder))
 }
 
 /// A lock on a folder; held until dropped. Only shims of this project take it.
@@ -273,28 +345,6 @@ fn bind(socket: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(socket);
     rustix::process::umask(before);
     listener
-}
-
-/// Starts the server with the listener as its standard input and nothing else of ours.
-fn launch(
-    listener: UnixListener,
-    options: &StartOpts,
-    bundle: &Path,
-) -> Result<Child, BootstrapError> {
-    let exe = std::env::current_exe().map_err(os("find", Path::new("/proc/self/exe")))?;
-    let mut command = Command::new(&exe);
-    command
-        .args(["-namespace", &options.namespace, "-id", &options.id])
-        .args(["-address", &options.address])
-        .current_dir(bundle)
-        .env(ENV_TTRPC_ADDRESS, &options.ttrpc_address)
-        .stdin(Stdio::from(OwnedFd::from(listener)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    if options.debug {
-        command.arg("-debug");
-    }
-    command.arg(SERVE_COMMAND).spawn().map_err(os("start", &exe))
 }
 
 /// Removes the socket of a server that is about to exit. As long as it listens, no start replaces

@@ -1,4 +1,4 @@
-//! The command line containerd uses: `start | delete`, `-v`, `-info`, and our own `serve`.
+//! The command line containerd uses: `start | delete`, `-v`, `-info`.
 //!
 //! containerd's flags are the interface (see the runtime v2 README of containerd); nothing else is
 //! accepted. The hidden `guest` command is dispatched by `main` before anything is parsed.
@@ -11,8 +11,6 @@ use crate::request::{InvalidId, TaskId};
 
 /// The hidden command under which the shim's own binary runs a guest.
 pub const GUEST_COMMAND: &str = "guest";
-/// The command under which `start` leaves the server behind.
-pub const SERVE_COMMAND: &str = "serve";
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -23,8 +21,6 @@ pub enum Command {
     Info,
     /// `start`: find or launch the shim of this container's group, print its address.
     Start(Flags),
-    /// `serve`: be the shim; the listener is file descriptor 0.
-    Serve(Flags),
     /// `delete`: clean up after a shim that is gone, print a `DeleteResponse` message.
     Delete(Flags),
 }
@@ -75,7 +71,6 @@ pub fn parse(args: &[OsString]) -> Result<Command, CliError> {
     }
     let make: fn(Flags) -> Command = match raw.action.as_str() {
         "start" => Command::Start,
-        SERVE_COMMAND => Command::Serve,
         "delete" => Command::Delete,
         other => return Err(CliError::UnknownCommand(other.to_owned())),
     };

@@ -40,7 +40,7 @@ pub async fn create(
         Ok(assembled) => {
             let patience = config.output_patience;
             let afterwork = afterwork.clone();
-            finish(events, afterwork, request, assembled, prepared.mounts, patience)
+            Ok(finish(events, afterwork, request, assembled, prepared.mounts, patience))
         }
         Err(error) => {
             undo(&mut prepared.mounts);
@@ -143,7 +143,7 @@ fn finish(
     assembled: Assembled,
     mounts: RootfsMounts,
     output_patience: Duration,
-) -> Result<Arc<Task>, TaskError> {
+) -> Arc<Task> {
     let facts = Facts {
         id: request.id,
         bundle: request.bundle,

@@ -1,8 +1,8 @@
 //! Standard streams: the guest gets the FIFOs themselves, no thread copies.
 //!
 //! Nothing here waits for a client, and no client waits for ever:
-//! * Output FIFOs are opened through a read-write descriptor, which needs no partner (`fifo(7)`),
-//!   and the shim keeps a reader until the task is deleted. A guest therefore neither gets EPIPE
+//! * Of output FIFOs the shim opens a reader first, which needs no partner (`fifo(7)`), and keeps it
+//!   until the task is deleted. A guest therefore neither gets EPIPE
 //!   while containerd restarts nor loses what it wrote before a client came to read.
 //! * Standard input is opened without waiting for its client. A reader without a writer sees the end
 //!   of file, so Start looks whether the client is there ([`KeptEnds::client_ready`]) and gives one
@@ -110,12 +110,9 @@ fn open_output(path: &Path, readers: &mut Vec<File>) -> io::Result<OwnedFd> {
     if !std::fs::metadata(path)?.file_type().is_fifo() {
         return Ok(File::options().append(true).open(path)?.into());
     }
-    // With both sides held for a moment, the two plain ends open at once.
-    let _both = open_both(path)?;
-    let writer = open_writer(path)?;
-    block_again(&writer)?;
+    // A reader opens at once without a writer, and a writer because there is a reader.
     readers.push(open_reader(path)?);
-    Ok(writer.into())
+    Ok(File::options().write(true).open(path)?.into())
 }
 
 fn open_log(path: &Path) -> io::Result<OwnedFd> {
@@ -162,15 +159,6 @@ fn has_client(reader: &File) -> bool {
         Ok(copied) => copied > 0,
         Err(errno) => errno == Errno::AGAIN,
     }
-}
-
-/// Read-write never waits for a partner (`fifo(7)`).
-fn open_both(path: &Path) -> io::Result<File> {
-    File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)
-}
-
-fn open_writer(path: &Path) -> io::Result<File> {
-    File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 fn open_reader(path: &Path) -> io::Result<File> {

@@ -1,7 +1,7 @@
 //! The containerd shim for WebAssembly containers.
 //!
 //! Reading order: [`cli`] turns the command line into one [`cli::Command`]; [`bootstrap`] answers
-//! `start` and leaves a [`serve`] process behind; [`service`] receives the Task API there,
+//! `start` and leaves a process behind that [`serve`]s; [`service`] receives the Task API there,
 //! [`request`] makes its messages typed, [`registry`] finds the [`task`], and [`response`] turns
 //! what came of it back into messages. [`cleanup`] answers `delete` when a shim is gone.
 //!
@@ -16,6 +16,7 @@ pub mod compile;
 pub mod config;
 pub mod content;
 pub mod create;
+mod daemon;
 pub mod events;
 pub mod exit;
 pub mod find;

@@ -24,8 +24,10 @@ fn run(args: &[std::ffi::OsString]) -> anyhow::Result<()> {
     match cli::parse(args)? {
         cli::Command::Version => Ok(cli::print_version()?),
         cli::Command::Info => Ok(bootstrap::info()?),
-        cli::Command::Start(flags) => Ok(bootstrap::start(&flags)?),
-        cli::Command::Serve(flags) => Ok(serve::serve(&flags)?),
+        cli::Command::Start(flags) => match bootstrap::start(&flags)? {
+            bootstrap::Started::Answered => Ok(()),
+            bootstrap::Started::Server(server) => Ok(serve::serve(*server)?),
+        },
         cli::Command::Delete(flags) => Ok(cleanup::delete(&flags)?),
     }
 }

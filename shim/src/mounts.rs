@@ -5,6 +5,7 @@
 
 mod identity;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 pub use identity::lasting_identity;
@@ -87,7 +88,7 @@ impl RootfsMounts {
         if mounts.is_empty() {
             return Ok(rootfs);
         }
-        std::fs::create_dir_all(&rootfs.target)
+        make_folder(&rootfs.target)
             .map_err(|source| MountError::Folder { path: rootfs.target.clone(), source })?;
         for wanted in mounts {
             if let Err(error) = make_one(wanted, &rootfs.target) {
@@ -112,6 +113,15 @@ impl RootfsMounts {
             self.made -= 1;
         }
         Ok(())
+    }
+}
+
+/// containerd has made it already, nearly always.
+fn make_folder(path: &Path) -> std::io::Result<()> {
+    match std::fs::create_dir(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => std::fs::create_dir_all(path),
+        made => made,
     }
 }
 

@@ -10,20 +10,18 @@
 //! brings it back, so that every other call finds a state to answer from at once. Events are
 //! published while the state is locked: their order is the order of the changes.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use coracle_oci::{ImageError, SpecError};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::sync::{Notify, watch};
 
 use crate::compile::{Afterwork, Compilation, CompileError, FirstStart, Ready, Stop};
 use crate::config::ConfigError;
 use crate::events::Events;
 use crate::exit::{self, ExitStatus};
-use crate::guest::{Guest, GuestError};
+use crate::guest::{Child, Guest, GuestError};
 use crate::io::{KeptEnds, StdioError};
 use crate::mounts::{MountError, RootfsMounts};
 use crate::request::{Kill, RequestError, Signal, TaskId};
@@ -138,7 +136,7 @@ pub struct Task {
     afterwork: Afterwork,
     inner: Mutex<Inner>,
     /// Reaches the guest while a Start call holds it.
-    pidfd: OwnedFd,
+    child: Arc<Child>,
     /// Set once, with the change to Stopped.
     exit: watch::Sender<Option<ExitStatus>>,
     /// The guest ended while a Start call holds it.
@@ -220,15 +218,8 @@ pub struct Parts {
 
 impl Task {
     /// A task in state Created, watched from now on. The create event must be published before.
-    ///
-    /// # Errors
-    /// When the guest cannot be referred to by a pidfd; it is killed by being dropped then.
-    pub fn new(parts: Parts) -> Result<Arc<Self>, TaskError> {
-        let pidfd = Pid::from_raw(parts.guest.pid())
-            .ok_or(rustix::io::Errno::SRCH)
-            // The guest is an unreaped child, so the pid still means it.
-            .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()))
-            .map_err(|errno| GuestError::Os { act: "open a pidfd".into(), source: errno.into() })?;
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let child = parts.guest.child();
         let end = parts.guest.wait();
         let compiling = parts.compilation.as_ref().map(Compilation::stopper);
         let task = Arc::new(Self {
@@ -245,7 +236,7 @@ impl Task {
                 ended_by: None,
                 early: None,
             }),
-            pidfd,
+            child,
             exit: watch::Sender::new(None),
             ended_early: Notify::new(),
         });
@@ -256,7 +247,7 @@ impl Task {
             watched.stdio.drained(patience).await;
             watched.ended(exit);
         });
-        Ok(task)
+        task
     }
 
     /// What never changes.
@@ -321,7 +312,7 @@ impl Task {
             // Real-time signals have no meaning to a guest whose program does not run.
             return Ok(());
         };
-        match rustix::process::pidfd_send_signal(&self.pidfd, number) {
+        match rustix::process::pidfd_send_signal(self.child.pidfd(), number) {
             Ok(()) => Ok(()),
             Err(rustix::io::Errno::SRCH) => Err(TaskError::Finished(self.facts.id.clone())),
             Err(errno) => {

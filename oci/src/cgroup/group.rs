@@ -67,6 +67,25 @@ impl Cgroup {
         self.folders.iter().map(|folder| folder.dir.as_path())
     }
 
+    /// For each hierarchy where it is mounted and the group's folder there.
+    pub fn places(&self) -> impl Iterator<Item = (&Path, &Path)> {
+        self.folders.iter().map(|folder| (folder.mount.as_path(), folder.dir.as_path()))
+    }
+
+    /// The files that hold its limit of memory and what it uses of it; `None` where nothing counts memory.
+    #[must_use]
+    pub fn memory_files(&self) -> Option<[PathBuf; 2]> {
+        let names = match self.version {
+            Version::V1 => ["memory.limit_in_bytes", "memory.usage_in_bytes"],
+            Version::V2 => ["memory.max", "memory.current"],
+        };
+        let counts = |folder: &&Folder| {
+            self.version == Version::V2 || folder.controllers.iter().any(|name| name == "memory")
+        };
+        let folder = self.folders.iter().find(counts)?;
+        Some(names.map(|name| folder.dir.join(name)))
+    }
+
     /// Its folder in the unified hierarchy, for `clone3(2)` with `CLONE_INTO_CGROUP`.
     #[must_use]
     pub fn unified_dir(&self) -> Option<&Path> {
@@ -101,20 +120,29 @@ impl Cgroup {
     /// [`CgroupError::Busy`] if the group exists and has processes; [`CgroupError::Create`],
     /// [`CgroupError::Read`] or [`CgroupError::Write`] if the kernel refuses.
     pub fn create(&self) -> Result<(), CgroupError> {
-        if let Some(pid) = self.procs()?.first() {
-            let dir = self.dirs().next().unwrap_or(Path::new("")).to_path_buf();
-            return Err(CgroupError::Busy { dir, pid: *pid });
-        }
-        let made = self.folders.iter().try_for_each(|folder| self.create_folder(folder));
-        if made.is_err()
-            && let Err(error) = self.remove()
-        {
+        let mut fresh = Vec::new();
+        let made =
+            self.folders.iter().try_for_each(|folder| self.create_folder(folder, &mut fresh));
+        let undone = match &made {
+            Ok(()) => Ok(()),
+            // Somebody else's: only what was made here goes.
+            Err(CgroupError::Busy { .. }) => {
+                Self::from_dirs(self.version, fresh.into_iter().map(Path::to_path_buf)).remove()
+            }
+            Err(_) => self.remove(),
+        };
+        if let Err(error) = undone {
             tracing::warn!(%error, "cannot take back a cgroup that could not be made");
         }
         made
     }
 
-    fn create_folder(&self, folder: &Folder) -> Result<(), CgroupError> {
+    /// Makes the folders of a hierarchy; notes the group's own if it was not there.
+    fn create_folder<'s>(
+        &'s self,
+        folder: &'s Folder,
+        fresh: &mut Vec<&'s Path>,
+    ) -> Result<(), CgroupError> {
         let rest = folder.dir.strip_prefix(&folder.mount).unwrap_or(Path::new(""));
         let cpuset = folder.controllers.iter().any(|name| name == "cpuset");
         let mut dir = folder.mount.clone();
@@ -123,13 +151,19 @@ impl Cgroup {
                 hand_down(&dir);
             }
             dir.push(name);
-            match fs::create_dir(&dir) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            let own = dir == folder.dir;
+            let is_new = match fs::create_dir(&dir) {
+                Ok(()) => true,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
                 Err(source) => return Err(CgroupError::Create { dir, source }),
+            };
+            match (own, is_new) {
+                (true, true) => fresh.push(&folder.dir),
+                (true, false) => refuse_busy(&dir)?,
+                (false, _) => {}
             }
             if cpuset && self.version == Version::V1 {
-                v1::cpuset::inherit(&dir)?;
+                v1::cpuset::inherit(&dir, is_new)?;
             }
         }
         Ok(())
@@ -210,8 +244,8 @@ impl Cgroup {
 /// What cannot be handed down (a group with processes of its own, a controller that is absent) is
 /// no fault here: it is one only if a limit needs it, and [`Cgroup::apply`] will say so.
 fn hand_down(dir: &Path) {
-    let available = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
-    let enabled = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
+    let available = crate::file::read_text(&dir.join("cgroup.controllers")).unwrap_or_default();
+    let enabled = crate::file::read_text(&dir.join("cgroup.subtree_control")).unwrap_or_default();
     let has = |list: &str, name: &str| list.split_whitespace().any(|known| known == name);
     for name in v2::CONTROLLERS {
         if has(&available, name) && !has(&enabled, name) {
@@ -223,10 +257,20 @@ fn hand_down(dir: &Path) {
     }
 }
 
+/// A group that was there before may be another container's.
+fn refuse_busy(dir: &Path) -> Result<(), CgroupError> {
+    let mut pids = Vec::new();
+    collect(dir, &mut pids)?;
+    match pids.iter().min() {
+        Some(&pid) => Err(CgroupError::Busy { dir: dir.to_path_buf(), pid }),
+        None => Ok(()),
+    }
+}
+
 /// Adds the processes of `dir` and of the groups beneath it.
 fn collect(dir: &Path, pids: &mut Vec<u32>) -> Result<(), CgroupError> {
     let file = dir.join("cgroup.procs");
-    match fs::read_to_string(&file) {
+    match crate::file::read_text(&file) {
         Ok(text) => pids.extend(text.lines().filter_map(|line| line.trim().parse::<u32>().ok())),
         Err(error) if is_gone(&error) => return Ok(()),
         Err(source) => return Err(CgroupError::Read { file, source }),

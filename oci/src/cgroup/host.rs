@@ -46,7 +46,7 @@ impl Host {
     /// mounted.
     pub fn detect() -> Result<Self, CgroupError> {
         let read = |path: &str| {
-            std::fs::read_to_string(path)
+            crate::file::read_text(Path::new(path))
                 .map_err(|source| CgroupError::Proc { path: PathBuf::from(path), source })
         };
         Self::parse(&read(MOUNTINFO)?, &read(OWN_GROUPS)?)

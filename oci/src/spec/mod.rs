@@ -12,8 +12,6 @@ mod mount;
 mod process;
 mod resources;
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime as json;
@@ -110,10 +108,8 @@ pub fn load(bundle: &Path) -> Result<Workload, SpecError> {
     let path = bundle.join("config.json");
     let failed = |source| SpecError::Read { path: path.clone(), source };
     let bundle = std::path::absolute(bundle).map_err(failed)?;
-    let file = File::open(&path).map_err(failed)?;
-    let mut text = Vec::new();
     // One byte more than allowed tells "exactly at the limit" from "beyond".
-    file.take(CONFIG_LIMIT + 1).read_to_end(&mut text).map_err(failed)?;
+    let text = crate::file::read(&path, CONFIG_LIMIT + 1).map_err(failed)?;
     if text.len() as u64 > CONFIG_LIMIT {
         return Err(SpecError::TooLarge { path, limit: CONFIG_LIMIT });
     }

@@ -14,6 +14,7 @@ use coracle_oci::cgroup::{CgroupPath, Host, Version};
 use coracle_oci::spec::CgroupSpec;
 use rustix::process::{Pid, PidfdFlags};
 
+use super::plan::Group;
 use super::sys;
 
 /// How often the processes of a group are killed before it is given up. With the pauses this is five
@@ -60,6 +61,16 @@ impl Cgroup {
     /// The group's files and values.
     pub(crate) fn inner(&self) -> &coracle_oci::cgroup::Cgroup {
         &self.inner
+    }
+
+    /// The group in each hierarchy. Paths of the host: what the guest looks up before its root changes.
+    pub(super) fn places(&self) -> Vec<Group> {
+        let unified = self.inner.version() == Version::V2;
+        let named = self.inner.places().filter_map(|(mount, dir)| {
+            let name = mount.file_name()?.to_str()?.to_owned();
+            Some(Group { name, folder: dir.to_path_buf(), unified })
+        });
+        named.collect()
     }
 
     /// Opens what a new process needs to enter the group.
@@ -116,27 +127,4 @@ impl Cgroup {
         }
         self.inner.remove()
     }
-}
-
-/// A hierarchy as the calling process is placed in it.
-#[derive(Debug)]
-pub(super) struct OwnGroup {
-    /// The name of its folder below `/sys/fs/cgroup`, like `memory` or `cpu,cpuacct`.
-    pub(super) name: String,
-    /// The process' own group on the host.
-    pub(super) folder: PathBuf,
-    /// Whether this is the one hierarchy of cgroup v2.
-    pub(super) unified: bool,
-}
-
-/// The groups of the calling process, one a hierarchy. Within a cgroup namespace these would all be
-/// roots, so it must not have been made yet.
-pub(super) fn of_self() -> io::Result<Vec<OwnGroup>> {
-    let host = Host::detect().map_err(io::Error::other)?;
-    let unified = host.version() == Version::V2;
-    let own = host.hierarchies().iter().filter_map(|hierarchy| {
-        let name = hierarchy.mount.file_name()?.to_str()?.to_owned();
-        Some(OwnGroup { name, folder: hierarchy.mount.join(&hierarchy.own), unified })
-    });
-    Ok(own.collect())
 }

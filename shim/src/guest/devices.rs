@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, StatVfsMountFlags, Uid};
 use rustix::io::Errno;
@@ -28,52 +28,89 @@ pub(super) fn host_null() -> Result<OwnedFd, Failure> {
 }
 
 /// Creates the nodes, or binds the host's where a user namespace forbids their creation or the mount
-/// that they would lie on does not let devices work.
+/// that they would lie on does not let devices work; then the usual links.
 pub(super) fn make_all(
     root: BorrowedFd<'_>,
     devices: &[Device],
     user_namespace: bool,
 ) -> Result<(), Failure> {
+    let mut folders = Folders { root, last: None };
     for device in devices {
-        make(root, device, user_namespace).act("make the device", device.path.display())?;
+        make(&mut folders, device, user_namespace).act("make the device", device.path.display())?;
     }
-    Ok(())
-}
-
-/// Makes the usual links.
-pub(super) fn make_links(root: BorrowedFd<'_>) -> Result<(), Failure> {
     for (at, target) in LINKS {
-        link(root, Path::new(at), Path::new(target)).act("make the link", at)?;
+        link(&mut folders, Path::new(at), Path::new(target)).act("make the link", at)?;
     }
     Ok(())
 }
 
-fn make(root: BorrowedFd<'_>, device: &Device, user_namespace: bool) -> io::Result<()> {
-    let (parent, name) = path::make_parent(root, &device.path)?;
-    let no_devices = rustix::fs::fstatvfs(&parent)?.f_flag.contains(StatVfsMountFlags::NODEV);
-    if device.kind != libc::S_IFIFO && (user_namespace || no_devices) {
+/// The folders of devices. Nearly always all lie in `/dev`, so the last one stays open.
+struct Folders<'r> {
+    root: BorrowedFd<'r>,
+    last: Option<(PathBuf, Folder)>,
+}
+
+/// A folder that nodes are made in.
+struct Folder {
+    fd: OwnedFd,
+    /// Devices do not work there.
+    no_devices: bool,
+    /// New nodes get its group instead of their maker's.
+    gives_group: bool,
+}
+
+impl Folders<'_> {
+    /// The folder of a path, which is made if it is missing, and the final name.
+    fn of<'p>(&mut self, at: &'p Path) -> io::Result<(&Folder, &'p OsStr)> {
+        let none = || io::Error::new(io::ErrorKind::InvalidInput, "the path has no final name");
+        let (parent, name) = at.parent().zip(at.file_name()).ok_or_else(none)?;
+        let last = match self.last.take() {
+            Some(last) if last.0 == parent => last,
+            _ => (parent.to_owned(), Folder::open(self.root, parent)?),
+        };
+        Ok((&self.last.insert(last).1, name))
+    }
+}
+
+impl Folder {
+    fn open(root: BorrowedFd<'_>, at: &Path) -> io::Result<Self> {
+        let fd = path::make_dir(root, at)?;
+        let no_devices = rustix::fs::fstatvfs(&fd)?.f_flag.contains(StatVfsMountFlags::NODEV);
+        let gives_group = rustix::fs::fstat(&fd)?.st_mode & libc::S_ISGID != 0;
+        Ok(Self { fd, no_devices, gives_group })
+    }
+}
+
+fn make(folders: &mut Folders<'_>, device: &Device, user_namespace: bool) -> io::Result<()> {
+    let root = folders.root;
+    let (folder, name) = folders.of(&device.path)?;
+    if device.kind != libc::S_IFIFO && (user_namespace || folder.no_devices) {
         bind(root, device)?;
-    } else {
-        create(parent.as_fd(), &name, device)?;
+    } else if create(folder, name, device)? {
+        // The kernel has made just what was asked for.
+        return Ok(());
     }
     // One name in a folder that was opened above; the node itself may be a mount.
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let node = rustix::fs::openat(&parent, &name, flags, Mode::empty())?;
+    let node = rustix::fs::openat(&folder.fd, name, flags, Mode::empty())?;
     verify(node.as_fd(), device.kind, (device.major, device.minor))
 }
 
-fn create(parent: BorrowedFd<'_>, name: &OsStr, device: &Device) -> io::Result<()> {
+/// Makes a node; `false` when something is there already. This process is root, and so is whose the node is then.
+fn create(folder: &Folder, name: &OsStr, device: &Device) -> io::Result<bool> {
     let kind = FileType::from_raw_mode(device.kind);
     let mode = Mode::from_raw_mode(device.mode);
     let number = rustix::fs::makedev(device.major, device.minor);
-    match rustix::fs::mknodat(parent, name, kind, mode, number) {
+    match rustix::fs::mknodat(&folder.fd, name, kind, mode, number) {
+        Ok(()) if device.owner == (0, 0) && !folder.gives_group => Ok(true),
         Ok(()) => {
             let owner = (Uid::from_raw(device.owner.0), Gid::from_raw(device.owner.1));
             let flags = AtFlags::SYMLINK_NOFOLLOW;
-            Ok(rustix::fs::chownat(parent, name, Some(owner.0), Some(owner.1), flags)?)
+            rustix::fs::chownat(&folder.fd, name, Some(owner.0), Some(owner.1), flags)?;
+            Ok(true)
         }
         // The image or an earlier mount has something there: it must be the very same device.
-        Err(Errno::EXIST) => Ok(()),
+        Err(Errno::EXIST) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
@@ -109,9 +146,9 @@ fn verify(node: BorrowedFd<'_>, kind: u32, number: (u32, u32)) -> io::Result<()>
 }
 
 /// Makes a symlink; one that the image or a mount already has is left alone.
-fn link(root: BorrowedFd<'_>, at: &Path, target: &Path) -> io::Result<()> {
-    let (parent, name) = path::make_parent(root, at)?;
-    match rustix::fs::symlinkat(target, &parent, &name) {
+fn link(folders: &mut Folders<'_>, at: &Path, target: &Path) -> io::Result<()> {
+    let (folder, name) = folders.of(at)?;
+    match rustix::fs::symlinkat(target, &folder.fd, name) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         // A read-only /dev of the image that lacks them is the image's choice.
         Err(Errno::ROFS) => Ok(()),
@@ -129,6 +166,10 @@ mod tests {
         Device { path: path.into(), kind, major: 1, minor: 3, mode, owner: (0, 0) }
     }
 
+    fn make(root: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
+        super::make(&mut Folders { root, last: None }, device, false)
+    }
+
     fn root() -> (tempfile::TempDir, OwnedFd) {
         let dir = tempfile::tempdir().unwrap();
         let fd = rustix::fs::open(dir.path(), OFlags::PATH, Mode::empty()).unwrap();
@@ -138,10 +179,41 @@ mod tests {
     #[test]
     fn makes_the_node_and_accepts_it_the_second_time() {
         let (dir, fd) = root();
-        make(fd.as_fd(), &device("/dev/null"), false).unwrap();
-        make(fd.as_fd(), &device("/dev/null"), false).unwrap();
+        make(fd.as_fd(), &device("/dev/null")).unwrap();
+        make(fd.as_fd(), &device("/dev/null")).unwrap();
         std::fs::write(dir.path().join("dev/null"), "swallowed").unwrap();
         assert_eq!(std::fs::read(dir.path().join("dev/null")).unwrap(), b"");
+    }
+
+    #[test]
+    fn nodes_of_several_folders_have_their_owners() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let (dir, fd) = root();
+        std::fs::create_dir(dir.path().join("shared")).unwrap();
+        let shared = dir.path().join("shared");
+        std::os::unix::fs::chown(&shared, None, Some(77)).unwrap();
+        std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o2755)).unwrap();
+        let mut folders = Folders { root: fd.as_fd(), last: None };
+        let owned = Device { owner: (5, 6), ..device("/dev/owned") };
+        let all = [device("/dev/null"), owned, device("/shared/root"), device("/dev/net/null")];
+        for one in &all {
+            super::make(&mut folders, one, false).unwrap();
+        }
+        let owner = |path: &str| {
+            let found = dir.path().join(path).metadata().unwrap();
+            (found.uid(), found.gid(), found.mode() & 0o7777)
+        };
+        assert_eq!(owner("dev/null"), (0, 0, 0o666 & !umask()));
+        assert_eq!(owner("dev/owned"), (5, 6, 0o666 & !umask()));
+        assert_eq!(owner("shared/root"), (0, 0, 0o666 & !umask()));
+        assert_eq!(owner("dev/net/null"), (0, 0, 0o666 & !umask()));
+    }
+
+    /// That of the tests; a guest has none while it is built.
+    fn umask() -> u32 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("Umask:")).unwrap();
+        u32::from_str_radix(line.trim(), 8).unwrap()
     }
 
     #[test]
@@ -153,9 +225,9 @@ mod tests {
             match case {
                 0 => symlink("/dev/null", &null).unwrap(),
                 1 => std::fs::write(&null, "").unwrap(),
-                _ => make(fd.as_fd(), &Device { minor: 5, ..device("/dev/null") }, false).unwrap(),
+                _ => make(fd.as_fd(), &Device { minor: 5, ..device("/dev/null") }).unwrap(),
             }
-            assert!(make(fd.as_fd(), &device("/dev/null"), false).is_err(), "case {case}");
+            assert!(make(fd.as_fd(), &device("/dev/null")).is_err(), "case {case}");
         }
     }
 

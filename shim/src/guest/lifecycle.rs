@@ -78,6 +78,11 @@ impl Guest {
         self.pid
     }
 
+    /// A handle on the process for whoever has not the guest.
+    pub(crate) fn child(&self) -> Arc<Child> {
+        Arc::clone(&self.child)
+    }
+
     /// Hands over the code that [`Guest::start`] will run. The guest gets the image read-only,
     /// however it is open here.
     ///
@@ -88,10 +93,7 @@ impl Guest {
         if self.channel.is_none() {
             return Err(GuestError::State { act: "give a code image to", state: "running" });
         }
-        let path = format!("/proc/self/fd/{}", code.image.as_raw_fd());
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let readonly = rustix::fs::open(path, flags, Mode::empty()).map_err(std::io::Error::from);
-        let image = readonly.map_err(GuestError::os("open the code image for reading"))?;
+        let image = read_only(code.image).map_err(GuestError::os("open the code image for reading"))?;
         self.code = Some(Code { image, compiler: code.compiler });
         Ok(())
     }
@@ -273,6 +275,15 @@ impl Guest {
             annotations: self.hooks.annotations.clone(),
         }
     }
+}
+
+/// The same file without the right to write, which one from the cache does not have.
+fn read_only(image: OwnedFd) -> std::io::Result<OwnedFd> {
+    if rustix::fs::fcntl_getfl(&image)? & OFlags::RWMODE == OFlags::RDONLY {
+        return Ok(image);
+    }
+    let path = format!("/proc/self/fd/{}", image.as_raw_fd());
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 impl Drop for Guest {

@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::cgroups;
 use super::program::Ceiling;
 
 /// Of the limit, what the kernel needs for memory that is handed out (page tables have 1/512), as a
@@ -29,20 +29,15 @@ pub(super) struct Files {
     usage: File,
 }
 
-/// Opens the files of the calling process's memory cgroup; `None` if it has none.
-pub(super) fn open() -> io::Result<Option<Files>> {
-    for group in cgroups::of_self()? {
-        let names = match group.unified {
-            true => ["memory.max", "memory.current"],
-            false => ["memory.limit_in_bytes", "memory.usage_in_bytes"],
-        };
-        let [limit, usage] = names.map(|name| File::open(group.folder.join(name)));
-        // Other hierarchies have no such files, nor has the root.
-        if let (Ok(limit), Ok(usage)) = (limit, usage) {
-            return Ok(Some(Files { limit, usage }));
-        }
+/// Opens the files of the container's memory; `None` where nothing counts it.
+pub(super) fn open(files: &[PathBuf; 2]) -> io::Result<Option<Files>> {
+    let [limit, usage] = files;
+    match (File::open(limit), File::open(usage)) {
+        (Ok(limit), Ok(usage)) => Ok(Some(Files { limit, usage })),
+        // A group of cgroup v2 to which the controller was not handed down.
+        (Err(error), _) | (_, Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        (Err(error), _) | (_, Err(error)) => Err(error),
     }
-    Ok(None)
 }
 
 /// Holds the program's memories against the limit from now on. What the container uses now is what it

@@ -12,17 +12,23 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, FileType, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags,
 };
 
-use super::plan::{Files, Mount, MountWhat};
+use super::plan::{Files, Group, Mount, MountWhat};
 use super::runner::{Act, Failure};
-use super::{cgroups, copy_up, path, sys};
+use super::{copy_up, path, sys};
 
 const MS_PRIVATE: u64 = libc::MS_PRIVATE;
 const MS_SLAVE: u64 = libc::MS_SLAVE;
 const MS_SHARED: u64 = libc::MS_SHARED;
 const ATTR_RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+/// No attribute to set and none to clear.
+const NOTHING: (u64, u64) = (0, 0);
+/// Mounts of the host may still appear here, but none from here on the host.
+const PROPAGATE_DOWN: MountPropagationFlags =
+    MountPropagationFlags::DOWNSTREAM.union(MountPropagationFlags::REC);
 
 /// A root file system being prepared; not yet the root of this process.
 #[derive(Debug)]
@@ -33,13 +39,13 @@ pub(super) struct Root {
 impl Root {
     /// Cuts this mount namespace off from the host's and makes the rootfs a mount of its own.
     pub(super) fn prepare(files: &Files) -> Result<Self, Failure> {
-        let slash = tree(Path::new("/"), false, false).act("open", "/")?;
         // A shared root is the one case in which mounts of the container are to reach the host.
-        if files.propagation & MS_SHARED == 0 {
-            sys::mount_setattr(slash.as_fd(), 0, 0, MS_SLAVE, true)
+        let shared = files.propagation & MS_SHARED != 0;
+        if !shared {
+            rustix::mount::mount_change(c"/", PROPAGATE_DOWN)
                 .act("change the propagation of", "/")?;
         }
-        own_mount(&files.rootfs)
+        own_mount(&files.rootfs, shared)
             .map(|fd| Self { fd })
             .act("mount the root file system from", files.rootfs.display())
     }
@@ -50,7 +56,8 @@ impl Root {
     }
 
     /// Makes all mounts of the spec, in order.
-    pub(super) fn mount_all(&self, mounts: &[Mount]) -> Result<(), Failure> {
+    /// `groups` are the container's own, for a mount that shows them.
+    pub(super) fn mount_all(&self, mounts: &[Mount], groups: &[Group]) -> Result<(), Failure> {
         for mount in mounts {
             let what = match &mount.what {
                 MountWhat::Bind { source, .. } => source.display().to_string(),
@@ -58,13 +65,13 @@ impl Root {
                 MountWhat::Cgroup => "cgroup".to_owned(),
                 MountWhat::Remount => "other options".to_owned(),
             };
-            let done = self.mount(mount);
+            let done = self.mount(mount, groups);
             done.act("mount", format_args!("{what} on {}", mount.destination.display()))?;
         }
         Ok(())
     }
 
-    fn mount(&self, mount: &Mount) -> io::Result<()> {
+    fn mount(&self, mount: &Mount, groups: &[Group]) -> io::Result<()> {
         let to = &mount.destination;
         match &mount.what {
             MountWhat::Bind { source, recursive } => {
@@ -78,15 +85,19 @@ impl Root {
                 attach(made.as_fd(), target.as_fd())
             }
             MountWhat::New { kind, source, options, copy_up } => {
-                let made = new_file_system(kind, source.as_deref(), options)?;
+                // What is copied into must not be read-only yet.
+                let attributes = if *copy_up { 0 } else { mount.attributes.0 };
+                let made = new_file_system(kind, source.as_deref(), options, attributes)?;
                 let target = path::make_dir(self.fd(), to)?;
                 if *copy_up {
                     copy_up::copy_tree(target.as_fd(), made.as_fd())?;
+                    change(made.as_fd(), mount)?;
+                } else {
+                    change_beneath(made.as_fd(), mount)?;
                 }
-                change(made.as_fd(), mount)?;
                 attach(made.as_fd(), target.as_fd())
             }
-            MountWhat::Cgroup => self.mount_cgroup(mount),
+            MountWhat::Cgroup => self.mount_cgroup(mount, groups),
             MountWhat::Remount => {
                 let target = path::open_in(self.fd(), to, OFlags::PATH)?;
                 change(target.as_fd(), mount)
@@ -96,17 +107,16 @@ impl Root {
 
     /// On v2 the container's own group; on v1 a tmpfs with one folder a hierarchy, each showing the
     /// container's own group there.
-    fn mount_cgroup(&self, mount: &Mount) -> io::Result<()> {
-        let groups = cgroups::of_self()?;
+    fn mount_cgroup(&self, mount: &Mount, groups: &[Group]) -> io::Result<()> {
         let target = path::make_dir(self.fd(), &mount.destination)?;
-        if let [only] = groups.as_slice()
+        if let [only] = groups
             && only.unified
         {
             let shown = tree(&only.folder, true, false)?;
             change(shown.as_fd(), mount)?;
             return attach(shown.as_fd(), target.as_fd());
         }
-        let made = new_file_system("tmpfs", Some("tmpfs"), &["mode=755".to_owned()])?;
+        let made = new_file_system("tmpfs", Some("tmpfs"), &["mode=755".to_owned()], 0)?;
         let attributes = mount.attributes;
         // Attached first, since folders of a detached mount cannot be mounted on.
         attach(made.as_fd(), target.as_fd())?;
@@ -178,20 +188,22 @@ impl Root {
     }
 
     /// Makes this the root of the process and lets go of the host's; see pivot_root(2), whose
-    /// `pivot_root(".", ".")` stacks the old root on the new one.
+    /// `pivot_root(".", ".")` stacks the old root on the new one, from where it is unmounted.
     pub(super) fn enter(self, files: &Files) -> Result<(), Failure> {
         self.pivot(files.propagation).act("change the root to", files.rootfs.display())
     }
 
     fn pivot(&self, propagation: u64) -> io::Result<()> {
-        let old = tree(Path::new("/"), false, false)?;
+        // Where mounts still reach the host, it would see its own disappear.
+        let shared = propagation & MS_SHARED != 0;
+        let old = shared.then(|| tree(Path::new("/"), false, false)).transpose()?;
         rustix::process::fchdir(&self.fd)?;
         rustix::process::pivot_root(".", ".")?;
-        rustix::process::fchdir(&old)?;
-        // Otherwise the host would see its mounts disappear.
-        sys::mount_setattr(old.as_fd(), 0, 0, MS_SLAVE, true)?;
+        if let Some(old) = old {
+            sys::mount_setattr(old.as_fd(), 0, 0, MS_SLAVE, true)?;
+        }
+        // The working directory is nowhere now; the caller enters the container's.
         rustix::mount::unmount(".", UnmountFlags::DETACH)?;
-        rustix::process::chdir("/")?;
         if propagation != 0 {
             let recursive = propagation & libc::MS_REC != 0;
             sys::mount_setattr(self.fd(), 0, 0, propagation & !libc::MS_REC, recursive)?;
@@ -207,11 +219,15 @@ pub(super) fn freeze_root(root: BorrowedFd<'_>) -> Result<(), Failure> {
 
 /// Applies the attributes and the propagation of `mount`.
 fn change(fd: BorrowedFd<'_>, mount: &Mount) -> io::Result<()> {
-    let nothing = (0, 0);
-    if mount.attributes != nothing {
+    if mount.attributes != NOTHING {
         sys::mount_setattr(fd, mount.attributes.0, mount.attributes.1, 0, false)?;
     }
-    if mount.recursive != nothing {
+    change_beneath(fd, mount)
+}
+
+/// The same for a mount that was made with its attributes.
+fn change_beneath(fd: BorrowedFd<'_>, mount: &Mount) -> io::Result<()> {
+    if mount.recursive != NOTHING {
         sys::mount_setattr(fd, mount.recursive.0, mount.recursive.1, 0, true)?;
     }
     if let Some((propagation, recursive)) = mount.propagation {
@@ -221,9 +237,12 @@ fn change(fd: BorrowedFd<'_>, mount: &Mount) -> io::Result<()> {
 }
 
 /// Turns the folder `rootfs` into a private mount of its own, as pivot_root(2) wants it. Device nodes
-/// that an image brings along do not work there: only those of the container's `/dev` do.
-fn own_mount(rootfs: &Path) -> io::Result<OwnedFd> {
-    unshare_parent(rootfs)?;
+/// that an image brings along do not work there: only those of the container's `/dev` do. `shared`
+/// is whether mounts of this namespace still reach the host.
+fn own_mount(rootfs: &Path, shared: bool) -> io::Result<OwnedFd> {
+    if shared {
+        unshare_parent(rootfs)?;
+    }
     let made = tree(rootfs, true, true)?;
     if path::kind(&made)? != FileType::Directory {
         return Err(Errno::NOTDIR.into());
@@ -258,15 +277,18 @@ fn attach(made: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
 
 fn empty_folder() -> io::Result<OwnedFd> {
     let options = ["mode=555".to_owned(), "nr_inodes=1".to_owned()];
-    let made = new_file_system("tmpfs", Some("tmpfs"), &options)?;
-    sys::mount_setattr(made.as_fd(), ATTR_RDONLY, 0, 0, false)?;
-    Ok(made)
+    new_file_system("tmpfs", Some("tmpfs"), &options, ATTR_RDONLY)
 }
 
-/// Creates a file system and a detached mount of it; see fsopen(2).
-fn new_file_system(kind: &str, source: Option<&str>, options: &[String]) -> io::Result<OwnedFd> {
+/// Creates a file system and a detached mount of it with these attributes; see fsopen(2).
+fn new_file_system(
+    kind: &str,
+    source: Option<&str>,
+    options: &[String],
+    attributes: u64,
+) -> io::Result<OwnedFd> {
     let context = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let made = configure(context.as_fd(), source, options);
+    let made = configure(context.as_fd(), source, options, attributes);
     made.map_err(|error| explain(context, error))
 }
 
@@ -274,6 +296,7 @@ fn configure(
     context: BorrowedFd<'_>,
     source: Option<&str>,
     options: &[String],
+    attributes: u64,
 ) -> rustix::io::Result<OwnedFd> {
     if let Some(source) = source {
         rustix::mount::fsconfig_set_string(context, "source", source)?;
@@ -285,8 +308,9 @@ fn configure(
         }
     }
     rustix::mount::fsconfig_create(context)?;
-    let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-    rustix::mount::fsmount(context, flags, MountAttrFlags::empty())
+    let attributes = u32::try_from(attributes).map_err(|_| Errno::INVAL)?;
+    let attributes = MountAttrFlags::from_bits_retain(attributes);
+    rustix::mount::fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
 /// Adds what the kernel logged in the file system context, such as the name of a bad option.

@@ -53,6 +53,10 @@ pub(super) struct Plan {
     pub(super) user_namespace: bool,
     /// Whether to make a cgroup namespace. It must come after the cgroup was entered.
     pub(super) cgroup_namespace: bool,
+    /// The container's groups, one a hierarchy, for a mount that shows them.
+    pub(super) groups: Vec<Group>,
+    /// The files of its limit of memory and of what it uses.
+    pub(super) memory: Option<[PathBuf; 2]>,
     /// Host name for the UTS namespace.
     pub(super) hostname: Option<String>,
     /// NIS domain name for the UTS namespace.
@@ -94,6 +98,17 @@ pub(super) struct Files {
     pub(super) readonly_paths: Vec<PathBuf>,
     /// The working directory, created if missing.
     pub(super) cwd: PathBuf,
+}
+
+/// The container's cgroup in one hierarchy.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Group {
+    /// The name of the hierarchy's folder below `/sys/fs/cgroup`, like `memory` or `cpu,cpuacct`.
+    pub(super) name: String,
+    /// The group's folder on the host.
+    pub(super) folder: PathBuf,
+    /// Whether this is the one hierarchy of cgroup v2.
+    pub(super) unified: bool,
 }
 
 /// One mount in the container.

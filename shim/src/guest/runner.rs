@@ -181,20 +181,21 @@ fn name_process(plan: &Plan) {
 fn build(channel: &mut GuestEnd, plan: Plan) -> Result<Parked, End> {
     let files = &plan.files;
     name_host(&plan)?;
-    let proc = Proc::open()?;
+    let proc = if plan.sysctls.is_empty() { None } else { Some(Proc::open()?) };
     let confinement = Confinement::open(&plan.identity)?;
-    let memory = match &plan.program {
-        Program::Wasm { .. } => limit::open().act("look up", "the container's memory limit")?,
-        Program::Pause => None,
+    let memory = match (&plan.program, &plan.memory) {
+        (Program::Wasm { .. }, Some(memory)) => {
+            limit::open(memory).act("look up", "the container's memory limit")?
+        }
+        _ => None,
     };
     let root = Root::prepare(files)?;
-    root.mount_all(&files.mounts)?;
+    root.mount_all(&files.mounts, &plan.groups)?;
     if plan.cgroup_namespace {
         sys::unshare_cgroup().act("make", "a cgroup namespace")?;
     }
     if files.own_dev {
         devices::make_all(root.fd(), &files.devices, plan.user_namespace)?;
-        devices::make_links(root.fd())?;
     }
     if plan.host_hooks {
         channel.send(&FromGuest::HooksDue)?;
@@ -204,12 +205,16 @@ fn build(channel: &mut GuestEnd, plan: Plan) -> Result<Parked, End> {
         }
     }
     run_hooks(HookStage::CreateContainer, &plan, "creating")?;
-    proc.write_sysctls(&plan.sysctls)?;
-    drop(proc);
+    if let Some(proc) = proc {
+        proc.write_sysctls(&plan.sysctls)?;
+    }
     let null = devices::host_null()?;
     root.protect(&files.readonly_paths)?;
     root.mask(&files.masked, null.as_fd())?;
-    path::make_dir(root.fd(), &files.cwd).act("make the working directory", files.cwd.display())?;
+    if files.cwd != Path::new("/") {
+        let made = path::make_dir(root.fd(), &files.cwd);
+        made.act("make the working directory", files.cwd.display())?;
+    }
     root.enter(files)?;
     let root = rustix::fs::open(
         "/",

@@ -6,7 +6,7 @@
 
 use std::io;
 
-use super::sys;
+use super::{stop, sys};
 
 /// The standard signals whose default action ends a process and that the engine does not need for
 /// traps. SIGPIPE is ignored instead, so that a guest sees `EPIPE`.
@@ -31,14 +31,25 @@ const ENDING: [i32; 17] = [
 ];
 
 /// Undoes what the shim's signal settings left over, and lets the first process of a pid namespace
-/// end by signals with code 128 + n. In the host's pid namespace the kernel's defaults do that.
+/// end by signals with code 128 + n. In the host's pid namespace the kernel's defaults do that. Each signal
+/// is set once: those that a program can take part in get their final handler.
 pub(super) fn set_up(first_of_namespace: bool) -> io::Result<()> {
-    sys::default_signals();
-    sys::ignore_signal(libc::SIGPIPE);
     if first_of_namespace {
-        for signal in ENDING.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
-            sys::exit_on_signal(signal)?;
+        stop::take_signals()?;
+    }
+    for signal in 1..=libc::SIGRTMAX() {
+        let ending = ENDING.contains(&signal) || signal >= libc::SIGRTMIN();
+        if signal == libc::SIGPIPE {
+            sys::ignore_signal(signal);
+        } else if !(first_of_namespace && ending) {
+            // The kernel refuses to, or it needs no change.
+            if !matches!(signal, libc::SIGKILL | libc::SIGSTOP) {
+                sys::default_signal(signal);
+            }
+        } else if !stop::takes(signal) {
+            sys::on_signal(signal, sys::end)?;
         }
     }
+    sys::unblock_signals();
     Ok(())
 }

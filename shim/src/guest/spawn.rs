@@ -14,7 +14,7 @@ use super::cgroups::{Cgroup, Entry};
 use super::channel::{self, Received, ShimEnd};
 use super::hooks::{self, HookStage};
 use super::namespaces::{self, Namespaces};
-use super::plan::{FromGuest, Plan, ToGuest};
+use super::plan::{FromGuest, MountWhat, Plan, ToGuest};
 use super::state::{self, State};
 use super::sys::{FIRST_SAFE_FD, Launch, Launched};
 use super::wait::Child;
@@ -101,6 +101,10 @@ impl Guest {
             adjust_oom_score(self.pid, score)?;
         }
         plan.pid = self.pid;
+        if let Some(cgroup) = &self.cgroup {
+            plan.groups = if shows_groups(&plan) { cgroup.places() } else { Vec::new() };
+            plan.memory = cgroup.inner().memory_files();
+        }
         let hook_limit = plan.create_container.is_empty();
         let host_hooks = plan.host_hooks;
         self.say(&ToGuest::Plan(Box::new(plan)), true).await?;
@@ -139,6 +143,11 @@ impl Guest {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether the container has a mount that shows its cgroups.
+fn shows_groups(plan: &Plan) -> bool {
+    plan.files.mounts.iter().any(|mount| mount.what == MountWhat::Cgroup)
 }
 
 fn unexpected(got: &FromGuest, due: &str) -> GuestError {

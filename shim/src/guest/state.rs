@@ -98,7 +98,7 @@ pub(super) fn remove(bundle: &Path) -> Result<(), GuestError> {
 
 /// When a process was born, in clock ticks since boot: field 22 of `/proc/PID/stat`; see proc(5).
 pub(super) fn start_time(pid: i32) -> io::Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let text = coracle_oci::file::read_text(Path::new(&format!("/proc/{pid}/stat")))?;
     // The name in parentheses may hold anything, so fields are counted after the last one.
     let fields = text.rsplit_once(')').map(|(_, fields)| fields).unwrap_or_default();
     fields

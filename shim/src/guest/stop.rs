@@ -21,6 +21,8 @@ const NUDGE: Duration = Duration::from_millis(20);
 pub(super) static STOP: Stop = Stop::new(finish);
 /// How long it may take to stop, in milliseconds.
 static DRAIN_MS: AtomicU64 = AtomicU64::new(0);
+/// Whether the handlers are set.
+static TAKEN: AtomicBool = AtomicBool::new(false);
 /// Whether the program was given a SIGTERM to handle.
 static TOLD: AtomicBool = AtomicBool::new(false);
 /// Whether the next SIGALRM is to interrupt the program, no more.
@@ -34,10 +36,22 @@ fn finish() {
 /// Takes care of signals from now on. A program that listens has `drain` to finish what it does.
 pub(super) fn set_up(drain: Duration) -> io::Result<()> {
     DRAIN_MS.store(drain.as_millis() as u64, Ordering::Relaxed);
+    if TAKEN.load(Ordering::Relaxed) { Ok(()) } else { take_signals() }
+}
+
+/// Sets the handlers, which end the process as long as there is no program.
+pub(super) fn take_signals() -> io::Result<()> {
     for signal in HANDLED {
         sys::on_signal(signal, on_signal)?;
     }
-    sys::on_signal(libc::SIGALRM, on_alarm)
+    sys::on_signal(libc::SIGALRM, on_alarm)?;
+    TAKEN.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Whether a signal has its handler here.
+pub(super) fn takes(signal: i32) -> bool {
+    signal == libc::SIGALRM || HANDLED.contains(&signal)
 }
 
 /// The exit code of a program that ended with `code`: however it ended, it was told to.

@@ -326,15 +326,13 @@ fn read_full(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
 ///
 /// Fails if the descriptor is not open, as when somebody runs the sub-command by hand.
 pub(super) fn take_channel() -> io::Result<OwnedFd> {
-    // SAFETY: F_GETFD only looks a number up.
-    if unsafe { libc::fcntl(CHANNEL_FD, libc::F_GETFD) } < 0 {
+    // SAFETY: F_SETFD takes an integer, and fails if the number is not open.
+    if unsafe { libc::fcntl(CHANNEL_FD, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the descriptor is open, and nothing in this freshly executed process has claimed it:
     // the only caller is the runner's first statement.
-    let channel = unsafe { OwnedFd::from_raw_fd(CHANNEL_FD) };
-    rustix::io::fcntl_setfd(&channel, rustix::io::FdFlags::CLOEXEC)?;
-    Ok(channel)
+    Ok(unsafe { OwnedFd::from_raw_fd(CHANNEL_FD) })
 }
 
 /// Changes attributes and propagation of the mount that `fd` is the root of; see
@@ -393,13 +391,15 @@ pub(super) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Resul
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Gives every signal its default action and an empty mask, whatever the shim had.
-pub(super) fn default_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: restores a default action; the kernel refuses SIGKILL, SIGSTOP and the numbers
-        // that libc keeps for itself, which is of no consequence.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
+/// Gives `signal` its default action. That of SIGKILL, SIGSTOP and the numbers that libc keeps for itself
+/// cannot be changed, which is of no consequence.
+pub(super) fn default_signal(signal: i32) {
+    // SAFETY: installs no function.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// Lets all signals through.
+pub(super) fn unblock_signals() {
     // SAFETY: fills a local set and installs it as the mask of this only thread.
     unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
@@ -414,13 +414,9 @@ pub(super) fn ignore_signal(signal: i32) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
-/// Makes `signal` end the process with code 128 + `signal`, as its default action would look to a
-/// shell.
-pub(super) fn exit_on_signal(signal: i32) -> io::Result<()> {
-    extern "C" fn end(signal: c_int) {
-        leave(128 + signal);
-    }
-    on_signal(signal, end)
+/// A handler that ends the process with code 128 + `signal`, as its default action would look to a shell.
+pub(super) extern "C" fn end(signal: c_int) {
+    leave(128 + signal);
 }
 
 /// Ends the process at once, without any clean-up; for handlers of signals.

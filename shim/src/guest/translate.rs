@@ -41,7 +41,7 @@ const FILE_SYSTEM: [(MountFlags, &str); 4] = [
     (MountFlags::MAND_LOCK, "mand"),
 ];
 
-/// Builds the plan of a container; the pid is filled in when it is known.
+/// Builds the plan of a container; pid and cgroup are filled in when they are known.
 pub(super) fn plan(
     id: &str,
     bundle: &Path,
@@ -59,6 +59,8 @@ pub(super) fn plan(
         annotations: if own_hooks { annotations(workload) } else { Vec::new() },
         user_namespace: namespaces.user,
         cgroup_namespace: namespaces.new_cgroup,
+        groups: Vec::new(),
+        memory: None,
         hostname: workload.hostname.clone(),
         domainname: workload.domainname.clone(),
         files: files(workload)?,

@@ -120,3 +120,7 @@ async fn files_are_appended_to_and_missing_paths_named() {
     let gone = open(&plan(Stream::Path("/nonexistent/in".into()), Stream::Null)).unwrap_err();
     assert!(gone.to_string().starts_with("open stdin /nonexistent/in: "), "{gone}");
 }
+
+fn open_writer(path: &Path) -> io::Result<File> {
+    File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path)
+}

@@ -22,16 +22,18 @@ const OVERLAY: i64 = 0x794c_7630;
 /// none to rely on.
 pub fn lasting_identity(mounts: &[RootfsMount], path: &Path, file: &File) -> Option<FileIdentity> {
     let shown = rustix::fs::fstat(file).ok()?;
-    if is_local(file) {
+    let kind = kind(file)?;
+    if LOCAL.contains(&kind) {
         return Some(FileIdentity::of(&shown));
     }
-    if !is_on(file, OVERLAY) {
+    if kind != OVERLAY {
         return None;
     }
     let [mount] = mounts else { return None };
     let below = path.strip_prefix("/").ok()?;
     let (found, stat) = folders(mount)?.find_map(|folder| open_beneath(folder, below))?;
-    (is_local(&found) && is_same(&stat, &shown)).then(|| FileIdentity::of(&stat))
+    let is_local = LOCAL.contains(&self::kind(&found)?);
+    (is_local && is_same(&stat, &shown)).then(|| FileIdentity::of(&stat))
 }
 
 /// The folders of an overlay, topmost first. `None` if their names need more than splitting.
@@ -61,12 +63,9 @@ fn is_same(found: &Stat, shown: &Stat) -> bool {
     times(found) == times(shown) && rest(found) == rest(shown)
 }
 
-fn is_local(file: &impl AsFd) -> bool {
-    LOCAL.iter().any(|kind| is_on(file, *kind))
-}
-
-fn is_on(file: &impl AsFd, kind: i64) -> bool {
-    rustix::fs::fstatfs(file).is_ok_and(|statfs| statfs.f_type == kind)
+/// The type of the file system that a file is on.
+fn kind(file: &impl AsFd) -> Option<i64> {
+    Some(rustix::fs::fstatfs(file).ok()?.f_type)
 }
 
 #[cfg(test)]

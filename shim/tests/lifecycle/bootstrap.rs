@@ -103,6 +103,38 @@ async fn bad_starts_say_why_and_leave_nothing() {
     assert!(!containerd.dir.path().join("s").exists());
 }
 
+/// The server's environment is looked at before there is a server.
+#[tokio::test]
+async fn a_bad_environment_is_told_at_once_and_leaves_nothing() {
+    let containerd = Containerd::new().await;
+    let bundle = containerd.bundle("c", &spec(&["/a.wasm"]));
+    let mut start = containerd.shim("c", &bundle, "start");
+    start.env("CORACLE_LOG", "loud").env("CORACLE_CACHE_MIB", "much");
+    let output = feed(start, &containerd.params("c")).await;
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty());
+    assert!(text.contains("CORACLE_LOG") && text.contains("CORACLE_CACHE_MIB"), "{text}");
+    assert!(!bundle.join("address").exists());
+    let sockets = std::fs::read_dir(containerd.dir.path().join("s")).unwrap();
+    assert_eq!(sockets.count(), 0);
+}
+
+/// An exec of them maps one file and looks for no library (`.cargo/rustc.sh`).
+#[test]
+fn the_executables_are_static() {
+    let shim = std::path::Path::new(env!("CARGO_BIN_EXE_containerd-shim-wasm-v1"));
+    for file in [shim.to_owned(), shim.with_file_name("coracle")] {
+        let elf = std::fs::read(&file).unwrap();
+        let number = |at: usize, len: usize| {
+            elf[at..at + len].iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
+        };
+        // `elf(5)`: e_phoff, e_phentsize, e_phnum; p_type of PT_INTERP.
+        let (first, size, count) = (number(0x20, 8), number(0x36, 2), number(0x38, 2));
+        let interpreted = (0..count).any(|n| number(first + n * size, 4) == 3);
+        assert!(!interpreted, "{} needs an interpreter", file.display());
+    }
+}
+
 #[tokio::test]
 async fn version_and_info() {
     let containerd = Containerd::new().await;

@@ -6,8 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use nix::mount::{MsFlags, mount, umount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+use crate::disks::FILLER;
 use crate::harness::{Containerd, Shim, alive, gone, spec, within};
 use crate::programs::{hello, huge};
 
@@ -32,13 +33,15 @@ impl Node {
         node
     }
 
-    fn cache(&self) -> PathBuf {
+    pub(crate) fn cache(&self) -> PathBuf {
         self.dir.path().join("cache")
     }
 
+    /// All that is there but what makers of file systems and the tests leave there.
     pub(crate) fn entries(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.cache()).unwrap();
-        entries.map(|entry| entry.unwrap().path()).collect()
+        let entries = fs::read_dir(self.cache()).unwrap().map(|entry| entry.unwrap().path());
+        let ours = |path: &PathBuf| !path.ends_with("lost+found") && !path.ends_with(FILLER);
+        entries.filter(ours).collect()
     }
 
     /// The one entry, once it is published.
@@ -58,7 +61,8 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if self.mounted {
-            let _ = umount(&self.cache());
+            // A shim that has just ended may still be letting go.
+            umount2(&self.cache(), MntFlags::MNT_DETACH).unwrap();
         }
     }
 }
@@ -100,8 +104,14 @@ impl Start {
     pub(crate) async fn end(self) -> usize {
         self.shim.start("c").await.unwrap();
         assert_eq!(self.shim.wait("c").await.unwrap().exit_status, 0);
+        self.leave().await
+    }
+
+    /// Of a container whose program has ended.
+    pub(crate) async fn leave(self) -> usize {
         self.shim.delete("c").await.unwrap();
         self.shim.shut_down().await;
+        self.containerd.assert_clean(&["c"]);
         self.logged("compiled")
     }
 
@@ -114,6 +124,7 @@ impl Start {
 async fn the_second_start_compiles_nothing() {
     let node = Node::new();
     assert_eq!(Start::on(node.dir.path(), &hello()).await.run().await, 1);
+    assert_eq!(node.entries().len(), 1, "the shim has waited until its code was published");
     let entry = node.entry().await;
     assert_eq!(fs::metadata(&entry).unwrap().permissions().mode() & 0o7777, 0o400);
     assert_eq!(Start::on(node.dir.path(), &hello()).await.run().await, 0);

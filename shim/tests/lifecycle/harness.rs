@@ -59,6 +59,11 @@ impl Containerd {
         Self { node: node.to_owned(), ..Self::new().await }
     }
 
+    /// The folder of the node's cache.
+    pub(crate) fn node(&self) -> &Path {
+        &self.node
+    }
+
     /// The topics seen so far.
     pub(crate) fn topics(&self) -> Vec<String> {
         self.seen.0.lock().unwrap().iter().map(|event| event.topic.clone()).collect()
@@ -284,7 +289,8 @@ impl Drop for Shim {
 }
 
 fn is_shim(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains("serve"))
+    let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+    line.is_ok_and(|line| line.contains(env!("CARGO_BIN_EXE_containerd-shim-wasm-v1")))
 }
 
 /// Waits for the end of a process, which may stay a zombie of whoever adopted it.

@@ -4,6 +4,9 @@
 
 mod bootstrap;
 mod cache;
+mod clean;
+mod disks;
+mod faults;
 mod first;
 mod harness;
 mod programs;

@@ -18,17 +18,18 @@ pub(super) fn plan(cpu: &CpuLimits) -> Vec<Setting> {
     .collect()
 }
 
-/// A new group of v1 has no processors and takes no process until it has: copies the parent's.
-pub(in crate::cgroup) fn inherit(dir: &Path) -> Result<(), CgroupError> {
+/// A new group of v1 has no processors and takes no process until it has: copies the parent's. `fresh` is one
+/// that the caller has just made, of which that is known.
+pub(in crate::cgroup) fn inherit(dir: &Path, fresh: bool) -> Result<(), CgroupError> {
     let Some(parent) = dir.parent() else { return Ok(()) };
     for name in FILES {
         let (ours, theirs) = (dir.join(name), parent.join(name));
         let read = |file: &Path| {
-            std::fs::read_to_string(file)
+            crate::file::read_text(file)
                 .map(|text| text.trim().to_owned())
                 .map_err(|source| CgroupError::Read { file: file.to_path_buf(), source })
         };
-        if read(&ours)?.is_empty() {
+        if fresh || read(&ours)?.is_empty() {
             let value = read(&theirs)?;
             write(&ours, &value).map_err(|source| write_error(ours, &value, source))?;
         }
