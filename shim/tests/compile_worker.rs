@@ -42,8 +42,9 @@ fn begin(module: &str, limits: CompileLimits) -> Compilation {
     file.rewind().unwrap();
     let compiler = std::env::current_exe().unwrap();
     let (origin, group) = ("/app.wasm".into(), GROUP.into());
-    let (lazy, afterwork) = (false, Afterwork::default());
-    let job = Job { module: file, origin, limits, compiler, slot: None, group, lazy, afterwork };
+    let (lazy, initialize, afterwork) = (false, None, Afterwork::default());
+    let (module, slot) = (file, None);
+    let job = Job { module, origin, limits, compiler, slot, group, initialize, lazy, afterwork };
     Compilation::begin(job)
 }
 

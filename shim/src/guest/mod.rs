@@ -48,6 +48,7 @@ pub use cleanup::{Remains, cleanup_bundle};
 pub use error::GuestError;
 pub use lifecycle::Guest;
 pub use runner::runner_main;
+pub use settings::initialize;
 pub use wait::{Exit, WaitStatus};
 
 /// Everything that [`Guest::spawn`] needs to make one container process.

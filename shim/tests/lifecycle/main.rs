@@ -7,4 +7,5 @@ mod cache;
 mod first;
 mod harness;
 mod programs;
+mod snapshot;
 mod tasks;
