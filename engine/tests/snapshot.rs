@@ -1,6 +1,6 @@
 //! Snapshots: a program that starts from one does what it does when it is initialised first.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 #[allow(dead_code, reason = "others load modules with it, this one programs")]
 mod lazy;
@@ -27,8 +27,7 @@ fn image(wat: &str) -> Vec<u8> {
 }
 
 fn settings() -> Settings {
-    let mut features = Features::default();
-    features.custom_page_sizes = true;
+    let features = Features { custom_page_sizes: true, ..Features::default() };
     Settings { features, ..Settings::default() }
 }
 
