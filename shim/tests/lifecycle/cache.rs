@@ -102,6 +102,8 @@ impl Start {
         assert_eq!(self.shim.wait("c").await.unwrap().exit_status, 0);
         self.shim.delete("c").await.unwrap();
         self.shim.shut_down().await;
+        // What it publishes is verified then, and all that it logs is written.
+        gone(self.shim.pid).await;
         self.logged("compiled")
     }
 
