@@ -202,24 +202,29 @@ async fn whole(job: &Job, stop: &Notify) -> Result<Ready, CompileError> {
 
 /// Compiles, and initialises a program that is to be initialised.
 async fn image(job: &Job, stop: &Notify) -> Result<File, CompileError> {
-    let image = compile(job, stop).await?;
+    let image = attempt(job, stop, &job.module, || Output::Whole).await?;
     tracing::info!(origin = %job.origin, "compiled");
     snapshot::of(job, stop, image).await
 }
 
-/// Compiles; once more if the worker was killed by somebody else.
-async fn compile(job: &Job, stop: &Notify) -> Result<File, CompileError> {
-    match attempt(job, stop, &job.module, Output::Whole).await {
+/// Lets a worker make an image of what it reads, and another one if it was killed by somebody else.
+async fn attempt(
+    job: &Job,
+    stop: &Notify,
+    input: &File,
+    output: impl Fn() -> Output,
+) -> Result<File, CompileError> {
+    match once(job, stop, input, output()).await {
         Err(CompileError::Killed { origin }) => {
             tracing::warn!(%origin, "compiler killed: trying once more");
-            attempt(job, stop, &job.module, Output::Whole).await
+            once(job, stop, input, output()).await
         }
         result => result,
     }
 }
 
 /// One worker, in a cgroup of its own.
-async fn attempt(
+async fn once(
     job: &Job,
     stop: &Notify,
     input: &File,

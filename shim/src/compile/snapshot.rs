@@ -24,7 +24,8 @@ pub(super) async fn of(job: &Job, stop: &Notify, image: File) -> Result<File, Co
     let wanted = check(&image).is_ok_and(|header| header.wants_initialization());
     let convention = wanted.then(|| WIZER_INITIALIZE.to_owned());
     let Some(export) = job.initialize.clone().or(convention) else { return Ok(image) };
-    let initialized = match attempt(job, stop, &image, Output::Initialized(export)).await {
+    let output = || Output::Initialized(export.clone());
+    let initialized = match attempt(job, stop, &image, output).await {
         Ok(initialized) => compare(job, &image, initialized).await,
         Err(error) => Err(error),
     };
