@@ -138,6 +138,10 @@ pub(crate) struct WorkerArgs {
     /// Compile functions for a guest that runs, which asks for them at the other end of standard error.
     #[arg(long)]
     pub(crate) first: bool,
+    /// Instead of compiling, run this export of the code image that is standard input, and give the image
+    /// that starts from there.
+    #[arg(long, value_name = "EXPORT", conflicts_with_all = ["first", "generic"])]
+    pub(crate) initialize: Option<String>,
 }
 
 #[cfg(test)]

@@ -4,26 +4,44 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use coracle_engine::image::CodeImage;
+use coracle_engine::compile::compile;
+use coracle_engine::config::Settings;
+use coracle_engine::image::{CodeImage, Section};
 
 struct Worker(Child);
 
 impl Worker {
     fn start() -> Worker {
+        Worker::with(&[], Stdio::piped())
+    }
+
+    fn with(args: &[&str], input: Stdio) -> Worker {
         let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
-        command.arg("compile-worker").env_clear();
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.arg("compile-worker").args(args).env_clear();
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         Worker(command.spawn().unwrap())
+    }
+
+    /// One that initialises a program.
+    fn initializing(wat: &str) -> Worker {
+        let mut image = tempfile::tempfile().unwrap();
+        image.write_all(&compile(wat.as_bytes(), &Settings::program()).unwrap()).unwrap();
+        image.rewind().unwrap();
+        Worker::with(&["--initialize=init"], image.into())
     }
 
     /// One that is in its cage and reads.
     fn caged() -> Worker {
-        let worker = Worker::start();
+        Worker::start().when_caged()
+    }
+
+    fn when_caged(self) -> Worker {
+        let worker = self;
         let begun = Instant::now();
         while worker.status("Seccomp") != "2" {
             assert!(begun.elapsed() < Duration::from_secs(20), "{}", worker.status("State"));
@@ -47,11 +65,16 @@ impl Worker {
         let mut stdin = self.0.stdin.take().unwrap();
         let module = module.to_vec();
         let writer = std::thread::spawn(move || stdin.write_all(&module));
+        let result = self.result();
+        // One that refuses does not read to the end.
+        let _ = writer.join().unwrap();
+        result
+    }
+
+    fn result(mut self) -> Result<Vec<u8>, String> {
         let (mut image, mut error) = (Vec::new(), String::new());
         self.0.stdout.take().unwrap().read_to_end(&mut image).unwrap();
         self.0.stderr.take().unwrap().read_to_string(&mut error).unwrap();
-        // One that refuses does not read to the end.
-        let _ = writer.join().unwrap();
         let status = self.0.wait().unwrap();
         if status.success() { Ok(image) } else { Err(format!("{status}: {}", error.trim())) }
     }
@@ -66,7 +89,16 @@ impl Drop for Worker {
 
 #[test]
 fn it_owns_nothing() {
-    let worker = Worker::caged();
+    owns_nothing(&Worker::caged());
+}
+
+#[test]
+fn nor_does_one_that_runs_a_program() {
+    let endless = "(module (memory 1) (func (export \"init\") (loop (br 0))))";
+    owns_nothing(&Worker::initializing(endless).when_caged());
+}
+
+fn owns_nothing(worker: &Worker) {
     let nobody = "65534 65534 65534 65534";
     assert_eq!((worker.status("Uid").as_str(), worker.status("Gid").as_str()), (nobody, nobody));
     assert_eq!(worker.status("Groups"), "");
@@ -84,10 +116,12 @@ fn it_owns_nothing() {
     assert!(mounts.starts_with("none / tmpfs ro,nosuid,nodev,noexec"), "{mounts}");
     let root: Vec<_> = fs::read_dir(worker.proc("root")).unwrap().collect();
     assert!(root.is_empty(), "{root:?}");
-    let mut open: Vec<_> =
-        fs::read_dir(worker.proc("fd")).unwrap().map(|fd| fd.unwrap().file_name()).collect();
+    let open = fs::read_dir(worker.proc("fd")).unwrap().map(|fd| fd.unwrap().path());
+    let mut open: Vec<_> = open.map(|fd| fs::read_link(fd).unwrap()).collect();
     open.sort();
-    assert_eq!(open, ["0", "1", "2"]);
+    // The image is kept with its mapping.
+    open.dedup();
+    assert_eq!(open.len(), 3, "{open:?}");
     let devices = fs::read_to_string(worker.proc("net/dev")).unwrap();
     assert_eq!(devices.lines().skip(2).count(), 1, "{devices}");
 }
@@ -102,6 +136,36 @@ fn it_compiles_in_there() {
         (0..3000).map(|n| format!("(func (result i32) (i32.const {n}))")).collect();
     let image = Worker::start().compile(format!("(module {functions})").as_bytes()).unwrap();
     assert!(CodeImage::new(&image).is_ok());
+}
+
+#[test]
+fn it_initialises_in_there() {
+    let wat = "(module (import \"env\" \"f\" (func $f)) (memory 3) (table 1 funcref)
+        (func (export \"init\") (drop (memory.grow (i32.const 1)))
+            (i32.store (i32.const 262140) (i32.const 0x55555555))))";
+    let image = Worker::initializing(wat).result().unwrap();
+    let image = CodeImage::new(&image).unwrap();
+    assert!(image.section(Section::Memory).ends_with(b"UUUU"));
+    assert!(image.meta().unwrap().module.initialized);
+}
+
+#[test]
+fn what_cannot_be_initialised_is_told_in_one_line() {
+    let deep = "(func $deep (call $deep)) (func (export \"init\") (call $deep))";
+    for (body, word) in [
+        ("(func (export \"init\") (drop (i32.load (i32.const -4))))", "out of bounds"),
+        (deep, "stack"),
+        ("(func (export \"init\") (call 0))", "called the import `env` `f`"),
+        ("", "exports no function `init`"),
+    ] {
+        let wat = format!("(module (import \"env\" \"f\" (func)) (memory 1) {body})");
+        let error = Worker::initializing(&wat).result().unwrap_err();
+        assert!(error.starts_with("exit status: 1: ") && error.contains(word), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    let file = fs::File::open("/proc/self/exe").unwrap();
+    let error = Worker::with(&["--initialize=init"], file.into()).result().unwrap_err();
+    assert!(error.contains("not a code image"), "{error}");
 }
 
 /// D1: nothing but WebAssembly is compiled, whatever it claims to be.

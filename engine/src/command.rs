@@ -22,7 +22,7 @@ use crate::wasi::{self, GrantError, Host, NetworkPolicy, Stop, WasiCtx, WasiCtxB
 pub use entry::MissingEntry;
 pub use outcome::{Outcome, TrapReport};
 
-use entry::{INITIALIZE, START, check_entry, exported, signal_handler};
+use entry::signal_handler;
 
 /// The variable that tells how many sockets a program was given: `sd_listen_fds(3)`.
 const LISTEN_FDS: &[u8] = b"LISTEN_FDS";
@@ -65,8 +65,12 @@ pub struct Command {
     pub ceiling: Option<&'static Ceiling>,
     /// What stops the program when it listens.
     pub stop: Option<&'static Stop>,
-    /// The exported function to call; `_start` if there is none.
+    /// The exported function to call; without one `wizer.resume` of a program that is initialised,
+    /// where there is one, else `_start`.
     pub entry: Option<String>,
+    /// The exported function that initialises the program, unless its image is a
+    /// [snapshot](crate::snapshot) of afterwards; without one `wizer.initialize`, where there is one.
+    pub initialize: Option<String>,
     /// Most bytes of stack that the program may use.
     pub max_wasm_stack: usize,
 }
@@ -85,6 +89,7 @@ impl Default for Command {
             ceiling: None,
             stop: None,
             entry: None,
+            initialize: None,
             max_wasm_stack: 1 << 20,
         }
     }
@@ -136,7 +141,8 @@ fn hint(error: &InstantiateError) -> &'static str {
 #[derive(Debug)]
 pub struct Loaded {
     program: Program,
-    entry: String,
+    /// The exports to call, in this order.
+    calls: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -176,8 +182,8 @@ impl Command {
     }
 
     fn link(self, module: Module) -> Result<Loaded, RunError> {
-        let entry = self.entry.unwrap_or_else(|| START.to_owned());
-        check_entry(module.info(), &entry).map_err(RunError::MissingEntry)?;
+        let calls = entry::calls(module.info(), self.initialize, self.entry);
+        let calls = calls.map_err(RunError::MissingEntry)?;
 
         let threads = threads::needed(module.info());
         let mut grants = WasiCtxBuilder::new();
@@ -215,13 +221,13 @@ impl Command {
         } else {
             Program::Single(Linked::new(module, ctx, config, |_, _, _| {})?)
         };
-        Ok(Loaded { program, entry })
+        Ok(Loaded { program, calls })
     }
 }
 
 impl Loaded {
-    /// Runs the program to its end: its start function, `_initialize` if it is a reactor, then the
-    /// entry. Results of the entry are dropped. What ends one thread of a program ends the program,
+    /// Runs the program to its end: its start function, `_initialize` if it is a reactor, what else
+    /// initialises it unless that was done before, then the entry. Results of the entry are dropped. What ends one thread of a program ends the program,
     /// except that threads other than the first may return; other threads may still be at work when
     /// this returns, until the process ends.
     ///
@@ -230,8 +236,8 @@ impl Loaded {
     /// traps included, is an outcome.
     pub fn run(self) -> Result<Outcome, RunError> {
         match self.program {
-            Program::Single(mut linked) => outcome::of(linked.run(&self.entry)),
-            Program::Threaded(program) => program.run(self.entry),
+            Program::Single(mut linked) => outcome::of(linked.run(&self.calls)),
+            Program::Threaded(program) => program.run(self.calls),
         }
     }
 }
@@ -264,10 +270,9 @@ impl Linked {
     }
 
     /// Runs the program.
-    fn run(&mut self, entry: &str) -> Result<(), InstantiateError> {
+    fn run(&mut self, calls: &[String]) -> Result<(), InstantiateError> {
         let instance = self.instantiate()?;
-        let reactor = entry != START && exported(self.module.info(), INITIALIZE).is_some();
-        for name in reactor.then_some(INITIALIZE).into_iter().chain([entry]) {
+        for name in calls {
             // All were found when the program was loaded.
             if let Some(function) = instance.func(&self.store, name) {
                 function

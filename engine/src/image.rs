@@ -5,12 +5,14 @@
 //! behaviour; whether the *code* in it may be trusted is decided by who made the file, not here.
 //!
 //! ```text
-//! page 0     header: magic, version, number of sections, build id, total length, section table;
+//! page 0     header: magic, version, number of sections, build id, total length, flags, section table;
 //!            its last 64 bytes are zeros, or a seal that whoever keeps the image puts there
 //! page 1..   sections; `Text`, `Memory` and the lazy ones start on page boundaries, others on 16 bytes
 //! ```
 //!
 //! [`Section`] lists what there is; the settings that made the image are part of [`Meta`].
+
+mod contents;
 
 use std::ops::Range;
 
@@ -21,10 +23,12 @@ use crate::abi::lazy;
 use crate::config::Settings;
 use crate::module::ModuleInfo;
 
+pub(crate) use contents::{MAX_GAP, Run};
+
 /// First bytes of an image.
 pub const MAGIC: [u8; 8] = *b"CORACLE\0";
 /// Version of the format described here.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 /// Alignment of mapped sections, in bytes.
 pub const PAGE: u64 = 4096;
 /// Bytes of the header page.
@@ -35,7 +39,10 @@ pub const MAX_SIZE: u64 = 1 << 30;
 /// Bytes of the header page that mean nothing to who loads an image: room for a keeper's seal.
 pub const SEAL: Range<usize> = HEADER_SIZE - 64..HEADER_SIZE;
 
-const FIXED_HEADER: usize = 8 + 4 + 4 + 32 + 8;
+const FIXED_HEADER: usize = 8 + 4 + 4 + 32 + 8 + 8;
+
+/// Flag: [`ModuleInfo::wants_initialization`], for those who do not decode the metadata.
+const WANTS_INITIALIZATION: u64 = 1;
 const SECTION_ENTRY: usize = 16;
 
 /// The sections of an image. All integers are little endian.
@@ -250,20 +257,22 @@ impl ImageBuilder {
         if total > MAX_SIZE {
             return Err(ImageError::TooLarge { size: total });
         }
-        let mut pieces = vec![(0, header(total, &table))];
+        let flags = if meta.module.wants_initialization() { WANTS_INITIALIZATION } else { 0 };
+        let mut pieces = vec![(0, header(total, flags, &table))];
         let sections = table.iter().map(|(start, _)| *start).zip(self.sections);
         pieces.extend(sections.filter(|(_, bytes)| !bytes.is_empty()));
         Ok(Pieces { total, pieces })
     }
 }
 
-fn header(total: u64, table: &[(u64, u64); SECTIONS]) -> Vec<u8> {
+fn header(total: u64, flags: u64, table: &[(u64, u64); SECTIONS]) -> Vec<u8> {
     let mut out = Vec::with_capacity(FIXED_HEADER + SECTIONS * SECTION_ENTRY);
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     out.extend_from_slice(&(SECTIONS as u32).to_le_bytes());
     out.extend_from_slice(&build_id());
     out.extend_from_slice(&total.to_le_bytes());
+    out.extend_from_slice(&flags.to_le_bytes());
     for (start, len) in table {
         out.extend_from_slice(&start.to_le_bytes());
         out.extend_from_slice(&len.to_le_bytes());
@@ -295,6 +304,7 @@ const ALL: [Section; SECTIONS] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     total: u64,
+    flags: u64,
     table: [(u64, u64); SECTIONS],
 }
 
@@ -332,6 +342,10 @@ impl Header {
         if total != file_len {
             return Err(ImageError::Truncated { have: file_len, need: total });
         }
+        let flags = read_u64(page, 56);
+        if flags & !WANTS_INITIALIZATION != 0 {
+            return Err(ImageError::Damaged { what: "flags" });
+        }
         let mut table = [(0, 0); SECTIONS];
         let mut end = HEADER_SIZE as u64;
         for (n, section) in ALL.iter().enumerate() {
@@ -346,7 +360,7 @@ impl Header {
                 .ok_or(ImageError::Damaged { what: "section length" })?;
             table[n] = (start, len);
         }
-        Ok(Header { total, table })
+        Ok(Header { total, flags, table })
     }
 
     /// Where a section lies in the file, in bytes.
@@ -354,6 +368,12 @@ impl Header {
     pub fn range(&self, section: Section) -> Range<u64> {
         let (start, len) = self.table[section as usize];
         start..start + len
+    }
+
+    /// Whether the module asks for a [snapshot](crate::snapshot) of it after its initialisation.
+    #[must_use]
+    pub fn wants_initialization(&self) -> bool {
+        self.flags & WANTS_INITIALIZATION != 0
     }
 
     /// Bytes of the whole image.

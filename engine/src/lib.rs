@@ -75,4 +75,5 @@ pub mod first;
 pub mod image;
 pub mod module;
 pub mod runtime;
+pub mod snapshot;
 pub mod wasi;

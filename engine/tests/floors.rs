@@ -15,6 +15,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("compile", &["compile", "image", "module", "abi", "config"]),
     ("runtime", &["runtime", "image", "module", "abi", "config"]),
     ("first", &["first", "compile", "runtime", "image", "abi", "config"]),
+    ("snapshot", &["snapshot", "runtime", "image", "module", "abi", "config"]),
     ("wasi", &["wasi", "runtime", "abi"]),
     ("command", &["command", "wasi", "runtime", "image", "module", "abi", "config"]),
 ];

@@ -61,10 +61,17 @@ impl CodeCache {
         Self(None)
     }
 
-    /// Where the code of the module with this digest belongs; `None` without a cache.
-    pub fn slot(&self, module: &Digest, scope: Scope<'_>) -> Option<Slot> {
+    /// Where the code of the module with this digest belongs, initialised by an export if one is named;
+    /// `None` without a cache.
+    pub fn slot(
+        &self,
+        module: &Digest,
+        scope: Scope<'_>,
+        initialize: Option<&str>,
+    ) -> Option<Slot> {
         let shared = Arc::clone(self.0.as_ref()?);
         let key = Key::new(module.as_bytes(), &Settings::program(), scope);
+        let key = initialize.map_or(key, |export| key.initialized_by(export));
         Some(Slot { shared, key })
     }
 

@@ -9,6 +9,7 @@
 mod error;
 mod first;
 mod group;
+mod snapshot;
 mod worker;
 
 use std::fs::File;
@@ -99,6 +100,8 @@ pub struct Job {
     pub slot: Option<Slot>,
     /// The worker's cgroup; see [`worker_group`].
     pub group: String,
+    /// The export that initialises the program, if the module itself does not name it.
+    pub initialize: Option<String>,
     /// Whether the guest starts before its code is complete.
     pub lazy: bool,
     /// What may go on when the guest is gone.
@@ -176,7 +179,7 @@ pub fn find_compiler(configured: Option<&Path>) -> Result<PathBuf, CompileError>
 /// Gets all of the code from whoever makes it first, for a guest that waits for it.
 async fn whole(job: &Job, stop: &Notify) -> Result<Ready, CompileError> {
     let Some(slot) = &job.slot else {
-        return Ok(OwnedFd::from(compile(job, stop).await?).into());
+        return Ok(OwnedFd::from(image(job, stop).await?).into());
     };
     let turn = tokio::select! {
         biased;
@@ -187,7 +190,7 @@ async fn whole(job: &Job, stop: &Notify) -> Result<Ready, CompileError> {
         Turn::Done(image) => return Ok(OwnedFd::from(image).into()),
         Turn::Ours(lock) => lock,
     };
-    let image = compile(job, stop).await?;
+    let image = image(job, stop).await?;
     match slot.store(&image).await {
         Some((stored, publication)) => {
             job.afterwork.add(publication.publish(lock));
@@ -197,21 +200,38 @@ async fn whole(job: &Job, stop: &Notify) -> Result<Ready, CompileError> {
     }
 }
 
-/// Compiles; once more if the worker was killed by somebody else.
-async fn compile(job: &Job, stop: &Notify) -> Result<File, CompileError> {
-    match attempt(job, stop).await {
+/// Compiles, and initialises a program that is to be initialised.
+async fn image(job: &Job, stop: &Notify) -> Result<File, CompileError> {
+    let image = attempt(job, stop, &job.module, || Output::Whole).await?;
+    tracing::info!(origin = %job.origin, "compiled");
+    snapshot::of(job, stop, image).await
+}
+
+/// Lets a worker make an image of what it reads, and another one if it was killed by somebody else.
+async fn attempt(
+    job: &Job,
+    stop: &Notify,
+    input: &File,
+    output: impl Fn() -> Output,
+) -> Result<File, CompileError> {
+    match once(job, stop, input, output()).await {
         Err(CompileError::Killed { origin }) => {
             tracing::warn!(%origin, "compiler killed: trying once more");
-            attempt(job, stop).await
+            once(job, stop, input, output()).await
         }
         result => result,
     }
 }
 
 /// One worker, in a cgroup of its own.
-async fn attempt(job: &Job, stop: &Notify) -> Result<File, CompileError> {
+async fn once(
+    job: &Job,
+    stop: &Notify,
+    input: &File,
+    output: Output,
+) -> Result<File, CompileError> {
     let group = Group::make(&job.group, &job.limits, Share::Whole)?;
-    let result = work(job, stop, &group).await;
+    let result = work(job, stop, &group, input, output).await;
     explained(result, group.remove().await, job)
 }
 
@@ -229,9 +249,15 @@ fn explained<T>(
     }
 }
 
-async fn work(job: &Job, stop: &Notify, group: &Group) -> Result<File, CompileError> {
+async fn work(
+    job: &Job,
+    stop: &Notify,
+    group: &Group,
+    input: &File,
+    output: Output,
+) -> Result<File, CompileError> {
     let image = memory_file().map_err(os("make a memory file"))?;
-    let mut child = worker::spawn(job, &image, group, Output::Whole)?;
+    let mut child = worker::spawn(job, input, &image, group, output)?;
     let stderr = child.stderr.take();
     let outcome = tokio::select! {
         biased;
@@ -255,9 +281,7 @@ async fn work(job: &Job, stop: &Notify, group: &Group) -> Result<File, CompileEr
     if !status.success() {
         return Err(failure(job.origin.clone(), status, &line, &job.limits));
     }
-    let image = accept(image, job.origin.clone())?;
-    tracing::info!(origin = %job.origin, "compiled");
-    Ok(image)
+    accept(image, job.origin.clone())
 }
 
 /// Waits for the worker's end and for its error line.
@@ -288,12 +312,12 @@ fn seal(image: &File, writing: SealFlags) -> Result<(), CompileError> {
         .map_err(|errno| CompileError::Os { act: "seal the code image", source: errno.into() })
 }
 
-/// Whether the header is one this build made and its lengths fit the file.
-fn check(image: &File) -> Result<(), String> {
+/// The header, if it is one this build made and its lengths fit the file.
+fn check(image: &File) -> Result<Header, String> {
     let length = image.metadata().map_err(|error| error.to_string())?.len();
     let mut page = vec![0; usize::try_from(length).map_or(HEADER_SIZE, |n| n.min(HEADER_SIZE))];
     image.read_exact_at(&mut page, 0).map_err(|error| error.to_string())?;
-    Header::decode(&page, length).map(drop).map_err(|error| error.to_string())
+    Header::decode(&page, length).map_err(|error| error.to_string())
 }
 
 fn memory_file() -> io::Result<File> {

@@ -19,6 +19,7 @@ use crate::cache::CodeCache;
 use crate::compile::{self, Afterwork, Compilation, Job};
 use crate::config::ShimConfig;
 use crate::content::ContainerdContent;
+use crate::guest::initialize;
 use crate::mounts;
 use crate::request::{RootfsMount, TaskId};
 use crate::task::TaskError;
@@ -70,13 +71,16 @@ impl Finder {
         workload: &Workload,
         mounts: &[RootfsMount],
     ) -> Result<(Source, Entrypoint), TaskError> {
+        let initialize = initialize(&workload.id_annotations)?;
+        let slot_of =
+            |digest: &Digest| self.cache.slot(digest, self.scope(), initialize.as_deref());
         let (located, store) = self.locate(workload)?;
         let identity = identity(&located.source, mounts);
         let known = match &located.source {
             ModuleSource::Layer { digest, .. } => Some(*digest),
             ModuleSource::Rootfs { .. } => identity.and_then(|file| self.cache.known_digest(&file)),
         };
-        let cached = known.and_then(|digest| self.cache.slot(&digest, self.scope())?.get());
+        let cached = known.and_then(|digest| slot_of(&digest)?.get());
         if let Some(image) = cached {
             return Ok((Source::Cached(image), located.entry));
         }
@@ -87,7 +91,7 @@ impl Finder {
         if let Some(file) = &identity {
             self.cache.keep_digest(file, &module.digest);
         }
-        let slot = self.cache.slot(&module.digest, self.scope());
+        let slot = slot_of(&module.digest);
         if let Some(image) = slot.as_ref().filter(|_| known.is_none()).and_then(|slot| slot.get()) {
             return Ok((Source::Cached(image), module.entry));
         }
@@ -97,7 +101,17 @@ impl Finder {
         let group = compile::worker_group(&self.id, &self.bundle);
         let lazy = sealed.metadata().is_ok_and(|facts| facts.len() > self.config.lazy_above);
         let afterwork = self.afterwork.clone();
-        let job = Job { module: sealed, origin, limits, compiler, slot, group, lazy, afterwork };
+        let job = Job {
+            module: sealed,
+            origin,
+            limits,
+            compiler,
+            slot,
+            group,
+            initialize,
+            lazy,
+            afterwork,
+        };
         Ok((Source::Job(Box::new(job)), module.entry))
     }
 

@@ -11,6 +11,10 @@ use std::io::{Read, Seek, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use coracle_engine::compile::compile;
+use coracle_engine::config::Settings;
+use coracle_engine::image::CodeImage;
+use coracle_engine::snapshot;
 use coracle_shim::compile::{Afterwork, Compilation, CompileError, Job};
 use coracle_shim::config::CompileLimits;
 
@@ -26,6 +30,7 @@ fn main() -> ExitCode {
         limits_hold().await;
         it_is_stopped().await;
         garbage_is_no_image().await;
+        other_code_is_no_snapshot().await;
     });
     println!("compile worker: ok");
     ExitCode::SUCCESS
@@ -42,8 +47,9 @@ fn begin(module: &str, limits: CompileLimits) -> Compilation {
     file.rewind().unwrap();
     let compiler = std::env::current_exe().unwrap();
     let (origin, group) = ("/app.wasm".into(), GROUP.into());
-    let (lazy, afterwork) = (false, Afterwork::default());
-    let job = Job { module: file, origin, limits, compiler, slot: None, group, lazy, afterwork };
+    let (lazy, initialize, afterwork) = (false, None, Afterwork::default());
+    let (module, slot) = (file, None);
+    let job = Job { module, origin, limits, compiler, slot, group, initialize, lazy, afterwork };
     Compilation::begin(job)
 }
 
@@ -122,8 +128,42 @@ async fn garbage_is_no_image() {
     }
 }
 
+/// Who breaks out of a program while it is initialised can change its memory, and nothing else.
+async fn other_code_is_no_snapshot() {
+    for (module, taken) in [("initialises", true), ("forges", false)] {
+        let ready = begin(module, LIMITS).ready().await.unwrap();
+        let mut image = Vec::new();
+        let mut file = std::fs::File::from(ready.code.image);
+        file.rewind().unwrap();
+        file.read_to_end(&mut image).unwrap();
+        let meta = CodeImage::new(&image).unwrap().meta().unwrap();
+        assert_eq!(meta.module.initialized, taken, "{module}");
+    }
+}
+
+/// A program that asks to be initialised.
+const PROGRAM: &str = "(module (memory 1) (func (export \"wizer.initialize\")
+    (i32.store (i32.const 0) (i32.const 1))))";
+
+/// What comes of it, or of one with other code.
+fn initialise(forge: bool) -> Vec<u8> {
+    let other = PROGRAM.replace("(i32.const 1)", "(i32.const 2)");
+    let wat = if forge { &other } else { PROGRAM };
+    let image = compile(wat.as_bytes(), &Settings::program());
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&image.unwrap()).unwrap();
+    snapshot::take(&file, "wizer.initialize").unwrap()
+}
+
 /// The other side.
 fn worker() -> ExitCode {
+    if std::env::args().nth(2).as_deref() == Some("--initialize=wizer.initialize") {
+        let mut image = Vec::new();
+        std::io::stdin().read_to_end(&mut image).unwrap();
+        let names = CodeImage::new(&image).unwrap().meta().unwrap().module.name;
+        std::io::stdout().write_all(&initialise(names.as_deref() == Some("forges"))).unwrap();
+        return ExitCode::SUCCESS;
+    }
     let mut module = String::new();
     std::io::stdin().read_to_string(&mut module).unwrap();
     match module.as_str() {
@@ -145,6 +185,12 @@ fn worker() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         "empty" => return ExitCode::SUCCESS,
+        name @ ("initialises" | "forges") => {
+            let wat = PROGRAM.replace("(module", &format!("(module ${name}"));
+            let image = compile(wat.as_bytes(), &Settings::program()).unwrap();
+            std::io::stdout().write_all(&image).unwrap();
+            return ExitCode::SUCCESS;
+        }
         _ => {}
     }
     ExitCode::from(3)

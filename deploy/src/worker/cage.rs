@@ -26,10 +26,19 @@ const NOBODY: u32 = 65534;
 /// A folder that is on every node, to put the empty root on; the old root is gone afterwards.
 const PLACE: &str = "/proc";
 
+/// What is done in the cage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Work {
+    /// Nothing is executed but the compiler.
+    Compile,
+    /// Code is mapped and executed that comes with the image.
+    Run,
+}
+
 /// Enters the cage. No other thread may exist yet.
-pub(super) fn enter() -> Result<()> {
+pub(super) fn enter(work: Work) -> Result<()> {
     let parent = rustix::process::getppid();
-    let filter = filter().context("making the filter of system calls")?;
+    let filter = filter(work).context("making the filter of system calls")?;
     close_others().context("closing what it was not given")?;
     empty_world().context("making namespaces without files and network, as only root can")?;
     become_nobody()?;
@@ -136,18 +145,21 @@ const ALLOWED: &[i64] = &[
 /// `prctl(2)`: the name of a thread.
 const PR_SET_NAME: u64 = libc::PR_SET_NAME as u64;
 
-fn filter() -> Result<BpfProgram> {
+fn filter(work: Work) -> Result<BpfProgram> {
     let anything = || Vec::new();
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         ALLOWED.iter().map(|call| (*call, anything())).collect();
-    let not_executable = [
-        // (call, number of the argument with the protection)
-        (libc::SYS_mmap, 2),
-        (libc::SYS_mprotect, 2),
-    ];
-    for (call, argument) in not_executable {
-        rules.insert(call, vec![masked(argument, libc::PROT_EXEC as u64, 0)?]);
+    // The third argument is the protection of the pages.
+    let never = |protection: i32| masked(2, protection as u64, 0);
+    rules.insert(libc::SYS_mmap, vec![never(libc::PROT_EXEC)?]);
+    let mut protections = vec![never(libc::PROT_EXEC)?];
+    if work == Work::Run {
+        // Code is made executable when it is mapped: what is executable is not writable.
+        protections.push(never(libc::PROT_WRITE)?);
+        // The image's descriptor is kept with its mapping.
+        rules.insert(libc::SYS_fcntl, vec![equal(1, libc::F_DUPFD_CLOEXEC as u64)?]);
     }
+    rules.insert(libc::SYS_mprotect, protections);
     rules.insert(libc::SYS_prctl, vec![equal(0, PR_SET_NAME)?]);
     // Its own limits, which threads ask for; no other process's.
     rules.insert(libc::SYS_prlimit64, vec![equal(0, 0)?]);

@@ -58,6 +58,17 @@ impl Key {
         Key(hash.finalize().into())
     }
 
+    /// The key of what becomes of the module's code when an export has initialised it that the module
+    /// itself does not name.
+    #[must_use]
+    pub fn initialized_by(self, export: &str) -> Key {
+        let mut hash = Sha256::new();
+        hash.update(b"coracle code cache, initialized");
+        hash.update(self.0);
+        hash.update(export);
+        Key(hash.finalize().into())
+    }
+
     /// A key from an entry.
     pub(super) fn from_bytes(bytes: [u8; 32]) -> Key {
         Key(bytes)
@@ -140,6 +151,8 @@ mod tests {
         keys.push(Key::new(&[1; 32], &settings, Scope::Namespace("")));
         keys.push(Key::new(&[1; 32], &settings, Scope::Namespace("k8s.io")));
         keys.push(base);
+        keys.push(base.initialized_by(""));
+        keys.push(base.initialized_by("init"));
         let count = keys.len();
         keys.sort();
         keys.dedup();

@@ -3,12 +3,13 @@
 use std::fmt;
 
 use crate::module::types::{FuncType, ValType};
-use crate::module::{ExportIndex, ModuleInfo};
+use crate::module::{ExportIndex, INITIALIZE, ModuleInfo, WIZER_INITIALIZE};
 
 /// The function that a command starts with.
-pub(super) const START: &str = "_start";
-/// The function that prepares a reactor.
-pub(super) const INITIALIZE: &str = "_initialize";
+const START: &str = "_start";
+/// The function that a program starts with once it is initialised, by the convention of Wizer, which
+/// lets it take the place of `_start`.
+const WIZER_RESUME: &str = "wizer.resume";
 /// The function that gets signals: it takes their number.
 const SIGNAL: &str = "coracle_signal";
 /// Most export names that a message lists.
@@ -18,6 +19,8 @@ const MAX_LISTED: usize = 8;
 #[derive(Debug, PartialEq, Eq)]
 pub struct MissingEntry {
     entry: String,
+    /// Whether it must not return anything.
+    nothing: bool,
     problem: Problem,
 }
 
@@ -39,7 +42,7 @@ impl fmt::Display for MissingEntry {
                 f,
                 "the module's function `{entry}` has the type {found}; to start with it, it must \
                  take no parameters{}",
-                if self.entry == START { " and return nothing" } else { "" },
+                if self.nothing { " and return nothing" } else { "" },
             ),
             Problem::NotExported(others) => {
                 write!(f, "the module exports no function `{entry}` to start with")?;
@@ -67,27 +70,49 @@ pub(super) fn signal_handler(module: &ModuleInfo) -> Option<&'static str> {
     exported(module, SIGNAL).filter(takes_number).map(|_| SIGNAL)
 }
 
-pub(super) fn check_entry(module: &ModuleInfo, entry: &str) -> Result<(), MissingEntry> {
-    let missing = |entry: &str, problem| MissingEntry { entry: entry.to_owned(), problem };
-    let Some(ty) = exported(module, entry) else {
-        return Err(missing(
-            entry,
-            match module.export(entry) {
-                Some(_) => Problem::NotAFunction,
-                None => Problem::NotExported(alternatives(module)),
-            },
-        ));
-    };
-    let unit = |ty: &FuncType| ty.params.is_empty() && ty.results.is_empty();
-    if !ty.params.is_empty() || (entry == START && !unit(ty)) {
-        return Err(missing(entry, Problem::Type(describe(ty))));
-    }
-    match exported(module, INITIALIZE) {
-        Some(ty) if !unit(ty) && entry != START => {
-            Err(missing(INITIALIZE, Problem::Type(describe(ty))))
+/// The exports that a program calls, in this order: what prepares it, then the entry. All are there.
+///
+/// A reactor is prepared by `_initialize`, and a program that is to be initialised as well, by `named`
+/// or the convention of Wizer, unless its image is a snapshot of afterwards.
+pub(super) fn calls(
+    module: &ModuleInfo,
+    named: Option<String>,
+    entry: Option<String>,
+) -> Result<Vec<String>, MissingEntry> {
+    let convention = module.procedure(WIZER_INITIALIZE).map(|_| WIZER_INITIALIZE.to_owned());
+    let initialize = named.or(convention);
+    let resumes = initialize.is_some() && exported(module, WIZER_RESUME).is_some();
+    let entry = entry.unwrap_or_else(|| if resumes { WIZER_RESUME } else { START }.to_owned());
+    check(module, &entry, entry == START)?;
+    let mut calls = Vec::new();
+    if !module.initialized {
+        let reactor = entry != START || initialize.is_some();
+        if reactor && exported(module, INITIALIZE).is_some() {
+            check(module, INITIALIZE, true)?;
+            calls.push(INITIALIZE.to_owned());
         }
-        _ => Ok(()),
+        if let Some(initialize) = initialize.filter(|name| name != INITIALIZE) {
+            check(module, &initialize, true)?;
+            calls.push(initialize);
+        }
     }
+    calls.push(entry);
+    Ok(calls)
+}
+
+/// Checks that an export can be called, and returns nothing if it must not.
+fn check(module: &ModuleInfo, entry: &str, nothing: bool) -> Result<(), MissingEntry> {
+    let missing = |problem| Err(MissingEntry { entry: entry.to_owned(), nothing, problem });
+    let Some(ty) = exported(module, entry) else {
+        return missing(match module.export(entry) {
+            Some(_) => Problem::NotAFunction,
+            None => Problem::NotExported(alternatives(module)),
+        });
+    };
+    if !ty.params.is_empty() || (nothing && !ty.results.is_empty()) {
+        return missing(Problem::Type(describe(ty)));
+    }
+    Ok(())
 }
 
 /// Exported functions that could be called instead.

@@ -111,12 +111,12 @@ impl Program {
     }
 
     /// Runs the first thread, until it or something else ends the program.
-    pub(super) fn run(self, entry: String) -> Result<Outcome, RunError> {
+    pub(super) fn run(self, calls: Vec<String>) -> Result<Outcome, RunError> {
         let Program { group, ctx, ends } = self;
         let first = Arc::clone(&group);
         let spawned = group.builder("wasm".to_owned()).spawn(move || {
             let end = match first.link(ctx) {
-                Ok(mut linked) => outcome::of(linked.run(&entry)),
+                Ok(mut linked) => outcome::of(linked.run(&calls)),
                 Err(error) => Err(error),
             };
             first.finish(end);

@@ -2,12 +2,9 @@
 
 use cranelift_entity::EntityRef;
 
-use crate::image::{ImageBuilder, PAGE, Section};
+use crate::image::{ImageBuilder, MAX_GAP, PAGE, Run};
 use crate::module::index::{DataIndex, MemoryIndex};
-use crate::module::{DataMode, MemoryImage, ModuleInfo, limits};
-
-/// Runs of zero pages up to this are kept inside an image: each run costs a mapping.
-const MAX_GAP: u64 = 16;
+use crate::module::{DataMode, ModuleInfo, limits};
 
 /// Lays out the data of all memories and stores what remains in the data section.
 pub(super) fn lay_out(info: &mut ModuleInfo, data: &[&[u8]], image: &mut ImageBuilder) {
@@ -17,23 +14,7 @@ pub(super) fn lay_out(info: &mut ModuleInfo, data: &[&[u8]], image: &mut ImageBu
             lay_out_memory(info, memory, &segments, data, image);
         }
     }
-    let section = image.section(Section::Data);
-    for (segment, bytes) in info.data.values_mut().zip(data) {
-        if segment.mode != DataMode::Static {
-            segment.offset = section.len() as u64;
-            section.extend_from_slice(bytes);
-        }
-    }
-    forget_static(info);
-}
-
-/// Leaves the static segments behind the last other one out of the description: nothing of them is
-/// left, and a program with ten thousand segments would decode them all at each start.
-fn forget_static(info: &mut ModuleInfo) {
-    let last = info.data.values().rposition(|segment| segment.mode != DataMode::Static);
-    let described = last.map_or(0, |last| last + 1);
-    info.data =
-        std::mem::take(&mut info.data).into_iter().take(described).map(|(_, s)| s).collect();
+    image.add_data(info, data);
 }
 
 /// A segment and where it goes.
@@ -66,9 +47,6 @@ fn placed_segments(info: &ModuleInfo, memory: MemoryIndex) -> Option<Vec<Placed>
     Some(out)
 }
 
-/// A run of pages of a memory: first byte and length in bytes.
-type Run = (u64, u64);
-
 fn lay_out_memory(
     info: &mut ModuleInfo,
     memory: MemoryIndex,
@@ -94,14 +72,8 @@ fn lay_out_memory(
         let at = (placed.offset - *start) as usize;
         run[at..at + placed.len as usize].copy_from_slice(data[placed.segment.index()]);
     }
-    let section = image.section(Section::Memory);
     for (start, contents) in contents {
-        for (offset, len) in non_zero_runs(&contents) {
-            let image_offset = section.len() as u64;
-            let guest_offset = start + offset;
-            info.memory_images.push(MemoryImage { memory, guest_offset, image_offset, len });
-            section.extend_from_slice(&contents[offset as usize..(offset + len) as usize]);
-        }
+        image.add_contents(info, memory, start, &contents);
     }
 }
 
@@ -121,22 +93,4 @@ fn runs(segments: &[Placed]) -> Vec<Run> {
         }
     }
     joined.into_iter().map(|(start, end)| (start * PAGE, (end - start) * PAGE)).collect()
-}
-
-/// The parts of a run that must be stored; long stretches of zeros are left out.
-fn non_zero_runs(contents: &[u8]) -> Vec<Run> {
-    let mut out: Vec<Run> = Vec::new();
-    for (n, page) in contents.chunks(PAGE as usize).enumerate() {
-        if page.iter().all(|&byte| byte == 0) {
-            continue;
-        }
-        let start = n as u64 * PAGE;
-        match out.last_mut() {
-            Some((first, len)) if start <= *first + *len + MAX_GAP * PAGE => {
-                *len = start + PAGE - *first;
-            }
-            _ => out.push((start, PAGE)),
-        }
-    }
-    out
 }

@@ -21,6 +21,11 @@ use types::{
     CompositeType, FuncType, GlobalType, MemoryType, RefType, Signature, SubType, TableType,
 };
 
+/// The export that prepares a reactor of WASI, before anything else in it is called.
+pub const INITIALIZE: &str = "_initialize";
+/// The export that initialises a program before its snapshot is taken, by the convention of Wizer.
+pub const WIZER_INITIALIZE: &str = "wizer.initialize";
+
 /// A validated module without its code.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ModuleInfo {
@@ -64,6 +69,9 @@ pub struct ModuleInfo {
     /// Initial contents of defined memories that could be laid out when compiling. Active segments
     /// covered by it have the mode [`DataMode::Static`].
     pub memory_images: Vec<MemoryImage>,
+    /// Whether memories and globals begin as its initialisation has left them: see
+    /// [`snapshot`](crate::snapshot).
+    pub initialized: bool,
     /// Whether its code uses the heap of objects: its contexts need the heap's address.
     pub uses_objects: bool,
     /// The module's name from its name section.
@@ -375,6 +383,20 @@ impl ModuleInfo {
     #[must_use]
     pub fn export(&self, name: &str) -> Option<ExportIndex> {
         self.exports.iter().find(|e| e.name == name).map(|e| e.index)
+    }
+
+    /// The function of a name that is exported with neither parameters nor results.
+    #[must_use]
+    pub fn procedure(&self, name: &str) -> Option<FuncIndex> {
+        let Some(ExportIndex::Func(func)) = self.export(name) else { return None };
+        let ty = self.func_type(func);
+        (ty.params.is_empty() && ty.results.is_empty()).then_some(func)
+    }
+
+    /// Whether it is to be initialised, by the convention of Wizer, and is not yet.
+    #[must_use]
+    pub fn wants_initialization(&self) -> bool {
+        !self.initialized && self.procedure(WIZER_INITIALIZE).is_some()
     }
 
     /// The layout of this module's contexts.

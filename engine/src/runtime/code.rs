@@ -173,6 +173,11 @@ impl Module {
         &self.inner.meta.module
     }
 
+    /// All of the image's description.
+    pub(crate) fn meta(&self) -> &Meta {
+        &self.inner.meta
+    }
+
     /// What it needs, in order: module name, name, type.
     pub fn imports(&self) -> impl ExactSizeIterator<Item = (&str, &str, ExternType)> {
         let imports = self.info().imports.iter();
@@ -243,7 +248,8 @@ impl Module {
         &self.section(Section::Data)[range.start as usize..range.end as usize]
     }
 
-    pub(super) fn section(&self, section: Section) -> &[u8] {
+    /// The bytes of a section of the image.
+    pub(crate) fn section(&self, section: Section) -> &[u8] {
         let range = self.inner.header.range(section);
         let range = range.start as usize..range.end as usize;
         // SAFETY: `Header::decode` checked that every section lies within the file's length, which

@@ -80,7 +80,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    fn inner(self, store: &StoreInner) -> &InstanceInner {
+    pub(super) fn inner(self, store: &StoreInner) -> &InstanceInner {
         store.assert_owns(self.store);
         store.instances[self.index as usize].get()
     }

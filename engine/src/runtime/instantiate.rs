@@ -74,26 +74,37 @@ pub(super) enum Resolved {
     Extern(Extern),
 }
 
-/// Instantiates a module whose imports are resolved, in their order.
+/// Instantiates a module whose imports are resolved, in their order. Its start function has not run
+/// yet: see [`start`].
 ///
 /// # Safety
-/// `store` must be live, and no Rust reference to it may be alive. The imports must belong to it and
-/// match the module's.
+/// The imports must belong to the store and match the module's.
 pub(super) unsafe fn instantiate(
-    store: NonNull<StoreInner>,
+    store: &mut StoreInner,
     module: &Module,
     imports: Vec<Resolved>,
 ) -> Result<Instance, InstantiateError> {
+    let pinned = store.gc_pinned();
+    let instance = prepare(store, module, imports);
+    // From here on the instance's globals, tables and segments keep its objects alive.
+    store.gc_unpin(pinned);
+    instance
+}
+
+/// Runs an instance's start function, if it has one.
+///
+/// # Safety
+/// `store` must be live, and no Rust reference to it may be alive. The instance must be one of its
+/// own.
+pub(super) unsafe fn start(
+    store: NonNull<StoreInner>,
+    instance: Instance,
+) -> Result<(), InstantiateError> {
     // SAFETY: the caller's promise; the borrow ends before compiled code is entered.
-    let (instance, start) = unsafe {
-        let store = &mut *store.as_ptr();
-        let pinned = store.gc_pinned();
-        let instance = prepare(store, module, imports);
-        // From here on the instance's globals, tables and segments keep its objects alive.
-        store.gc_unpin(pinned);
-        let instance = instance?;
-        let inner = NonNull::from(store.instances[instance.index as usize].get_mut());
-        (instance, module.info().start.map(|func| start_function(store, inner.as_ref(), func)))
+    let start = unsafe {
+        let store = store.as_ref();
+        let inner = store.instances[instance.index as usize].get();
+        inner.module.info().start.map(|func| start_function(store, inner, func))
     };
     if let Some(Start { entry, ctx, code }) = start {
         // SAFETY: the start function has no parameters and no results, which the validator
@@ -101,7 +112,7 @@ pub(super) unsafe fn instantiate(
         unsafe { call::enter(store, entry, ctx, code, std::ptr::null_mut()) }
             .map_err(InstantiateError::Failed)?;
     }
-    Ok(instance)
+    Ok(())
 }
 
 /// Everything up to the start function. Objects that it makes are pinned.

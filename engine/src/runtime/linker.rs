@@ -8,7 +8,7 @@ use super::engine::Engine;
 use super::host::{self, Caller, HostError, HostFunc, IntoHostFunc};
 use super::instance::{Extern, Instance};
 use super::instantiate::{InstantiateError, Resolved, check_addressing, instantiate};
-use super::store::{AsStore, StoreId, StoreInner, get, pointer};
+use super::store::{AsStore, StoreId, StoreInner, get, get_mut};
 use super::types::{ExternType, FuncType};
 use super::val::Val;
 use crate::module::{Import, ImportType};
@@ -118,10 +118,20 @@ impl Linker {
         store: &mut impl AsStore,
         module: &Module,
     ) -> Result<Instance, InstantiateError> {
+        let instance = self.instantiate_unstarted(store, module)?;
+        instance.run_start(store)?;
+        Ok(instance)
+    }
+
+    /// The same but for the start function: see [`Instance::run_start`].
+    pub(crate) fn instantiate_unstarted(
+        &self,
+        store: &mut impl AsStore,
+        module: &Module,
+    ) -> Result<Instance, InstantiateError> {
         let imports = self.resolve(get(store), module)?;
-        // SAFETY: the imports were matched against this store and the module; the store is borrowed
-        // exclusively and no reference to its inside is alive.
-        unsafe { instantiate(pointer(store), module, imports) }
+        // SAFETY: the imports were matched against this store and the module.
+        unsafe { instantiate(get_mut(store), module, imports) }
     }
 
     /// Checks that a module could be linked, without any effect.

@@ -34,7 +34,7 @@
 //! * `code` maps an image and answers questions about its `tables`; `check` refuses damaged ones.
 //! * `jit` is the compiler's side of an image whose functions come one by one, `lazy` the guest's.
 //! * `store` holds what lives together; `vmcontext` is the memory that compiled code knows.
-//! * `linker` matches names, `instantiate` builds an `instance`.
+//! * `linker` matches names, `instantiate` builds an `instance`; `state` is what a snapshot keeps of one.
 //! * `gc` is the heap of structures, arrays and exceptions.
 //! * `call` is the one door in, `host` the one door out, `builtins` the runtime calls.
 //! * `throw` finds who catches an `exception`.
@@ -66,6 +66,7 @@ mod memory;
 mod region;
 mod registry;
 mod shared;
+mod state;
 mod store;
 mod supertypes;
 mod sys;
@@ -97,6 +98,7 @@ pub use linker::Linker;
 pub use memory::{Memory, MemoryError, OutOfBounds};
 pub use registry::TypeId;
 pub use shared::SharedMemory;
+pub(crate) use state::State;
 pub use store::{AsStore, Store, StoreConfig, StoreError};
 pub use table::{Table, TableError};
 pub use trap::{Frame, MAX_FRAMES, Trap, TrapKind};

@@ -23,7 +23,7 @@ use coracle_engine::abi::lazy::{MAX_ANSWER, READY};
 use super::error::{failure, os};
 use super::group::{Group, Share};
 use super::worker::{self, Output};
-use super::{CompileError, Job, Ready, check, compile, explained, memory_file, seal, whole};
+use super::{CompileError, Job, Ready, check, explained, image, memory_file, seal, whole};
 use crate::cache::{Slot, Turn};
 use crate::guest::Code;
 
@@ -121,7 +121,7 @@ async fn begin(job: &Job, stop: &Notify) -> Result<(Code, Child, Group), Compile
     let image = memory_file().map_err(os("make a memory file"))?;
     let (ours, theirs) = sockets().map_err(os("make a socket pair"))?;
     let group = Group::make(&job.group, &job.limits, Share::First)?;
-    let mut child = match worker::spawn(job, &image, &group, Output::First(theirs)) {
+    let mut child = match worker::spawn(job, &job.module, &image, &group, Output::First(theirs)) {
         Ok(child) => child,
         Err(error) => {
             group.remove().await;
@@ -230,7 +230,7 @@ async fn fill(job: Arc<Job>, slot: Slot, stop: Arc<Notify>, idle: Arc<Notify>) {
             Turn::Done(_) => return,
         },
     };
-    let image = match compile(&job, &stop).await {
+    let image = match image(&job, &stop).await {
         Ok(image) => image,
         Err(CompileError::Cancelled { .. }) => return,
         Err(error) => {

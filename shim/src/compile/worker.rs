@@ -20,6 +20,8 @@ use crate::config::CompileLimits;
 const SUBCOMMAND: &str = "compile-worker";
 /// The flag for code that is made while the guest runs.
 const FIRST: &str = "--first";
+/// The flag for the snapshot of a code image, with the export that initialises it.
+const INITIALIZE: &str = "--initialize=";
 /// Descriptors the worker may have: the three it gets and a few of its own.
 const WORKER_FILES: u64 = 16;
 /// Address space that a thread may take without using it: its stack and the allocator's reserve.
@@ -32,6 +34,9 @@ const WORKER_OOM_SCORE: &str = "500";
 pub(super) enum Output {
     /// All of the code; its standard error is a pipe for one line that says why not.
     Whole,
+    /// The code image of what is left when this export of the code image that it reads has run; errors
+    /// as above.
+    Initialized(String),
     /// Code for a guest that runs; its standard error is its end of their socket.
     First(OwnedFd),
 }
@@ -39,6 +44,7 @@ pub(super) enum Output {
 /// Starts the worker; everything it may not have is gone before its first instruction.
 pub(super) fn spawn(
     job: &Job,
+    input: &File,
     image: &File,
     group: &Group,
     output: Output,
@@ -48,20 +54,19 @@ pub(super) fn spawn(
         .custom_flags(libc::O_PATH)
         .open(&job.compiler)
         .map_err(os("open the executable"))?;
-    let module = read_only(&job.module).map_err(os("reopen the module"))?;
+    let input = read_only(input).map_err(os("reopen what it reads"))?;
     let image = image.try_clone().map_err(os("share the code image"))?;
     let entrance = group.entrance()?;
-    let first = matches!(output, Output::First(_));
-    let confinement = Confinement::new(&job.limits, &program, &job.compiler, entrance, first);
+    let confinement = Confinement::new(&job.limits, &program, &job.compiler, entrance, &output);
     let mut command = Command::new(&job.compiler);
     command
         .arg(SUBCOMMAND)
         .env_clear()
         .current_dir("/")
-        .stdin(Stdio::from(module))
+        .stdin(Stdio::from(input))
         .stdout(Stdio::from(image))
         .stderr(match output {
-            Output::Whole => Stdio::piped(),
+            Output::Whole | Output::Initialized(_) => Stdio::piped(),
             Output::First(socket) => socket.into(),
         });
     // SAFETY: the closure runs in the forked child before exec and makes only system calls through
@@ -101,16 +106,24 @@ impl Confinement {
         program: &File,
         path: &Path,
         entrance: Vec<File>,
-        first: bool,
+        output: &Output,
     ) -> Self {
         // A worker has one thread a processor.
         let processors = super::group::processors();
-        // A first start's worker maps the whole image, most of which is never touched.
-        let mapped = if first { limits.output } else { 0 };
+        let space = limits.memory + processors * THREAD_SPACE;
+        let (flag, space) = match output {
+            Output::Whole => (None, space),
+            // Linear memories reserve much more than they use, which the cgroup bounds.
+            Output::Initialized(export) => (Some(format!("{INITIALIZE}{export}")), u64::MAX),
+            // It maps the whole image, most of which is never touched.
+            Output::First(_) => (Some(FIRST.to_owned()), space + limits.output),
+        };
+        let flags = usize::from(flag.is_some());
+        let flag = flag.unwrap_or_default();
         let text = |text: &OsStr| CString::new(text.as_bytes()).unwrap_or_default();
         Self {
             limits: [
-                (libc::RLIMIT_AS, limits.memory + processors * THREAD_SPACE + mapped),
+                (libc::RLIMIT_AS, space),
                 (libc::RLIMIT_FSIZE, limits.output),
                 (libc::RLIMIT_CPU, cpu_seconds(limits.wall, processors)),
                 (libc::RLIMIT_NOFILE, WORKER_FILES),
@@ -118,8 +131,8 @@ impl Confinement {
             ],
             shim: std::process::id().cast_signed(),
             program: program.as_raw_fd(),
-            argv: [path.as_os_str(), OsStr::new(SUBCOMMAND), OsStr::new(FIRST)].map(text),
-            flags: usize::from(first),
+            argv: [path.as_os_str(), OsStr::new(SUBCOMMAND), OsStr::new(&flag)].map(text),
+            flags,
             entrance,
         }
     }

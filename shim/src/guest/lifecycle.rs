@@ -93,7 +93,8 @@ impl Guest {
         if self.channel.is_none() {
             return Err(GuestError::State { act: "give a code image to", state: "running" });
         }
-        let image = read_only(code.image).map_err(GuestError::os("open the code image for reading"))?;
+        let image =
+            read_only(code.image).map_err(GuestError::os("open the code image for reading"))?;
         self.code = Some(Code { image, compiler: code.compiler });
         Ok(())
     }

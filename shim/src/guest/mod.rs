@@ -48,6 +48,7 @@ pub use cleanup::{Remains, cleanup_bundle};
 pub use error::GuestError;
 pub use lifecycle::Guest;
 pub use runner::runner_main;
+pub use settings::initialize;
 pub(crate) use wait::Child;
 pub use wait::{Exit, WaitStatus};
 

@@ -80,6 +80,7 @@ pub(super) fn load(
         ceiling: Some(&limit::CEILING),
         stop: Some(&stop::STOP),
         entry: export,
+        initialize: settings.initialize.clone(),
         max_wasm_stack: WASM_STACK,
     };
     let loaded = match code.compiler {

@@ -18,6 +18,10 @@ const LISTEN_NONBLOCK: &str = "coracle.dev/listen-nonblock";
 const NETWORK: &str = "coracle.dev/network";
 /// How long a program that listens may finish its work after SIGTERM, in seconds.
 const DRAIN: &str = "coracle.dev/drain-seconds";
+/// The export that initialises the program: what it leaves in memory is kept with the code.
+const INITIALIZE: &str = "coracle.dev/initialize";
+/// Longest name of it, in bytes.
+const MAX_INITIALIZE: usize = 1024;
 /// Most addresses.
 const MAX_LISTEN: usize = 64;
 /// Longest time to drain, in seconds.
@@ -32,6 +36,7 @@ pub(super) struct Settings {
     pub(super) listen_nonblock: bool,
     pub(super) network: NetworkPolicy,
     pub(super) drain: Duration,
+    pub(super) initialize: Option<String>,
 }
 
 impl Default for Settings {
@@ -43,6 +48,7 @@ impl Default for Settings {
             // The container's own network decides.
             network: NetworkPolicy::allow_all(),
             drain: Duration::from_secs(5),
+            initialize: None,
         }
     }
 }
@@ -66,8 +72,22 @@ impl Settings {
             let seconds = seconds.ok_or_else(|| bad(DRAIN, text, why()))?;
             settings.drain = Duration::from_secs(seconds);
         }
+        settings.initialize = initialize(annotations)?;
         Ok(settings)
     }
+}
+
+/// The export that initialises the program, if the annotations name one.
+///
+/// # Errors
+/// When it cannot be a name.
+pub fn initialize(annotations: &Annotations) -> Result<Option<String>, GuestError> {
+    let Some(text) = annotations.get(INITIALIZE) else { return Ok(None) };
+    if text.is_empty() || text.len() > MAX_INITIALIZE || text.contains(char::is_control) {
+        let why = format!("must be the name of an export, of at most {MAX_INITIALIZE} bytes");
+        return Err(bad(INITIALIZE, text, why));
+    }
+    Ok(Some(text.to_owned()))
 }
 
 /// An annotation that is true or false, or not there: false.
@@ -113,6 +133,7 @@ mod tests {
             (LISTEN_NONBLOCK, "true"),
             (NETWORK, "allow 10.0.0.0/8, listen *:80"),
             (DRAIN, "30"),
+            (INITIALIZE, "prepare"),
         ])
         .unwrap();
         let shown: Vec<String> = settings.listen.iter().map(ToString::to_string).collect();
@@ -120,6 +141,7 @@ mod tests {
         assert!(settings.listen_first && settings.listen_nonblock);
         assert_eq!(settings.network.to_string(), "allow 10.0.0.0/8, listen *:80");
         assert_eq!(settings.drain, Duration::from_secs(30));
+        assert_eq!(settings.initialize.as_deref(), Some("prepare"));
         assert_eq!(read(&[(DRAIN, "0")]).unwrap().drain, Duration::ZERO);
     }
 
@@ -137,6 +159,8 @@ mod tests {
             (DRAIN, "-1"),
             (DRAIN, "3601"),
             (DRAIN, "1.5"),
+            (INITIALIZE, ""),
+            (INITIALIZE, "a\0b"),
         ] {
             let error = read(&[(key, value)]).unwrap_err();
             assert!(error.contains(key), "{error}");

@@ -111,6 +111,8 @@ impl Start {
     pub(crate) async fn leave(self) -> usize {
         self.shim.delete("c").await.unwrap();
         self.shim.shut_down().await;
+        // What it publishes is verified then, and all that it logs is written.
+        gone(self.shim.pid).await;
         self.containerd.assert_clean(&["c"]);
         self.logged("compiled")
     }

@@ -14,11 +14,16 @@ use crate::harness::{alive, gone, request_with, within};
 use crate::programs::{hello, huge, loops};
 
 /// Every module starts before all of its code is there.
-const AT_ONCE: &str = "LazyAboveKiB = 0";
+pub(crate) const AT_ONCE: &str = "LazyAboveKiB = 0";
 
 /// Creates the container of a start so that it starts at once; what it writes.
 async fn create(start: &Start) -> Arc<Mutex<String>> {
-    let mut request = request_with("c", &start.bundle, AT_ONCE);
+    create_with(start, AT_ONCE).await
+}
+
+/// Creates the container of a start with these runtime options; what it writes.
+pub(crate) async fn create_with(start: &Start, options: &str) -> Arc<Mutex<String>> {
+    let mut request = request_with("c", &start.bundle, options);
     let said = Arc::new(Mutex::new(String::new()));
     for (name, field) in [("stdout", &mut request.stdout), ("stderr", &mut request.stderr)] {
         let fifo = start.bundle.join(name);
@@ -57,7 +62,7 @@ fn groups(bundle: &Path) -> Vec<PathBuf> {
     groups.filter(|group| group.file_name().unwrap().to_str().unwrap().starts_with(name)).collect()
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
     within(what, async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;

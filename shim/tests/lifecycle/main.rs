@@ -10,4 +10,5 @@ mod faults;
 mod first;
 mod harness;
 mod programs;
+mod snapshot;
 mod tasks;
