@@ -67,6 +67,7 @@ async fn prepare(
         cache: cache.clone(),
         id: request.id.clone(),
         bundle: request.bundle.clone(),
+        image: None,
     };
     let mounts = request.mounts.clone();
     tokio::task::spawn_blocking(move || prepare_blocking(&finder, &mounts))

@@ -36,6 +36,8 @@ pub struct Finder {
     pub id: TaskId,
     /// Its bundle folder.
     pub bundle: PathBuf,
+    /// Its image; `None` for what containerd's record of it says.
+    pub image: Option<ImageRef>,
 }
 
 /// Where the code of a program comes from.
@@ -121,7 +123,7 @@ impl Finder {
         let runtime = self.runtime.clone();
         let store = ContainerdContent::connect(runtime, address, &self.config.namespace);
         let (store, name) = match store {
-            Ok(store) => match store.image_of(self.id.as_str()) {
+            Ok(store) => match self.image_in(&store) {
                 Ok(name) => (store, name),
                 Err(error) => {
                     return Err(TaskError::NoModule { image, content: error.to_string() });
@@ -135,6 +137,15 @@ impl Finder {
                 Ok((located, Some(store)))
             }
             None => Err(image.into()),
+        }
+    }
+}
+
+impl Finder {
+    fn image_in(&self, store: &ContainerdContent) -> Result<Option<ImageRef>, StoreError> {
+        match &self.image {
+            Some(image) => Ok(Some(image.clone())),
+            None => store.image_of(self.id.as_str()),
         }
     }
 }

@@ -10,3 +10,4 @@ mod faults;
 mod harness;
 mod programs;
 mod tasks;
+mod warm;
