@@ -62,7 +62,7 @@ test-guests: build images ## Real programs that use sockets, under `coracle run`
 
 .PHONY: test-e2e
 test-e2e: build images ## The main job under real containerd and Docker.
-	deploy/testbed/with.sh cargo test --locked -p coracle-shim --test e2e -- --test-threads=2
+	CORACLE_LOG=info deploy/testbed/with.sh cargo test --locked -p coracle-shim --test e2e -- --test-threads=2
 
 .PHONY: fuzz
 fuzz: ## Fuzz all targets of the engine, 15 minutes in all (FUZZ_SECONDS changes it).

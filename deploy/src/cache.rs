@@ -1,5 +1,7 @@
 //! The cache of compiled code: `coracle run` uses it, `coracle cache` looks after it.
 
+mod warm;
+
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Cursor;
@@ -58,14 +60,18 @@ fn keep(cache: &Cache, key: &Key, image: &[u8]) -> Result<File> {
 
 /// `coracle cache`.
 pub(crate) fn cache(command: &CacheCommand) -> Result<ExitCode> {
-    let place = place()?.context("finding the cache: neither HOME nor CORACLE_CACHE_DIR is set")?;
-    let cache = Cache::open(&place)?;
     match command {
-        CacheCommand::Ls => ls(&cache),
-        CacheCommand::Verify => verify(&cache),
-        CacheCommand::Prune(args) => prune(&cache, &place, args),
-        CacheCommand::Stats => stats(&cache, &place),
+        CacheCommand::Ls => ls(&open()?.0),
+        CacheCommand::Verify => verify(&open()?.0),
+        CacheCommand::Prune(args) => prune(&open()?, args),
+        CacheCommand::Stats => stats(&open()?),
+        CacheCommand::Warm(args) => warm::warm(args),
     }
+}
+
+fn open() -> Result<(Cache, Place)> {
+    let place = place()?.context("finding the cache: neither HOME nor CORACLE_CACHE_DIR is set")?;
+    Ok((Cache::open(&place)?, place))
 }
 
 fn ls(cache: &Cache) -> Result<ExitCode> {
@@ -95,7 +101,7 @@ fn verify(cache: &Cache) -> Result<ExitCode> {
     Ok(if damaged == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn prune(cache: &Cache, place: &Place, args: &PruneArgs) -> Result<ExitCode> {
+fn prune((cache, place): &(Cache, Place), args: &PruneArgs) -> Result<ExitCode> {
     let bounds = if args.all {
         Bounds::NOTHING
     } else {
@@ -108,7 +114,7 @@ fn prune(cache: &Cache, place: &Place, args: &PruneArgs) -> Result<ExitCode> {
     print(&format!("removed {entries} entries, {}\n", size(bytes)))
 }
 
-fn stats(cache: &Cache, place: &Place) -> Result<ExitCode> {
+fn stats((cache, place): &(Cache, Place)) -> Result<ExitCode> {
     let entries = cache.entries()?;
     let bytes = entries.iter().map(|entry| entry.size).sum();
     let mut out = format!("folder   {}\n", place.dir.display());

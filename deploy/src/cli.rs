@@ -113,6 +113,39 @@ pub(crate) enum CacheCommand {
     Prune(PruneArgs),
     /// Show where the cache is, what it holds and what it may hold.
     Stats,
+    /// Compile the module of an image ahead of its first container.
+    ///
+    /// What is looked for, how it is compiled and where its code is kept are just as when a container is created,
+    /// so that one finds its code. Images are asked of containerd, which must have them; nothing is pulled. Only
+    /// root can: the cache is the node's.
+    ///
+    /// Exit codes: 0 when the code is in the cache, 125 when it is not.
+    Warm(WarmArgs),
+}
+
+/// Arguments of `coracle cache warm`.
+#[derive(Debug, Args)]
+pub(crate) struct WarmArgs {
+    /// containerd's namespace of the image: `moby` for Docker's, `k8s.io` for those of Kubernetes
+    /// [default: $CONTAINERD_NAMESPACE, or `default`]
+    #[arg(long, short)]
+    pub(crate) namespace: Option<String>,
+    /// containerd's socket [default: $CONTAINERD_ADDRESS, or /run/containerd/containerd.sock]
+    #[arg(long, short)]
+    pub(crate) address: Option<PathBuf>,
+    /// A runtime option of the containers to come, such as CompileMemoryMiB=4096 or CacheByNamespace=true.
+    #[arg(long = "option", value_name = "KEY=VALUE", value_parser = parse_option)]
+    pub(crate) options: Vec<(String, String)>,
+    /// An image as containerd names it, such as docker.io/library/hello:latest; or the path of a module
+    /// (.wasm or .wat), beginning with `/`, `./` or `../`.
+    pub(crate) image: String,
+}
+
+fn parse_option(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".into()),
+    }
 }
 
 /// Arguments of `coracle cache prune`.

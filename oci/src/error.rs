@@ -127,6 +127,9 @@ pub enum ImageError {
         /// Why the image's layers give nothing.
         image: Box<LayerFault>,
     },
+    /// What the image says of its containers cannot be had.
+    #[error("cannot read the image's configuration: {0}")]
+    Config(Box<LayerFault>),
     /// The image's wasm layer was found, but cannot be used.
     #[error("cannot use the image's wasm layer: {0}")]
     Layer(Box<LayerFault>),

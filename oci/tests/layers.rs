@@ -374,3 +374,55 @@ fn docker_schema_two_manifest_and_list() {
     let list = store.put_json(media_type, &list);
     assert_eq!(resolve(&mut store, &list, &["/"]).unwrap().digest, Digest::of(WASM));
 }
+
+#[test]
+fn the_configuration_is_that_of_the_platform_that_would_run() {
+    let mut store = MemoryStore::default();
+    let config = json!({
+        "os": "wasip1", "architecture": "wasm",
+        "config": {
+            "Entrypoint": ["app.wasm"], "Cmd": ["--serve"], "Env": ["A=b"], "WorkingDir": "/srv",
+        },
+    });
+    let native = json!({"os": "linux", "architecture": "amd64", "config": {"Cmd": ["/bin/sh"]}});
+    let (native, config) =
+        (store.put_json(OCI_CONFIG, &native), store.put_json(OCI_CONFIG, &config));
+    let linux = store.manifest(&native, &[]);
+    let layer = store.put("application/wasm", WASM);
+    let wasm = store.manifest(&config, &[layer]);
+    let index = store.index(&[on("linux/amd64", linux), on("wasip1/wasm", wasm.clone())]);
+    let image = store.tag(&index);
+    let found = image::configuration(&store, &image).unwrap();
+    assert_eq!(found.args, ["app.wasm", "--serve"]);
+    assert_eq!((found.env, found.cwd.as_str()), (vec!["A=b".to_owned()], "/srv"));
+    // Its blob is that which containerd's records of unpacking hang on.
+    assert!(store.blobs[&found.digest].starts_with(b"{"));
+    // A pull of one platform only.
+    store.remove(&wasm);
+    let found = image::configuration(&store, &image).unwrap();
+    assert_eq!((found.args, found.cwd.as_str()), (vec!["/bin/sh".to_owned()], ""));
+}
+
+#[test]
+fn artifacts_and_nulls_configure_nothing() {
+    let mut store = MemoryStore::default();
+    let nothing = [
+        json!({"os": "wasip1", "architecture": "wasm", "layerDigests": []}),
+        json!({"config": null}),
+        json!({"config": {"Entrypoint": null, "Cmd": null, "Env": null}}),
+    ];
+    for config in nothing {
+        let config = store.put_json("application/vnd.wasm.config.v0+json", &config);
+        let target = store.manifest(&config, &[]);
+        let image = store.tag(&target);
+        let found = image::configuration(&store, &image).unwrap();
+        assert!(found.args.is_empty() && found.env.is_empty() && found.cwd.is_empty());
+    }
+    let config = store.put_json(OCI_CONFIG, &json!([1]));
+    let target = store.manifest(&config, &[]);
+    let image = store.tag(&target);
+    let error = image::configuration(&store, &image).unwrap_err().to_string();
+    assert!(error.contains("cannot parse sha256:"), "{error}");
+    let unknown = ImageRef::new("unknown").unwrap();
+    assert!(image::configuration(&store, &unknown).unwrap_err().to_string().contains("unknown"));
+}

@@ -192,6 +192,42 @@ impl ShimConfig {
         finish("environment of the shim", faults, config)
     }
 
+    /// For a process that serves nobody and has no events to send.
+    ///
+    /// # Errors
+    /// All faults of the environment together.
+    pub fn without_events(
+        namespace: &str,
+        id: TaskId,
+        grpc_address: Option<&Path>,
+        env: Lookup<'_>,
+    ) -> Result<Self, ConfigError> {
+        let flags = Flags {
+            namespace: namespace.to_owned(),
+            id,
+            address: grpc_address.map(|path| path.display().to_string()).unwrap_or_default(),
+            bundle: None,
+            debug: false,
+        };
+        Self::new(&flags, &|name| match name {
+            ENV_TTRPC_ADDRESS => Some("/nonexistent".into()),
+            ENV_GRPC_ADDRESS => None,
+            other => env(other),
+        })
+    }
+
+    /// Applies runtime options, given as keys and values.
+    ///
+    /// # Errors
+    /// Every bad key or value.
+    pub fn with_pairs(&self, options: &[(String, String)]) -> Result<Self, ConfigError> {
+        let (mut config, mut faults) = (self.clone(), Vec::new());
+        let text = |value: &String| toml::Value::String(value.clone());
+        let pairs = options.iter().map(|(key, value)| (key.clone(), text(value)));
+        config.apply_table(&pairs.collect(), &mut faults);
+        finish("runtime options", faults, config)
+    }
+
     /// Applies the runtime options of a Create call to a copy.
     ///
     /// # Errors
@@ -238,7 +274,11 @@ impl ShimConfig {
             Ok(table) => table,
             Err(error) => return faults.push(format!("parse TOML: {}", error.message())),
         };
-        for (key, value) in &table {
+        self.apply_table(&table, faults);
+    }
+
+    fn apply_table(&mut self, table: &toml::Table, faults: &mut Vec<String>) {
+        for (key, value) in table {
             let outcome = match key.as_str() {
                 "SystemdCgroup" => boolean(value).map(|on| self.systemd_cgroup = Some(on)),
                 "CompileTimeoutSeconds" => integer(value, 1, 3600)

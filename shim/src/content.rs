@@ -4,6 +4,8 @@
 //! a blocking thread and carried out by the shim's one event loop, which keeps running meanwhile.
 //! A connection lives as long as the [`ContainerdContent`] value: an idle shim holds none.
 
+pub(crate) mod unpacked;
+
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,7 +42,7 @@ pub enum ConnectError {
     #[error("no address of containerd: the flag -address and GRPC_ADDRESS are both empty")]
     NoAddress,
     /// The socket does not answer.
-    #[error("connect to containerd at {path}: {source}", path = path.display())]
+    #[error("connect to containerd at {path}: {}", innermost(source.as_ref()), path = path.display())]
     Connect {
         /// containerd's main socket.
         path: PathBuf,
@@ -50,6 +52,15 @@ pub enum ConnectError {
     /// The namespace cannot be a header.
     #[error("namespace {0:?} cannot be sent to containerd")]
     Namespace(String),
+}
+
+/// The transport says only that it failed; the kernel's word is at the end of the chain.
+fn innermost<'e>(error: &'e (dyn std::error::Error + 'static)) -> &'e dyn std::error::Error {
+    let mut error: &dyn std::error::Error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
 }
 
 impl ContainerdContent {

@@ -71,6 +71,7 @@ async fn prepare(
         id: request.id.clone(),
         bundle: request.bundle.clone(),
         afterwork: afterwork.clone(),
+        image: None,
     };
     let mounts = request.mounts.clone();
     tokio::task::spawn_blocking(move || prepare_blocking(&finder, &mounts))

@@ -39,6 +39,8 @@ pub struct Finder {
     pub bundle: PathBuf,
     /// What the shim finishes before it exits.
     pub afterwork: Afterwork,
+    /// Its image; `None` for what containerd's record of it says.
+    pub image: Option<ImageRef>,
 }
 
 /// Where the code of a program comes from.
@@ -139,7 +141,7 @@ impl Finder {
         let runtime = self.runtime.clone();
         let store = ContainerdContent::connect(runtime, address, &self.config.namespace);
         let (store, name) = match store {
-            Ok(store) => match store.image_of(self.id.as_str()) {
+            Ok(store) => match self.image_in(&store) {
                 Ok(name) => (store, name),
                 Err(error) => {
                     return Err(TaskError::NoModule { image, content: error.to_string() });
@@ -153,6 +155,15 @@ impl Finder {
                 Ok((located, Some(store)))
             }
             None => Err(image.into()),
+        }
+    }
+}
+
+impl Finder {
+    fn image_in(&self, store: &ContainerdContent) -> Result<Option<ImageRef>, StoreError> {
+        match &self.image {
+            Some(image) => Ok(Some(image.clone())),
+            None => store.image_of(self.id.as_str()),
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Reading order: [`cli`] turns the command line into one [`cli::Command`]; [`bootstrap`] answers
 //! `start` and leaves a process behind that [`serve`]s; [`service`] receives the Task API there,
 //! [`request`] makes its messages typed, [`registry`] finds the [`task`], and [`response`] turns
-//! what came of it back into messages. [`cleanup`] answers `delete` when a shim is gone.
+//! what came of it back into messages. [`cleanup`] answers `delete` when a shim is gone. [`warm`] is for the
+//! operator's tool: it compiles for containers to come.
 //!
 //! Wire types (ttrpc, protobuf) stay in `bootstrap`, `config`, `events`, `request`, `response` and
 //! `service`; everything else speaks domain types.
@@ -30,6 +31,7 @@ pub mod serve;
 pub mod service;
 pub mod task;
 pub mod telemetry;
+pub mod warm;
 
 /// The runtime name under which containerd and Docker know this shim.
 pub const RUNTIME_NAME: &str = "io.containerd.wasm.v1";

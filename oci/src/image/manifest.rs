@@ -40,16 +40,22 @@ pub(crate) fn wasm_layer(
     image: &ImageRef,
     name: &str,
 ) -> Result<WasmLayer, LayerFault> {
-    let target = store.image_target(&image.name).map_err(|source| store_fault(image, source))?;
-    let mut search =
-        Search { store, image, manifests: 0, platforms: Vec::new(), layers: Vec::new() };
-    match search.document(&target, 0)? {
+    let mut search = Search::new(store, image);
+    match search.image(Search::wasm_layers)? {
         Some(layers) => choose(layers, image, name),
-        None => Err(LayerFault::NoWasm {
-            image: image.name.clone(),
-            platforms: search.platforms,
-            layers: search.layers,
-        }),
+        None => Err(search.nothing()),
+    }
+}
+
+/// The configuration of the first manifest that is here: its digest and its bytes.
+pub(crate) fn config(
+    store: &dyn ContentStore,
+    image: &ImageRef,
+) -> Result<(Digest, Vec<u8>), LayerFault> {
+    let mut search = Search::new(store, image);
+    match search.image(Search::config)? {
+        Some(config) => Ok(config),
+        None => Err(search.nothing()),
     }
 }
 
@@ -89,13 +95,32 @@ struct Search<'a> {
     layers: Vec<String>,
 }
 
-impl Search<'_> {
-    /// The wasm layers of the first manifest that has any.
-    fn document(
+/// Looks for something in a manifest, of which these are the bytes.
+type Look<'a, T> = fn(&mut Search<'a>, &[u8], &Digest) -> Result<Option<T>, LayerFault>;
+
+impl<'a> Search<'a> {
+    fn new(store: &'a dyn ContentStore, image: &'a ImageRef) -> Self {
+        Self { store, image, manifests: 0, platforms: Vec::new(), layers: Vec::new() }
+    }
+
+    /// What `look` finds in the first manifest in which it finds anything.
+    fn image<T>(&mut self, look: Look<'a, T>) -> Result<Option<T>, LayerFault> {
+        let target = self.store.image_target(&self.image.name);
+        self.document(&target.map_err(|source| store_fault(self.image, source))?, 0, look)
+    }
+
+    /// Nothing was found.
+    fn nothing(self) -> LayerFault {
+        let Self { platforms, layers, .. } = self;
+        LayerFault::NoWasm { image: self.image.name.clone(), platforms, layers }
+    }
+
+    fn document<T>(
         &mut self,
         descriptor: &Descriptor,
         depth: usize,
-    ) -> Result<Option<Vec<WasmLayer>>, LayerFault> {
+        look: Look<'a, T>,
+    ) -> Result<Option<T>, LayerFault> {
         let kind = media_type::document_kind(&descriptor.media_type).ok_or_else(|| {
             let media_type = tidy(&descriptor.media_type);
             LayerFault::Document { image: self.image.name.clone(), media_type }
@@ -104,9 +129,9 @@ impl Search<'_> {
         let bytes = read_blob(self.store, self.image, descriptor, what, MANIFEST_LIMIT)?;
         check_kind(&bytes, kind, &descriptor.digest)?;
         match kind {
-            DocumentKind::Manifest => self.manifest(&bytes, &descriptor.digest),
+            DocumentKind::Manifest => look(self, &bytes, &descriptor.digest),
             DocumentKind::Index if depth < DEPTH_LIMIT => {
-                self.index(&bytes, &descriptor.digest, depth)
+                self.index(&bytes, &descriptor.digest, depth, look)
             }
             DocumentKind::Index => Err(LayerFault::Ambiguous {
                 digest: descriptor.digest,
@@ -115,12 +140,13 @@ impl Search<'_> {
         }
     }
 
-    fn index(
+    fn index<T>(
         &mut self,
         bytes: &[u8],
         digest: &Digest,
         depth: usize,
-    ) -> Result<Option<Vec<WasmLayer>>, LayerFault> {
+        look: Look<'a, T>,
+    ) -> Result<Option<T>, LayerFault> {
         let index: json::ImageIndex = parse(bytes, digest)?;
         let mut ranked: Vec<_> =
             index.manifests().iter().filter_map(|entry| Some((rank(entry)?, entry))).collect();
@@ -133,7 +159,7 @@ impl Search<'_> {
             if self.manifests > MANIFESTS_LIMIT {
                 break;
             }
-            match self.document(&descriptor(entry)?, depth + 1) {
+            match self.document(&descriptor(entry)?, depth + 1, look) {
                 Ok(None) => {}
                 Ok(found) => return Ok(found),
                 // A pull brings one platform only, so the others are expected to be absent.
@@ -148,7 +174,7 @@ impl Search<'_> {
         }
     }
 
-    fn manifest(
+    fn wasm_layers(
         &mut self,
         bytes: &[u8],
         digest: &Digest,
@@ -172,6 +198,17 @@ impl Search<'_> {
             note(&mut self.platforms, platform);
         }
         Ok(None)
+    }
+
+    fn config(
+        &mut self,
+        bytes: &[u8],
+        digest: &Digest,
+    ) -> Result<Option<(Digest, Vec<u8>)>, LayerFault> {
+        let manifest: json::ImageManifest = parse(bytes, digest)?;
+        let descriptor = descriptor(manifest.config())?;
+        let bytes = read_blob(self.store, self.image, &descriptor, "config", MANIFEST_LIMIT)?;
+        Ok(Some((descriptor.digest, bytes)))
     }
 
     /// The platform that a manifest's config names; only for messages, so faults are no matter.

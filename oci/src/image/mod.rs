@@ -9,6 +9,7 @@
 //!
 //! When neither gives a module, the error says why for both.
 
+mod config;
 mod entry;
 mod fault;
 mod format;
@@ -22,6 +23,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 pub use crate::error::{ImageError, StoreError};
+pub use config::{ImageConfig, configuration};
 pub use entry::Entrypoint;
 pub use fault::{EntryFault, LayerFault};
 pub use format::{Foreign, Format, SNIFF_LIMIT, identify};

@@ -52,23 +52,26 @@ pub(super) fn make_dir(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd>
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         opened => return opened,
     }
-    let mut prefix = PathBuf::new();
-    let mut parent = open_in(root, &prefix, flags)?;
-    for name in names(path)? {
-        prefix.push(name);
-        parent = match open_in(root, &prefix, flags) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // A dangling symlink also is "not found"; then mkdirat says that the name exists.
-                match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)) {
-                    Ok(()) | Err(Errno::EXIST) => {}
-                    Err(error) => return Err(error.into()),
-                }
-                open_in(root, &prefix, flags)?
-            }
-            opened => opened?,
-        };
+    let names = names(path)?;
+    let part = |count: usize| -> PathBuf { names.iter().take(count).collect() };
+    // Most often only the last one is missing, so what is there is looked for from the end.
+    let mut there = names.len();
+    let mut folder = loop {
+        there = there.saturating_sub(1);
+        match open_in(root, &part(there), flags) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && there > 0 => {}
+            opened => break opened?,
+        }
+    };
+    for (at, name) in names.iter().enumerate().skip(there) {
+        // A dangling symlink also is "not found"; then mkdirat says that the name exists.
+        match rustix::fs::mkdirat(&folder, *name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        folder = open_in(root, &part(at + 1), flags)?;
     }
-    Ok(parent)
+    Ok(folder)
 }
 
 /// Opens something at `path` in `root` as the target of a file mount, creating an empty file if

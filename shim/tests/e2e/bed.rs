@@ -9,7 +9,7 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 /// The runtime under test, by the name that users give.
-const RUNTIME: &str = "io.containerd.wasm.v1";
+pub(crate) const RUNTIME: &str = "io.containerd.wasm.v1";
 
 /// Longest that any call of a client may take: compiling the biggest module included.
 const CALL_LIMIT: Duration = Duration::from_secs(240);
@@ -34,7 +34,18 @@ pub(crate) struct Daemon {
     pub(crate) graph_store: bool,
     /// Name of a Docker's network namespace.
     pub(crate) netns: Option<String>,
+    /// Where its images are in containerd; not those of the graph-driver store.
+    pub(crate) containerd: Option<Containerd>,
     imported: Mutex<Vec<String>>,
+}
+
+/// A containerd as others than its clients reach it.
+#[derive(Clone, Debug)]
+pub(crate) struct Containerd {
+    pub(crate) socket: PathBuf,
+    pub(crate) namespace: String,
+    /// What it and its shims have logged.
+    pub(crate) log: PathBuf,
 }
 
 /// A container to run.
@@ -121,6 +132,7 @@ impl Daemon {
             runs_layers: !name.starts_with("d26"),
             graph_store: var("_STORE").is_ok_and(|store| store == "graph"),
             netns: var("_NETNS").ok(),
+            containerd: containerd(name, &var),
             imported: Mutex::default(),
         }
     }
@@ -230,6 +242,23 @@ impl Daemon {
         args.extend(spec.args.iter().map(|arg| (*arg).to_owned()));
         Ok(args)
     }
+}
+
+/// The containerd of a daemon, itself one or a Docker.
+fn containerd(
+    name: &str,
+    var: impl Fn(&str) -> Result<String, std::env::VarError>,
+) -> Option<Containerd> {
+    if var("_STORE").is_ok_and(|store| store == "graph") {
+        return None;
+    }
+    let below = var("_CONTAINERD").unwrap_or_else(|_| name.to_owned()).to_uppercase();
+    let of = |suffix: &str| std::env::var_os(format!("TESTBED_{below}{suffix}"));
+    Some(Containerd {
+        socket: of("_SOCKET")?.into(),
+        namespace: var("_NETNS").or_else(|_| var("_NAMESPACE")).ok()?,
+        log: of("_LOG")?.into(),
+    })
 }
 
 /// Images with wasm layers are for the platform wasip1/wasm.

@@ -8,9 +8,11 @@
 
 mod bad_input;
 mod bed;
+mod cache;
 mod faults;
 mod lifecycle;
 mod network;
+mod pack;
 mod programs;
 mod run;
 mod suite;

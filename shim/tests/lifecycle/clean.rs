@@ -50,7 +50,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 /// The groups right below each hierarchy.
-fn groups() -> Vec<String> {
+pub(crate) fn groups() -> Vec<String> {
     let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
     let groups = hierarchies.flat_map(|one| fs::read_dir(one.path()).into_iter().flatten());
     groups.flatten().map(|group| group.path().display().to_string()).collect()

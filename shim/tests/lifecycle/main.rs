@@ -12,3 +12,4 @@ mod harness;
 mod programs;
 mod snapshot;
 mod tasks;
+mod warm;
