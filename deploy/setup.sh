@@ -9,6 +9,7 @@ readonly PACKAGES=(
   protobuf-compiler    # containerd's content service is generated when building
   python3 python3-venv # packing of the test images
   xz-utils
+  pkg-config libseccomp-dev # runwasi, which start-up is compared with
   runc                 # native containers in the test bed
   iproute2 iptables kmod procps util-linux # network namespaces of the test bed
   redis-server wrk     # what socket guests are tried with
