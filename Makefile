@@ -40,6 +40,8 @@ check: ## Formatting, lints, docs, licences, scripts: warnings are errors.
 	cargo fmt --manifest-path engine/fuzz/Cargo.toml --check
 	cargo clippy --locked --manifest-path engine/fuzz/Cargo.toml --target-dir $(CACHE)/fuzz/test --all-targets -- -D warnings
 	cargo fmt --manifest-path engine/benches/peers/Cargo.toml --check
+	cargo fmt --all --manifest-path shim/adapters/runwasi/Cargo.toml --check
+	cargo deny --manifest-path shim/adapters/runwasi/Cargo.toml check licenses sources
 	cargo fmt --manifest-path engine/benches/corpus/rust/Cargo.toml --check
 	cargo fmt --manifest-path test-images/thirdparty/ruby/Cargo.toml --check
 	python3 -m unittest discover -q -s engine/supply-chain -p 'test_*.py'
@@ -69,11 +71,16 @@ fuzz: ## Fuzz all targets of the engine, 15 minutes in all (FUZZ_SECONDS changes
 	engine/fuzz/run.sh
 
 .PHONY: bench
-bench: setup ## Measure the engine against wasmtime, WasmEdge and native code (BENCH_ARGS="--help").
+bench: ## Measure all: bench-engine, then bench-start (BENCH_ARGS="--quick" or "--runs N").
+	$(MAKE) bench-engine
+	$(MAKE) bench-start
+
+.PHONY: bench-engine
+bench-engine: setup ## Measure the engine against wasmtime, WasmEdge and native code (BENCH_ARGS="--help").
 	engine/benches/bench.sh $(BENCH_ARGS)
 
 .PHONY: bench-start
-bench-start: setup build images ## Measure how long containers take to start, beside runc (BENCH_ARGS="--help").
+bench-start: setup build images ## Measure how long containers take to start, beside runc and runwasi (BENCH_ARGS="--help").
 	shim/benches/start.sh $(BENCH_ARGS)
 
 .PHONY: testbed

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: bench.sh [OPTION...], or make bench BENCH_ARGS="OPTION..."
+# usage: bench.sh [OPTION...], or make bench-engine BENCH_ARGS="OPTION..."
 #
 # Builds the corpus, the peers and the benchmarks, and runs these. Everything that is measured is built in
 # release mode. A first run takes about half an hour, most of it for wasmtime and for the code that

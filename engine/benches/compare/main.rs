@@ -1,4 +1,4 @@
-//! `make bench`: this engine against wasmtime, `WasmEdge` and native code.
+//! `make bench-engine`: this engine against wasmtime, `WasmEdge` and native code.
 //!
 //! Built by `bench.sh`, which also builds the corpus and the peers and says where they are. All peers of a
 //! measurement take turns in one run; a table and a plot are written at the end. A wrong output of ours fails
@@ -23,7 +23,7 @@ use anyhow::{Context, Result, bail};
 use peer::{Peer, Places};
 use report::Report;
 
-const USAGE: &str = "usage: make bench BENCH_ARGS=\"[--quick] [--runs N] [--programs A,B] [--peers A,B] \
+const USAGE: &str = "usage: make bench-engine BENCH_ARGS=\"[--quick] [--runs N] [--programs A,B] [--peers A,B] \
      [--measures programs,compile,calls,start,servers,files] [--out FOLDER]\"";
 /// Modules whose compilation is measured.
 const COMPILED: [&str; 4] = ["sqlite", "quickjs", "gofmt", "python"];
@@ -99,7 +99,7 @@ fn places() -> Result<Places> {
         let value = std::env::var_os(name);
         value
             .map(PathBuf::from)
-            .with_context(|| format!("{name} is not set: start with make bench"))
+            .with_context(|| format!("{name} is not set: start with make bench-engine"))
     };
     let scratch = std::env::temp_dir().join(format!("coracle-bench-{}", std::process::id()));
     let images = path("BENCH_IMAGES")?;
