@@ -2,7 +2,9 @@
 # usage: start.sh [OPTION...], or make bench-start BENCH_ARGS="OPTION..."
 #
 # Measures how long containers take to start: this shim with programs from the node's cache and from
-# nothing, and runc's shim with a native program, driven as containerd drives them, in one run.
+# nothing, runwasi's with our engine and with wasmtime, and runc's with a native program, driven as
+# containerd drives them, in one run; then `coracle run` beside wasmtime's command line. A first run builds
+# the peers, which takes a quarter of an hour; what was built is kept.
 #
 #   --runs N       measured lives of each (20)
 #   --quick        two of each: shows that all works
@@ -14,14 +16,43 @@ REPOSITORY=$(cd "$BENCHES/../.." && pwd)
 # shellcheck source-path=SCRIPTDIR source=../../deploy/testbed/lib.sh
 source "$REPOSITORY/deploy/testbed/lib.sh"
 BUILT=$REPOSITORY/target/release
-WORK=${CORACLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle}/bench/start
-WASMTIME=$REPOSITORY/engine/benches/peers/target/release/wasmtime-peer
+ADAPTERS=$REPOSITORY/shim/adapters/runwasi
+BENCH_CACHE=${CORACLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle}/bench
+WORK=$BENCH_CACHE/start
+WASMTIME=$BENCH_CACHE/wasmtime-$(sha256sum "$BENCHES/wasmtime.txt" | cut -c1-12)
 
 # A native hello that needs nothing of a root file system.
 native() {
     mkdir -p "$WORK"
     [[ $WORK/hello -nt $REPOSITORY/test-images/hello/hello.c ]] ||
         cc -static -O2 -o "$WORK/hello" "$REPOSITORY/test-images/hello/hello.c"
+}
+
+# wasmtime's command line in a folder of its own, from a wheel.
+wasmtime() {
+    local new=$WASMTIME.new programs
+    [[ ! -d $WASMTIME ]] || return 0
+    say "fetching wasmtime into $WASMTIME"
+    rm -rf "$new"
+    python3 -m venv "$new/venv"
+    "$new/venv/bin/python" -m pip --disable-pip-version-check -q install --require-hashes --no-deps \
+        -r "$BENCHES/wasmtime.txt"
+    programs=("$new"/venv/lib/python3*/site-packages/wasmtime_cli/wasmtime{,-min})
+    # They come without the right to be run.
+    chmod +x "${programs[@]}"
+    mv "${programs[@]}" "$new"
+    rm -r "$new/venv"
+    mv -T "$new" "$WASMTIME"
+}
+
+# Everything that is measured is built in release mode; each peer alone, so that none changes the features
+# that another is built with.
+shims() {
+    local package
+    (cd "$REPOSITORY" && cargo build -q --locked --release -p coracle-shim -p coracle-deploy)
+    for package in coracle-runwasi coracle-bench-runwasi-wasmtime; do
+        cargo build -q --locked --release --manifest-path "$ADAPTERS/Cargo.toml" -p "$package"
+    done
 }
 
 # Builds the driver and prints where it is. It only waits, so it need not be fast. Cargo does not start it:
@@ -38,26 +69,26 @@ for line in sys.stdin:
 
 main() {
     if [[ ${1-} == --help ]]; then
-        sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        print_help "${BASH_SOURCE[0]}"
         return 0
     fi
     "$TESTBED_SOURCE/fetch.sh"
     native
-    (cd "$REPOSITORY" && cargo build -q --locked --release -p coracle-shim -p coracle-deploy)
+    wasmtime
+    shims
     local driver
     driver=$(driver)
     export BENCH_SHIM=$BUILT/containerd-shim-wasm-v1 BENCH_CORACLE=$BUILT/coracle
+    export BENCH_RUNWASI_SHIM=$ADAPTERS/target/release/containerd-shim-coracle-runwasi-v1
+    export BENCH_RUNWASI_WASMTIME_SHIM=$ADAPTERS/target/release/containerd-shim-runwasi-wasmtime-v1
     BENCH_RUNC_SHIM=$(suite_dir sid)/usr/bin/containerd-shim-runc-v2
-    export BENCH_RUNC_SHIM BENCH_NATIVE=$WORK/hello BENCH_PROGRAMS=$REPOSITORY/test-images/build
+    export BENCH_RUNC_SHIM BENCH_WASMTIME=$WASMTIME
+    export BENCH_NATIVE=$WORK/hello BENCH_PROGRAMS=$REPOSITORY/test-images/build
     # Of `coracle run`; shims get a new one in each run of this.
     export CORACLE_CACHE_DIR=$WORK/cache CORACLE_RUN_DIR=$WORK/run
-    if [[ -x $WASMTIME ]]; then
-        export BENCH_WASMTIME=$WASMTIME
-    else
-        echo "bench: wasmtime is not built: make bench builds it" >&2
-    fi
     cd "$REPOSITORY"
-    exec "$driver" "$@"
+    # A containerd that runs nothing, for the shims that ask it for images.
+    CORACLE_BIN_DIR=$BUILT exec "$TESTBED_SOURCE/with.sh" --daemons c21 -- "$driver" "$@"
 }
 
 main "$@"

@@ -13,10 +13,9 @@ use containerd_shim_protos::shim_async::Client;
 use containerd_shim_protos::ttrpc::Request;
 use containerd_shim_protos::types::mount::Mount;
 
+use crate::containerd::{self, NAMESPACE};
 use crate::subject::Bundle;
 
-/// containerd's namespace of the benchmark.
-const NAMESPACE: &str = "bench";
 /// Nothing takes longer, or it hangs.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -36,10 +35,14 @@ pub(crate) struct Life {
     pub(crate) shim_start: Duration,
     /// The Create call alone.
     pub(crate) create: Duration,
+    /// The Start call alone.
+    pub(crate) start: Duration,
     /// From the beginning to the first byte of output.
     pub(crate) first_output: Duration,
     /// From the beginning to the exit as Wait tells it.
     pub(crate) exit: Duration,
+    /// The Delete call alone.
+    pub(crate) delete: Duration,
     /// From the beginning until the shim has shut down.
     pub(crate) whole: Duration,
     /// Compilations that the shim has logged.
@@ -54,6 +57,7 @@ pub(crate) struct Started {
     begun: Instant,
     shim_start: Duration,
     create: Duration,
+    start: Duration,
     log: File,
     output: tokio::sync::oneshot::Receiver<Duration>,
 }
@@ -75,7 +79,7 @@ pub(crate) async fn start(runtime: &Runtime, bundle: &Bundle, events: &Path) -> 
     let log = File::options().read(true).write(true).open(log)?;
     let mut command = Command::new(&runtime.shim);
     command.args(["-namespace", NAMESPACE, "-publish-binary", "/bin/true", "-id", id.as_str()]);
-    command.arg("-address").arg(events.with_file_name("grpc")).arg("start");
+    command.arg("-address").arg(containerd::socket()?).arg("start");
     command.current_dir(path).stdin(Stdio::null());
     command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("TTRPC_ADDRESS", events);
     command.envs(runtime.env.iter().map(|(name, value)| (name, value)));
@@ -110,30 +114,27 @@ pub(crate) async fn start(runtime: &Runtime, bundle: &Bundle, events: &Path) -> 
     };
     let _: api::CreateTaskResponse = call(&shim, service, "Create", request).await?;
     let create = before.elapsed();
+    let before = Instant::now();
     let request = api::StartRequest { id: id.into(), ..Default::default() };
     let _: api::StartResponse = call(&shim, service, "Start", request).await?;
+    let start = before.elapsed();
     let id = id.clone();
-    Ok(Started { id, shim, service, begun, shim_start, create, output, log })
+    Ok(Started { id, shim, service, begun, shim_start, create, start, output, log })
 }
 
 impl Started {
     /// To the end of container and shim.
     pub(crate) async fn end(self) -> Result<Life> {
-        let Started { id, shim, service, begun, shim_start, create, output, log } = self;
-        let request = api::WaitRequest { id: id.clone(), ..Default::default() };
-        let ended: api::WaitResponse = call(&shim, service, "Wait", request).await?;
-        let exit = begun.elapsed();
-        ensure!(ended.exit_status == 0, "exit code {}", ended.exit_status);
-        let request = api::DeleteRequest { id: id.clone(), ..Default::default() };
-        let _: api::DeleteResponse = call(&shim, service, "Delete", request).await?;
-        let request = api::ShutdownRequest { id, ..Default::default() };
-        // The connection may close before the answer.
-        let _ = call::<Empty>(&shim, service, "Shutdown", request).await;
+        let status = self.wait().await?;
+        let exit = self.begun.elapsed();
+        ensure!(status == 0, "exit code {status}");
+        let delete = self.remove().await?;
+        let Started { begun, shim_start, create, start, output, log, .. } = self;
         let whole = begun.elapsed();
         // A program may have nothing to say; its end is the first that is heard of it then.
         let first_output = output.await.unwrap_or(exit);
         let compiled = compilations(log)?;
-        Ok(Life { shim_start, create, first_output, exit, whole, compiled })
+        Ok(Life { shim_start, create, start, first_output, exit, delete, whole, compiled })
     }
 
     /// Waits for the first output.
@@ -153,18 +154,31 @@ impl Started {
 
     /// Ends a program that does not end by itself.
     pub(crate) async fn kill(self) -> Result<()> {
-        let Started { id, shim, service, .. } = self;
         let signal = libc::SIGKILL.unsigned_abs();
-        let request = api::KillRequest { id: id.clone(), signal, ..Default::default() };
-        let _: Empty = call(&shim, service, "Kill", request).await?;
-        let request = api::WaitRequest { id: id.clone(), ..Default::default() };
-        let _: api::WaitResponse = call(&shim, service, "Wait", request).await?;
-        let request = api::DeleteRequest { id: id.clone(), ..Default::default() };
-        let _: api::DeleteResponse = call(&shim, service, "Delete", request).await?;
-        let request = api::ShutdownRequest { id, ..Default::default() };
-        // The connection may close before the answer.
-        let _ = call::<Empty>(&shim, service, "Shutdown", request).await;
+        let request = api::KillRequest { id: self.id.clone(), signal, ..Default::default() };
+        let _: Empty = call(&self.shim, self.service, "Kill", request).await?;
+        self.wait().await?;
+        self.remove().await?;
         Ok(())
+    }
+
+    /// The exit code, when there is one.
+    async fn wait(&self) -> Result<u32> {
+        let request = api::WaitRequest { id: self.id.clone(), ..Default::default() };
+        let ended: api::WaitResponse = call(&self.shim, self.service, "Wait", request).await?;
+        Ok(ended.exit_status)
+    }
+
+    /// Removes container and shim; the time of the Delete call alone.
+    async fn remove(&self) -> Result<Duration> {
+        let before = Instant::now();
+        let request = api::DeleteRequest { id: self.id.clone(), ..Default::default() };
+        let _: api::DeleteResponse = call(&self.shim, self.service, "Delete", request).await?;
+        let delete = before.elapsed();
+        let request = api::ShutdownRequest { id: self.id.clone(), ..Default::default() };
+        // The connection may close before the answer.
+        let _ = call::<Empty>(&self.shim, self.service, "Shutdown", request).await;
+        Ok(delete)
     }
 }
 

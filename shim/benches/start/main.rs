@@ -1,10 +1,14 @@
 //! How long containers take to start, driven as containerd drives them: this shim with programs from the
-//! node's cache and from nothing, and runc's shim with a native program, in one run and in random order.
+//! node's cache and from nothing, runwasi's with our engine and with wasmtime, and runc's with a native
+//! program, in one run and in random order.
 //!
 //! `shim/benches/start.sh` builds what is measured and says what it is by environment variables.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints")]
 
+mod compile;
+mod containerd;
+mod first;
 mod life;
 mod memory;
 #[path = "../../../engine/benches/compare/process.rs"]
@@ -90,12 +94,14 @@ async fn measure() -> Result<()> {
             report.add(subject, life.with_context(|| format!("{}, round {round}", subject.name))?);
         }
     }
+    report.large = first::measure(&bed, options.runs).await.context("first starts")?;
     report.private = memory::measure(&bed).await.context("memory of containers")?;
     // Events are taken by this thread, so it must not wait for those that send them.
     let place = Arc::clone(&bed);
     let together = tokio::task::spawn_blocking(move || together::measure(&place));
     report.together = together.await?.context("shims at once")?;
     report.run = run::measure(&bed, options.runs).context("coracle run")?;
+    report.wasmtime = run::wasmtime_version(&bed)?;
     report.write(&options.out)?;
     println!("{}", report.markdown());
     Ok(())

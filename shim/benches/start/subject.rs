@@ -4,9 +4,39 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rustix::mount::UnmountFlags;
 use serde_json::{Value, json};
 
+use crate::containerd;
 use crate::life::{self, Life, Runtime, Started};
+
+/// Programs of `make images`.
+pub(crate) const HELLO: &str = "hello.wasm";
+pub(crate) const RUBY: &str = "thirdparty-ruby.wasm";
+pub(crate) const CPYTHON: &str = "thirdparty-python.wasm";
+/// What many shims start at once.
+pub(crate) const LARGE: &str = "thirdparty-gofmt.wasm";
+/// Images whose layer is that hello: the file, the image's name. Two manifests, since runwasi has each keep
+/// alive what was compiled last, whoever compiled it.
+const IMAGES: [[&str; 2]; 2] = [
+    ["hello--layer.tar", "coracle.test/hello:layer"],
+    ["hello--layer-runwasi.tar", "coracle.test/hello:layer-runwasi"],
+];
+
+/// Where the shim keeps code, and what it knows of it.
+const CACHE: [&str; 2] = ["CORACLE_CACHE_DIR", "CORACLE_RUN_DIR"];
+
+/// What is compared with what; each starts with the name of the shim.
+pub(crate) const RUNC_HELLO: &str = "runc, hello";
+pub(crate) const OUR_HELLO: &str = "coracle, hello";
+pub(crate) const OUR_RUBY: &str = "coracle, Ruby, 31 MB";
+pub(crate) const OUR_CPYTHON: &str = "coracle, CPython, 26 MB";
+/// Of an image whose layer is the program, under this shim and under runwasi's.
+pub(crate) const LAYERS: [&str; 3] = [
+    "coracle, hello, wasm layer",
+    "runwasi with our engine, hello, wasm layer",
+    "runwasi with wasmtime, hello, wasm layer",
+];
 
 /// Folders of the benchmark, gone afterwards.
 pub(crate) struct Bed {
@@ -15,7 +45,8 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) fn new() -> Result<Bed> {
-        Ok(Bed { dir: tempfile::tempdir()? })
+        // In the test bed's folder, which it clears of mounts too, however this ends.
+        Ok(Bed { dir: tempfile::tempdir_in(told("TESTBED_RUN")?.join("tmp"))? })
     }
 
     /// Where events go.
@@ -36,6 +67,8 @@ pub(crate) struct Subject {
     /// Files of its root file system: where they come from, where they are.
     files: Vec<(PathBuf, &'static str)>,
     args: Vec<&'static str>,
+    /// The image in containerd that the program is a layer of, if it is no file.
+    image: Option<&'static str>,
 }
 
 /// A name as part of a file's.
@@ -56,63 +89,95 @@ pub(crate) fn told(name: &str) -> Result<PathBuf> {
 impl Subject {
     /// What lives are measured of.
     pub(crate) fn all(bed: &Bed) -> Result<Vec<Subject>> {
-        let runc = Subject {
-            name: "runc, hello",
-            runtime: Runtime { shim: told("BENCH_RUNC_SHIM")?, env: Vec::new() },
-            files: vec![(told("BENCH_NATIVE")?, "hello")],
-            args: vec!["/hello"],
+        for [file, _] in IMAGES {
+            containerd::import(file)?;
+        }
+        let [ours, engine, wasmtime] = LAYERS;
+        let mut layer = Subject::ours(bed, ours, None)?;
+        layer.image = Some(IMAGES[0][1]);
+        let under = |name, variable| -> Result<Subject> {
+            let runtime = Runtime { shim: told(variable)?, env: Vec::new() };
+            Ok(Subject { name, runtime, ..layer.clone() })
         };
+        let mut runc = under(RUNC_HELLO, "BENCH_RUNC_SHIM")?;
+        runc.files.push((told("BENCH_NATIVE")?, "hello"));
+        runc.args = vec!["/hello"];
+        runc.image = None;
+        let mut wasmtime = under(wasmtime, "BENCH_RUNWASI_WASMTIME_SHIM")?;
+        wasmtime.image = Some(IMAGES[1][1]);
         Ok(vec![
             runc,
-            Subject::ours(bed, "coracle, hello", "hello.wasm")?,
-            Subject::ours(bed, "coracle, Go hello, 2.6 MB", "hello-go.wasm")?,
-            Subject::ruby(bed, "coracle, Ruby, 30 MB", "puts 'hello from Ruby'\n")?,
+            wasmtime,
+            under(engine, "BENCH_RUNWASI_SHIM")?,
+            // Its first start shall find no code of the file that is the same.
+            layer.with_empty_cache(bed, "layer"),
+            Subject::ours(bed, OUR_HELLO, Some(HELLO))?,
+            Subject::ours(bed, "coracle, Go hello, 2.6 MB", Some("hello-go.wasm"))?,
+            Subject::ruby(bed)?,
+            Subject::python(bed)?,
         ])
     }
 
-    /// One that many start at once: 5 MB, 3 MB of them code.
+    /// One that many start at once.
     pub(crate) fn large(bed: &Bed) -> Result<Subject> {
-        Subject::ours(bed, "gofmt", "thirdparty-gofmt.wasm")
+        Subject::ours(bed, "large", Some(LARGE))
+    }
+
+    pub(crate) fn ruby(bed: &Bed) -> Result<Subject> {
+        Subject::ours(bed, OUR_RUBY, Some(RUBY))?.with_script(bed, "puts 'hello from Ruby'\n")
+    }
+
+    pub(crate) fn python(bed: &Bed) -> Result<Subject> {
+        let python = Subject::ours(bed, OUR_CPYTHON, Some(CPYTHON))?;
+        python.with_script(bed, "print('hello from CPython')\n")
     }
 
     /// Ruby that says something and stays.
     pub(crate) fn idle_ruby(bed: &Bed) -> Result<Subject> {
-        Subject::ruby(bed, "idle Ruby", "puts 'here'\n$stdout.flush\nsleep\n")
+        let ruby = Subject::ours(bed, "idle Ruby", Some(RUBY))?;
+        ruby.with_script(bed, "puts 'here'\n$stdout.flush\nsleep\n")
     }
 
-    /// A program of `make images`.
-    fn ours(bed: &Bed, name: &'static str, file: &str) -> Result<Subject> {
+    /// A program of `make images` as a file.
+    fn ours(bed: &Bed, name: &'static str, file: Option<&str>) -> Result<Subject> {
+        let [cache, run] = CACHE;
         let env = vec![
-            ("CORACLE_CACHE_DIR", bed.path("cache")),
-            ("CORACLE_RUN_DIR", bed.path("run")),
+            (cache, bed.path("cache")),
+            (run, bed.path("run")),
             ("CORACLE_LOG", "info".into()),
         ];
-        Ok(Subject {
-            name,
-            runtime: Runtime { shim: told("BENCH_SHIM")?, env },
-            files: vec![(program(file)?, "program.wasm")],
-            args: vec!["/program.wasm"],
-        })
+        let runtime = Runtime { shim: told("BENCH_SHIM")?, env };
+        let files = file.map(|file| Ok((program(file)?, "program.wasm")));
+        let files = files.into_iter().collect::<Result<_>>()?;
+        Ok(Subject { name, runtime, files, args: vec!["/program.wasm"], image: None })
     }
 
-    fn ruby(bed: &Bed, name: &'static str, text: &str) -> Result<Subject> {
-        let mut subject = Subject::ours(bed, name, "thirdparty-ruby.wasm")?;
-        let script = bed.path(&format!("{}.rb", word(name)));
+    fn with_script(mut self, bed: &Bed, text: &str) -> Result<Subject> {
+        let script = bed.path(&format!("{}.script", word(self.name)));
         fs::write(&script, text)?;
-        subject.files.push((script, "script.rb"));
-        subject.args.push("/script.rb");
-        Ok(subject)
+        self.files.push((script, "script"));
+        self.args.push("/script");
+        Ok(self)
     }
 
     /// The same with a cache of its own, in which nothing is yet.
     pub(crate) fn with_empty_cache(&self, bed: &Bed, name: &str) -> Subject {
         let mut subject = self.clone();
         for (variable, folder) in &mut subject.runtime.env {
-            if matches!(*variable, "CORACLE_CACHE_DIR" | "CORACLE_RUN_DIR") {
+            if CACHE.contains(variable) {
                 *folder = bed.path(&format!("{name}-{variable}"));
             }
         }
         subject
+    }
+
+    /// Removes its cache.
+    pub(crate) fn remove_cache(&self) -> Result<()> {
+        let folders = self.runtime.env.iter().filter(|(variable, _)| CACHE.contains(variable));
+        for (_, folder) in folders {
+            fs::remove_dir_all(folder)?;
+        }
+        Ok(())
     }
 
     /// Up to the answer of Start, in a fresh bundle.
@@ -123,9 +188,22 @@ impl Subject {
     /// A life in a fresh bundle.
     pub(crate) async fn live(&self, bed: &Bed, round: usize) -> Result<Life> {
         let bundle = self.lay_out(bed, round)?;
+        if let Some(image) = self.image {
+            containerd::record(&bundle.id, image).await?;
+            // Where runwasi keeps its own records.
+            let options = json!({ "root": bundle.path.join("runwasi") });
+            fs::write(bundle.path.join("options.json"), options.to_string())?;
+        }
         let life = life::live(&self.runtime, &bundle, &bed.events()).await;
-        fs::remove_dir_all(&bundle.path)?;
-        life
+        if self.image.is_some() {
+            containerd::forget(&bundle.id).await?;
+        }
+        // As containerd does with what a shim left mounted; mostly it is nothing.
+        let _ = rustix::mount::unmount(bundle.path.join("rootfs"), UnmountFlags::DETACH);
+        let removed = fs::remove_dir_all(&bundle.path);
+        let life = life?;
+        removed.with_context(|| format!("removing the bundle of {}", bundle.id))?;
+        Ok(life)
     }
 
     /// A bundle over the image's one layer, which all rounds share.

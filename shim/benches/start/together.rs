@@ -4,8 +4,9 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::compile;
 use crate::life::Life;
-use crate::subject::{Bed, Subject};
+use crate::subject::{Bed, LARGE, Subject};
 
 /// How many at once, and how often that is tried.
 const SHIMS: [usize; 2] = [4, 8];
@@ -16,6 +17,8 @@ const ROUNDS: usize = 5;
 pub(crate) struct Together {
     pub(crate) shims: usize,
     pub(crate) failed: usize,
+    /// Bytes of machine code of the program.
+    pub(crate) code: u64,
     /// Compilations in each round.
     pub(crate) compilations: Vec<usize>,
     /// Seconds until the last one had ended, in each round.
@@ -24,12 +27,13 @@ pub(crate) struct Together {
 
 /// Measures each number of shims.
 pub(crate) fn measure(bed: &Bed) -> Result<Vec<Together>> {
-    SHIMS.iter().map(|shims| rounds(bed, *shims)).collect()
+    let code = compile::compile(bed, LARGE)?.code;
+    SHIMS.iter().map(|shims| rounds(bed, *shims, code)).collect()
 }
 
-fn rounds(bed: &Bed, shims: usize) -> Result<Together> {
+fn rounds(bed: &Bed, shims: usize, code: u64) -> Result<Together> {
     let (failed, compilations, seconds) = (0, Vec::new(), Vec::new());
-    let mut together = Together { shims, failed, compilations, seconds };
+    let mut together = Together { shims, failed, code, compilations, seconds };
     for round in 0..ROUNDS {
         eprintln!("bench: {shims} shims at once, round {} of {ROUNDS}", round + 1);
         let subject = Subject::large(bed)?.with_empty_cache(bed, &format!("{shims}-{round}"));
