@@ -65,8 +65,8 @@ impl Sandbox for Program {
     async fn run_wasi(&self, context: &impl RuntimeContext) -> Result<i32> {
         let Entrypoint { source, func, .. } = context.entrypoint();
         let module = match source {
-            // SAFETY: only what `compile` above has made bears that mark.
             Source::Oci([layer]) if layer.precompiled => {
+                // SAFETY: only what `compile` above has made bears that mark.
                 unsafe { Module::deserialize(&self.engine, &layer.layer) }?
             }
             source => Module::new(&self.engine, source.as_bytes()?)?,
