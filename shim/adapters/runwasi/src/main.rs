@@ -94,7 +94,7 @@ impl Sandbox for Program {
 
 /// Runs a program to its end and gives its exit code.
 fn run(command: Command, image: File) -> Result<i32> {
-    let outcome = command.load(image)?.run()?;
+    let outcome = command.load(&image)?.run()?;
     if let Outcome::Trapped(report) = &outcome {
         // Nobody may be reading there: the exit code still counts.
         let _ = writeln!(std::io::stderr(), "{report}");
