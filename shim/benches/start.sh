@@ -9,11 +9,10 @@
 #   --out FOLDER   where the report goes (shim/benches/report)
 set -euo pipefail
 
-BENCHES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-REPOSITORY=$(cd "$BENCHES/../.." && pwd)
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source-path=SCRIPTDIR source=../../deploy/testbed/lib.sh
 source "$REPOSITORY/deploy/testbed/lib.sh"
-BUILT=$REPOSITORY/target/release
 WORK=${CORACLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle}/bench/start
 WASMTIME=$REPOSITORY/engine/benches/peers/target/release/wasmtime-peer
 
@@ -24,18 +23,6 @@ native() {
         cc -static -O2 -o "$WORK/hello" "$REPOSITORY/test-images/hello/hello.c"
 }
 
-# Builds the driver and prints where it is. It only waits, so it need not be fast. Cargo does not start it:
-# what it starts would look for libraries in Cargo's folders first.
-driver() {
-    (cd "$REPOSITORY" && cargo build -q --locked -p coracle-shim --bench start --message-format json) |
-        python3 -c '
-import json, sys
-for line in sys.stdin:
-    message = json.loads(line)
-    if message.get("executable") and message["target"]["name"] == "start":
-        print(message["executable"])'
-}
-
 main() {
     if [[ ${1-} == --help ]]; then
         sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
@@ -43,12 +30,11 @@ main() {
     fi
     "$TESTBED_SOURCE/fetch.sh"
     native
-    (cd "$REPOSITORY" && cargo build -q --locked --release -p coracle-shim -p coracle-deploy)
+    product release
     local driver
     driver=$(driver)
-    export BENCH_SHIM=$BUILT/containerd-shim-wasm-v1 BENCH_CORACLE=$BUILT/coracle
     BENCH_RUNC_SHIM=$(suite_dir sid)/usr/bin/containerd-shim-runc-v2
-    export BENCH_RUNC_SHIM BENCH_NATIVE=$WORK/hello BENCH_PROGRAMS=$REPOSITORY/test-images/build
+    export BENCH_RUNC_SHIM BENCH_NATIVE=$WORK/hello
     # Of `coracle run`; shims get a new one in each run of this.
     export CORACLE_CACHE_DIR=$WORK/cache CORACLE_RUN_DIR=$WORK/run
     if [[ -x $WASMTIME ]]; then

@@ -64,10 +64,29 @@ impl Subject {
         };
         Ok(vec![
             runc,
-            Subject::ours(bed, "coracle, hello", "hello.wasm")?,
+            Subject::hello(bed)?,
             Subject::ours(bed, "coracle, Go hello, 2.6 MB", "hello-go.wasm")?,
             Subject::ruby(bed, "coracle, Ruby, 30 MB", "puts 'hello from Ruby'\n")?,
         ])
+    }
+
+    /// The smallest there is.
+    pub(crate) fn hello(bed: &Bed) -> Result<Subject> {
+        Subject::ours(bed, "coracle, hello", "hello.wasm")
+    }
+
+    /// The same with another program in the shim's place.
+    pub(crate) fn under(&self, program: PathBuf) -> Subject {
+        let mut subject = self.clone();
+        subject.runtime.shim = program;
+        subject
+    }
+
+    /// The same with the log as it is by default.
+    pub(crate) fn silent(&self) -> Subject {
+        let mut subject = self.clone();
+        subject.runtime.env.retain(|(name, _)| *name != "CORACLE_LOG");
+        subject
     }
 
     /// One that many start at once: 5 MB, 3 MB of them code.
