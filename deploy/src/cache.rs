@@ -65,7 +65,7 @@ pub(crate) fn cache(command: &CacheCommand) -> Result<ExitCode> {
         CacheCommand::Verify => verify(&open()?.0),
         CacheCommand::Prune(args) => prune(&open()?, args),
         CacheCommand::Stats => stats(&open()?),
-        CacheCommand::Warm(args) => warm::warm(args),
+        CacheCommand::Warm(args) => match warm::warm(args)? {},
     }
 }
 

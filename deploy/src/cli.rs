@@ -135,15 +135,15 @@ pub(crate) struct WarmArgs {
     pub(crate) address: Option<PathBuf>,
     /// A runtime option of the containers to come, such as CompileMemoryMiB=4096 or CacheByNamespace=true.
     #[arg(long = "option", value_name = "KEY=VALUE", value_parser = parse_option)]
-    pub(crate) options: Vec<(String, String)>,
+    pub(crate) options: Vec<String>,
     /// An image as containerd names it, such as docker.io/library/hello:latest; or the path of a module
     /// (.wasm or .wat), beginning with `/`, `./` or `../`.
     pub(crate) image: String,
 }
 
-fn parse_option(text: &str) -> Result<(String, String), String> {
+fn parse_option(text: &str) -> Result<String, String> {
     match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some((key, _)) if !key.is_empty() => Ok(text.to_owned()),
         _ => Err("expected KEY=VALUE".into()),
     }
 }

@@ -11,11 +11,10 @@
 #   --out FOLDER   where the report goes (shim/benches/report)
 set -euo pipefail
 
-BENCHES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-REPOSITORY=$(cd "$BENCHES/../.." && pwd)
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source-path=SCRIPTDIR source=../../deploy/testbed/lib.sh
 source "$REPOSITORY/deploy/testbed/lib.sh"
-BUILT=$REPOSITORY/target/release
 ADAPTERS=$REPOSITORY/shim/adapters/runwasi
 BENCH_CACHE=${CORACLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle}/bench
 WORK=$BENCH_CACHE/start
@@ -45,26 +44,13 @@ wasmtime() {
     mv -T "$new" "$WASMTIME"
 }
 
-# Everything that is measured is built in release mode; each peer alone, so that none changes the features
+# The peers that are shims, each built alone, so that none changes the features
 # that another is built with.
-shims() {
+peers() {
     local package
-    (cd "$REPOSITORY" && cargo build -q --locked --release -p coracle-shim -p coracle-deploy)
     for package in coracle-runwasi coracle-bench-runwasi-wasmtime; do
         cargo build -q --locked --release --manifest-path "$ADAPTERS/Cargo.toml" -p "$package"
     done
-}
-
-# Builds the driver and prints where it is. It only waits, so it need not be fast. Cargo does not start it:
-# what it starts would look for libraries in Cargo's folders first.
-driver() {
-    (cd "$REPOSITORY" && cargo build -q --locked -p coracle-shim --bench start --message-format json) |
-        python3 -c '
-import json, sys
-for line in sys.stdin:
-    message = json.loads(line)
-    if message.get("executable") and message["target"]["name"] == "start":
-        print(message["executable"])'
 }
 
 main() {
@@ -75,20 +61,19 @@ main() {
     "$TESTBED_SOURCE/fetch.sh"
     native
     wasmtime
-    shims
+    product release
+    peers
     local driver
     driver=$(driver)
-    export BENCH_SHIM=$BUILT/containerd-shim-wasm-v1 BENCH_CORACLE=$BUILT/coracle
     export BENCH_RUNWASI_SHIM=$ADAPTERS/target/release/containerd-shim-coracle-runwasi-v1
     export BENCH_RUNWASI_WASMTIME_SHIM=$ADAPTERS/target/release/containerd-shim-runwasi-wasmtime-v1
     BENCH_RUNC_SHIM=$(suite_dir sid)/usr/bin/containerd-shim-runc-v2
-    export BENCH_RUNC_SHIM BENCH_WASMTIME=$WASMTIME
-    export BENCH_NATIVE=$WORK/hello BENCH_PROGRAMS=$REPOSITORY/test-images/build
+    export BENCH_RUNC_SHIM BENCH_WASMTIME=$WASMTIME BENCH_NATIVE=$WORK/hello
     # Of `coracle run`; shims get a new one in each run of this.
     export CORACLE_CACHE_DIR=$WORK/cache CORACLE_RUN_DIR=$WORK/run
     cd "$REPOSITORY"
     # A containerd that runs nothing, for the shims that ask it for images.
-    CORACLE_BIN_DIR=$BUILT exec "$TESTBED_SOURCE/with.sh" --daemons c21 -- "$driver" "$@"
+    CORACLE_BIN_DIR=$(dirname "$BENCH_SHIM") exec "$TESTBED_SOURCE/with.sh" --daemons c21 -- "$driver" "$@"
 }
 
 main "$@"

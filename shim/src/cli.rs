@@ -1,7 +1,8 @@
 //! The command line containerd uses: `start | delete`, `-v`, `-info`.
 //!
 //! containerd's flags are the interface (see the runtime v2 README of containerd); nothing else is
-//! accepted. The hidden `guest` command is dispatched by `main` before anything is parsed.
+//! accepted. The hidden commands (`guest`, and those of [`crate::warm::command`]) are dispatched by `main` before
+//! anything is parsed.
 
 use std::ffi::OsString;
 use std::io::Write;

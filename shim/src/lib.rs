@@ -3,8 +3,8 @@
 //! Reading order: [`cli`] turns the command line into one [`cli::Command`]; [`bootstrap`] answers
 //! `start` and leaves a process behind that [`serve`]s; [`service`] receives the Task API there,
 //! [`request`] makes its messages typed, [`registry`] finds the [`task`], and [`response`] turns
-//! what came of it back into messages. [`cleanup`] answers `delete` when a shim is gone. [`warm`] is for the
-//! operator's tool: it compiles for containers to come.
+//! what came of it back into messages. [`cleanup`] answers `delete` when a shim is gone. [`warm`] is what the
+//! operator's tool starts to compile for containers to come.
 //!
 //! Wire types (ttrpc, protobuf) stay in `bootstrap`, `config`, `events`, `request`, `response` and
 //! `service`; everything else speaks domain types.

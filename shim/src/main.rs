@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use coracle_shim::warm::command as warm;
 use coracle_shim::{bootstrap, cleanup, cli, guest, serve};
 
 fn main() -> ExitCode {
@@ -9,6 +10,9 @@ fn main() -> ExitCode {
     // The guest runner is exec'd right after clone and must not pay for anything else first.
     if args.first().is_some_and(|arg| arg == cli::GUEST_COMMAND) {
         return guest::runner_main();
+    }
+    if warm::is_meant(&args) {
+        return warm::main(&args);
     }
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,6 +4,7 @@
 //! will look for. Where Create is given a bundle, here one is made of what the image says of its containers, in a
 //! mount namespace that nobody else has: whatever becomes of this process, no mount stays.
 
+pub mod command;
 mod scratch;
 mod search;
 
@@ -51,6 +52,15 @@ pub enum Target {
     },
     /// A module in a file.
     File(PathBuf),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image { name, .. } => f.write_str(name),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
 }
 
 /// What is told on the way.

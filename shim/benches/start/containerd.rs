@@ -16,9 +16,11 @@ use crate::subject::{program, told};
 /// containerd's namespace of the benchmark.
 pub(crate) const NAMESPACE: &str = "bench";
 
-/// containerd's socket.
+/// containerd's socket; shims of programs in root file systems never use it.
 pub(crate) fn socket() -> Result<PathBuf> {
-    told("TESTBED_C21_SOCKET")
+    Ok(std::env::var_os("TESTBED_C21_SOCKET")
+        .unwrap_or("/run/containerd/containerd.sock".into())
+        .into())
 }
 
 /// Loads an image of `make images`.

@@ -21,6 +21,7 @@ mod together;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use containerd_shim_protos::api::Empty;
@@ -45,16 +46,19 @@ impl Events for Taken {
 struct Options {
     runs: usize,
     out: PathBuf,
+    /// A program that runs the shim and notes what it does.
+    trace: Option<PathBuf>,
 }
 
 fn options() -> Result<Options> {
-    let mut options = Options { runs: 20, out: "shim/benches/report".into() };
+    let mut options = Options { runs: 20, out: "shim/benches/report".into(), trace: None };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--runs" => options.runs = args.next().context("--runs N")?.parse()?,
             "--quick" => options.runs = 2,
             "--out" => options.out = args.next().context("--out FOLDER")?.into(),
+            "--trace" => options.trace = Some(args.next().context("--trace PROGRAM")?.into()),
             other => bail!("unknown option {other}: see shim/benches/start.sh --help"),
         }
     }
@@ -80,6 +84,9 @@ async fn measure() -> Result<()> {
         .register_service(create_events(Arc::new(Taken)));
     server.start().await?;
 
+    if let Some(tracer) = options.trace {
+        return trace(&bed, tracer).await;
+    }
     let subjects = Subject::all(&bed)?;
     let mut report = Report::new(options.runs);
     // One life of each before anything is measured: caches of all kinds are warm then.
@@ -105,6 +112,16 @@ async fn measure() -> Result<()> {
     report.write(&options.out)?;
     println!("{}", report.markdown());
     Ok(())
+}
+
+/// One life of a cached hello whose shim runs under a tracer (`trace.sh`).
+async fn trace(bed: &Bed, tracer: PathBuf) -> Result<()> {
+    let hello = Subject::hello(bed)?.silent();
+    hello.live(bed, 0).await.context("filling the cache")?;
+    // What has changed just now is looked at again.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    hello.live(bed, 1).await.context("keeping the module's digest")?;
+    hello.under(tracer).live(bed, 2).await.context("under the tracer").map(drop)
 }
 
 /// A different order in each round.

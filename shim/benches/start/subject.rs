@@ -111,11 +111,30 @@ impl Subject {
             under(engine, "BENCH_RUNWASI_SHIM")?,
             // Its first start shall find no code of the file that is the same.
             layer.with_empty_cache(bed, "layer"),
-            Subject::ours(bed, OUR_HELLO, Some(HELLO))?,
+            Subject::hello(bed)?,
             Subject::ours(bed, "coracle, Go hello, 2.6 MB", Some("hello-go.wasm"))?,
             Subject::ruby(bed)?,
             Subject::python(bed)?,
         ])
+    }
+
+    /// The smallest there is.
+    pub(crate) fn hello(bed: &Bed) -> Result<Subject> {
+        Subject::ours(bed, OUR_HELLO, Some(HELLO))
+    }
+
+    /// The same with another program in the shim's place.
+    pub(crate) fn under(&self, program: PathBuf) -> Subject {
+        let mut subject = self.clone();
+        subject.runtime.shim = program;
+        subject
+    }
+
+    /// The same with the log as it is by default.
+    pub(crate) fn silent(&self) -> Subject {
+        let mut subject = self.clone();
+        subject.runtime.env.retain(|(name, _)| *name != "CORACLE_LOG");
+        subject
     }
 
     /// One that many start at once.
