@@ -151,43 +151,55 @@ pub fn start(flags: &Flags) -> Result<Started, BootstrapError> {
     let bundle = std::env::current_dir().map_err(os("find", Path::new("bundle")))?;
     let input = read_input().map_err(os("read", Path::new("standard input")))?;
     let (options, protocol) = options(&input, flags, &process_env)?;
-    let group = group(&bundle)?.unwrap_or_else(|| flags.id.to_string());
-    let address = options.socket_address(&group);
-    let socket = socket_of(&address).map(PathBuf::from).unwrap_or_default();
-    if socket.as_os_str().len() > MAX_SOCKET_PATH {
-        let length = socket.as_os_str().len();
-        return Err(BootstrapError::SocketPath { path: socket, length });
-    }
+    let (address, socket) = address(&options, flags, &bundle)?;
     let answer = protocol.answer(&address)?;
-    let file = bundle.join(ADDRESS_FILE);
-    let folder = socket.parent().unwrap_or(Path::new("/"));
-    let lock = lock_or_make(folder)?;
+    let lock = lock_or_make(socket.parent().unwrap_or(Path::new("/")))?;
+    // Before there may be a process that would have to be taken back.
     let listener = listen(&socket)?;
-    // Before there is a process that would have to be taken back.
+    let file = bundle.join(ADDRESS_FILE);
     let written = fs::write(&file, &address).map_err(os("write", &file));
     let Some(listener) = listener else {
         written?;
-        drop(lock);
         return say(&answer).map(|()| Started::Answered);
     };
-    let config = written.and_then(|()| Ok(config(flags, &options)?));
-    let divided = config.and_then(|config| {
+    let take_back = || {
+        let _ = fs::remove_file(&socket);
+        let _ = fs::remove_file(&file);
+    };
+    let divided = written.and_then(|()| {
+        let config = config(flags, &options)?;
         let child = daemon::divide().map_err(os("start", Path::new("the server")))?;
         Ok((config, child))
     });
-    let (config, child) = divided.inspect_err(|_| {
-        let _ = fs::remove_file(&socket);
-        let _ = fs::remove_file(&file);
-    })?;
+    let (config, child) = divided.inspect_err(|_| take_back())?;
     drop(lock);
     let Some(child) = child else {
         let server = Server { config, listener, socket, bundle };
         return Ok(Started::Server(Box::new(server)));
     };
-    drop(listener);
-    // A server that nobody knows of ends by itself, its socket with it.
-    say(&answer).inspect_err(|_| daemon::end(child))?;
+    say(&answer).inspect_err(|_| {
+        // Nobody will ever know of it.
+        daemon::end(child);
+        take_back();
+    })?;
     Ok(Started::Answered)
+}
+
+/// The address of the container's shim, and its socket.
+fn address(
+    options: &StartOpts,
+    flags: &Flags,
+    bundle: &Path,
+) -> Result<(String, PathBuf), BootstrapError> {
+    let group = group(bundle)?.unwrap_or_else(|| flags.id.to_string());
+    let address = options.socket_address(&group);
+    let socket = socket_of(&address).map(PathBuf::from).unwrap_or_default();
+    match socket.as_os_str().len() {
+        length if length > MAX_SOCKET_PATH => {
+            Err(BootstrapError::SocketPath { path: socket, length })
+        }
+        _ => Ok((address, socket)),
+    }
 }
 
 /// The configuration of the server to be.

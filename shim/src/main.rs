@@ -17,8 +17,8 @@ fn main() -> ExitCode {
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // containerd shows what a failed `start` or `delete` wrote here.
-            eprintln!("containerd-shim-wasm-v1: {error:#}");
+            // containerd shows what a failed `start` or `delete` wrote here. The sentence tells what its sources would.
+            eprintln!("containerd-shim-wasm-v1: {error}");
             ExitCode::FAILURE
         }
     }

@@ -119,6 +119,29 @@ async fn a_bad_environment_is_told_at_once_and_leaves_nothing() {
     assert_eq!(sockets.count(), 0);
 }
 
+/// A server that nobody knows of must not stay.
+#[tokio::test]
+async fn an_answer_that_nobody_takes_leaves_no_server() {
+    let containerd = Containerd::new().await;
+    let bundle = containerd.bundle("c", &spec(&["/a.wasm"]));
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    drop(reader);
+    let params = containerd.dir.path().join("params");
+    std::fs::write(&params, containerd.params("c").write_to_bytes().unwrap()).unwrap();
+    let mut start = containerd.shim("c", &bundle, "start");
+    start.stdin(std::fs::File::open(&params).unwrap()).stdout(writer);
+    let output = start.spawn().unwrap().wait_with_output().unwrap();
+    assert!(!output.status.success());
+    assert!(!bundle.join("address").exists());
+    within("the end of the server", async {
+        while !containerd.shims().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    containerd.assert_clean(&["c"]);
+}
+
 /// An exec of them maps one file and looks for no library (`.cargo/rustc.sh`).
 #[test]
 fn the_executables_are_static() {

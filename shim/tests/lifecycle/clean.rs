@@ -13,8 +13,13 @@ impl Containerd {
     pub(crate) fn assert_clean(&self, ids: &[&str]) {
         let dir = self.dir.path();
         self.assert_gone(ids);
-        assert_eq!(processes("cmdline", dir.to_str().unwrap()), [""; 0], "shims");
+        assert_eq!(self.shims(), [""; 0], "shims");
         assert_eq!(names(&dir.join("s")), [""; 0], "sockets");
+    }
+
+    /// Command lines of the shims that run.
+    pub(crate) fn shims(&self) -> Vec<String> {
+        processes("cmdline", self.dir.path().to_str().unwrap())
     }
 
     /// Nothing is left of the containers: no process, control group, mount, lock or state file.

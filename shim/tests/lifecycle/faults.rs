@@ -29,6 +29,7 @@ async fn refusal(containerd: &Containerd, bundle: &std::path::Path) -> String {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && output.stdout.is_empty(), "{said}");
     assert_eq!(said.lines().count(), 1, "one sentence: {said}");
+    assert_eq!(said.matches("(os error").count(), 1, "and once: {said}");
     assert!(!bundle.join("address").exists());
     containerd.assert_clean(&["c"]);
     said
