@@ -104,7 +104,7 @@ main() {
   set +a
   run_command || status=$?
   # A shim stays until the code of a first start is in the cache.
-  "$TESTBED_SOURCE/clean-check.sh" --name "$NAME" --wait 120 || ((status)) || status=1
+  "$TESTBED_SOURCE/clean-check.sh" --name "$NAME" --wait 150 || ((status)) || status=1
   exit "$status"
 }
 
