@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use coracle_shim::guest::{Exit, Guest, Stdio};
@@ -67,10 +68,21 @@ const SERVER: &str = r#"
                 (then (call $say (i32.const 1) (i32.const 80) (i32.const 9))))
             (br $again)))"#;
 
+/// A port that nobody listens on, and that the kernel gives to nobody: it is below those that it gives
+/// to who asks for any.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let port = 20_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// A bundle in the host's network whose program is given a port.
 fn bundle(annotations: &[(&str, &str)]) -> (Bundle, u16) {
-    let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = free.local_addr().unwrap().port();
+    let port = free_port();
     let mut bundle = Bundle::new();
     let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
     namespaces.retain(|namespace| namespace["type"] != "network");
