@@ -15,7 +15,7 @@ use crate::{meter, stats};
 
 /// Where the header's total length and table of sections begin: as `image.rs` describes them.
 const TOTAL: usize = 48;
-const TABLE: usize = 56;
+const TABLE: usize = 64;
 
 /// Bytes of heap that loading may take, and how many more for each of the image's own.
 const HEAP: usize = 64 << 20;
@@ -157,7 +157,7 @@ impl Parts {
             word(at)..word(at) + word(at + 8)
         };
         let content = (0..SECTIONS).map(|n| blob[range(n)].to_vec()).collect();
-        Parts { head: blob[..TOTAL].to_vec(), content }
+        Parts { head: blob[..TABLE].to_vec(), content }
     }
 
     /// The image again, with each section on a page of its own.
@@ -170,7 +170,7 @@ impl Parts {
             end = (end + bytes.len()).next_multiple_of(page);
         }
         let mut blob = self.head.clone();
-        blob.extend((end as u64).to_le_bytes());
+        blob[TOTAL..TOTAL + 8].copy_from_slice(&(end as u64).to_le_bytes());
         for (start, len) in &table {
             blob.extend((*start as u64).to_le_bytes());
             blob.extend((*len as u64).to_le_bytes());
