@@ -153,7 +153,9 @@ impl Compilation {
         if let Ok(Ready { first: Some(first), code }) = self.ready().await {
             drop(code);
             first.guest_ended(true);
-            first.settled(&Afterwork::default()).await;
+            let rest = Afterwork::default();
+            first.settled(&rest).await;
+            rest.finish().await;
         }
     }
 }

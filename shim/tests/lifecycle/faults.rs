@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::cache::{Node, Start};
 use crate::disks::Disk;
-use crate::harness::{Containerd, feed, spec, within};
+use crate::harness::{Containerd, Shim, feed, spec, within};
 use crate::programs::hello;
 
 /// A bundle on a file system of its own.
@@ -38,6 +38,11 @@ async fn refusal(containerd: &Containerd, bundle: &std::path::Path) -> String {
 /// A whole life in a bundle, of which nothing is left.
 async fn live(containerd: &Containerd, bundle: &std::path::Path) {
     let shim = containerd.start("c", bundle).await;
+    live_under(containerd, &shim, bundle).await;
+}
+
+/// A container's life and its shim's end.
+async fn live_under(containerd: &Containerd, shim: &Shim, bundle: &std::path::Path) {
     shim.create("c", bundle).await.unwrap();
     shim.start("c").await.unwrap();
     assert_eq!(shim.wait("c").await.unwrap().exit_status, 0);
@@ -77,12 +82,7 @@ async fn a_full_state_folder_refuses_the_container() {
         containerd.assert_gone(&["c"]);
         disk.empty();
         // The same shim takes the next one.
-        shim.create("c", &bundle).await.unwrap();
-        shim.start("c").await.unwrap();
-        assert_eq!(shim.wait("c").await.unwrap().exit_status, 0);
-        shim.delete("c").await.unwrap();
-        shim.shut_down().await;
-        containerd.assert_clean(&["c"]);
+        live_under(&containerd, &shim, &bundle).await;
     }
 }
 
