@@ -38,6 +38,17 @@ pub enum SpecError {
         /// Position and reason.
         source: serde_json::Error,
     },
+    /// New limits that are not the JSON object of the spec's `linux.resources`.
+    #[error(
+        "cannot parse the new resources: {0}; they must be the linux.resources of an OCI runtime spec 1.x"
+    )]
+    Resources(#[source] serde_json::Error),
+    /// The process of an exec is not JSON, or no OCI process.
+    #[error("cannot parse the process to execute: {source}; it must be an OCI process in JSON")]
+    Process {
+        /// Position and reason.
+        source: serde_json::Error,
+    },
     /// A field that a container needs is absent.
     #[error("{} has no `{field}`, which every linux container needs", path.display())]
     Missing {
@@ -218,6 +229,29 @@ pub enum CgroupError {
         dir: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The kernel refuses a limit.
+    #[error("cannot set {setting}: {} does not take {value:?}: {source}{hint}", file.display())]
+    Refused {
+        /// The limit, by its name in the spec.
+        setting: &'static str,
+        /// The control file.
+        file: PathBuf,
+        /// The value.
+        value: String,
+        /// What the system said.
+        source: io::Error,
+        /// What may be the matter and what to do; begins with `; `, or is empty.
+        hint: String,
+    },
+    /// There is nothing that could pause the group.
+    #[error(
+        "cannot pause the processes of {}: it has no freezer; mount the freezer hierarchy, or use Linux 5.2 with cgroup v2",
+        dir.display()
+    )]
+    NoFreezer {
+        /// A folder of the group.
+        dir: PathBuf,
     },
     /// A control file refuses a value.
     #[error("cannot write {value:?} to {}: {source}", file.display())]

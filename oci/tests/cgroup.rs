@@ -216,7 +216,8 @@ fn v2_limits_are_translated() {
         ..Resources::default()
     };
     group.apply(&unlimited).unwrap();
-    assert_eq!(read(dir.join("cpu.max")), "max 100000");
+    // The period stays as it is.
+    assert_eq!(read(dir.join("cpu.max")), "max");
     assert_eq!(read(dir.join("memory.max")), "max");
     assert_eq!(read(dir.join("memory.swap.max")), "max");
     resources.unified.insert("rdma.max".into(), "x".into());
@@ -230,14 +231,92 @@ fn v2_limits_are_translated() {
 }
 
 #[test]
+fn v2_keeps_the_quota_when_only_the_period_changes() {
+    let root = tempfile::tempdir().unwrap();
+    let group = group(&v2_host(root.path()), "/a");
+    populate(&root.path().join("a"), V2_FILES);
+    let cpu = CpuLimits { period: Some(20_000), ..CpuLimits::default() };
+    let period = Resources { cpu, ..Resources::default() };
+    for (before, after) in [("50000 100000\n", "50000 20000"), ("max 100000\n", "max 20000")] {
+        fs::write(root.path().join("a/cpu.max"), before).unwrap();
+        group.apply(&period).unwrap();
+        assert_eq!(read(root.path().join("a/cpu.max")), after);
+    }
+}
+
+/// Limits on devices and pages, as an update brings them.
+fn io_limits() -> Resources {
+    Resources::from_json(
+        br#"{"blockIO": {"weight": 500, "weightDevice": [{"major": 8, "minor": 16, "weight": 20}],
+                "throttleReadBpsDevice": [{"major": 8, "minor": 16, "rate": 600}],
+                "throttleWriteIOPSDevice": [{"major": 8, "minor": 16, "rate": 0}]},
+            "hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}],
+            "rdma": {"mlx5_1": {"hcaHandles": 3}}}"#,
+    )
+    .unwrap()
+}
+
+#[test]
+fn v2_limits_of_devices_and_pages() {
+    let root = tempfile::tempdir().unwrap();
+    let group = group(&v2_host(root.path()), "/a");
+    let dir = root.path().join("a");
+    populate(&dir, &["io.weight", "io.max", "hugetlb.2MB.max", "hugetlb.2MB.rsvd.max", "rdma.max"]);
+    group.apply(&io_limits()).unwrap();
+    for (file, value) in [
+        // Each line is written on its own; the file of this test keeps the last.
+        ("io.weight", "8:16 102"),
+        ("io.max", "8:16 wiops=max"),
+        ("hugetlb.2MB.max", "4194304"),
+        ("hugetlb.2MB.rsvd.max", "4194304"),
+        ("rdma.max", "mlx5_1 hca_handle=3 hca_object=max"),
+    ] {
+        assert_eq!(read(dir.join(file)), value, "{file}");
+    }
+    // Where BFQ weighs, by its own scale.
+    populate(&dir, &["io.bfq.weight"]);
+    group.apply(&io_limits()).unwrap();
+    assert_eq!(read(dir.join("io.bfq.weight")), "8:16 20");
+    for (text, field) in [
+        (r#"{"blockIO": {"leafWeight": 10}}"#, "blockIO.leafWeight"),
+        (r#"{"cpu": {"realtimeRuntime": 10}}"#, "cpu.realtimeRuntime"),
+        (r#"{"memory": {"kernelTCP": 10}}"#, "memory.kernelTCP"),
+        (r#"{"network": {"classID": 10}}"#, "network.classID"),
+        (r#"{"hugepageLimits": [{"pageSize": "1GB", "limit": 1}]}"#, "hugepageLimits"),
+    ] {
+        let resources = Resources::from_json(text.as_bytes()).unwrap();
+        let error = group.apply(&resources).unwrap_err().to_string();
+        assert!(error.contains(field), "{error}");
+    }
+}
+
+#[test]
+fn a_limit_below_the_usage_is_refused_when_asked_to() {
+    let root = tempfile::tempdir().unwrap();
+    let group = group(&v2_host(root.path()), "/a");
+    populate(&root.path().join("a"), &["memory.max", "memory.current"]);
+    fs::write(root.path().join("a/memory.current"), "2000\n").unwrap();
+    let limit = |limit: i64, check: bool| {
+        let text = format!(r#"{{"memory": {{"limit": {limit}, "checkBeforeUpdate": {check}}}}}"#);
+        group.apply(&Resources::from_json(text.as_bytes()).unwrap())
+    };
+    let error = limit(1999, true).unwrap_err().to_string();
+    assert!(error.contains("memory.limit is 1999") && error.contains("in use"), "{error}");
+    assert_eq!(read(root.path().join("a/memory.max")), "");
+    limit(2000, true).unwrap();
+    limit(1999, false).unwrap();
+    assert_eq!(read(root.path().join("a/memory.max")), "1999");
+}
+
+#[test]
 fn v2_controllers_are_handed_down_on_the_way() {
     let root = tempfile::tempdir().unwrap();
-    fs::write(root.path().join("cgroup.controllers"), "cpu memory hugetlb\n").unwrap();
+    fs::write(root.path().join("cgroup.controllers"), "cpu memory misc\n").unwrap();
     fs::write(root.path().join("cgroup.subtree_control"), "cpu\n").unwrap();
     let group = group(&v2_host(root.path()), "/a/b");
     group.create().unwrap();
     assert!(root.path().join("a/b").is_dir());
-    // cpu is on already, pids is not there, hugetlb is not ours.
+    // cpu is on already, pids is not there, misc is not ours.
     assert_eq!(read(root.path().join("cgroup.subtree_control")), "+memory");
     group.remove().unwrap();
     assert!(!root.path().join("a/b").exists());

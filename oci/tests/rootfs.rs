@@ -12,7 +12,7 @@ use std::path::Path;
 use common::{COMPONENT, ELF, MemoryStore, WASM, config, load, rootfs_file};
 use coracle_oci::ImageError;
 use coracle_oci::digest::Digest;
-use coracle_oci::image::{self, Format, MODULE_LIMIT, Module};
+use coracle_oci::image::{self, EntryFault, Format, MODULE_LIMIT, Module};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -180,8 +180,8 @@ fn what_is_no_file_is_refused_without_waiting() {
     made.unwrap();
     rootfs_file(bundle.path(), "/file", WASM);
     for (entry, wanted) in [
-        ("/", "is a folder, not a file"),
-        ("/folder", "is a folder, not a file"),
+        ("/", "is a directory, not a file"),
+        ("/folder", "is a directory, not a file"),
         ("/pipe", "is a pipe, not a file"),
         ("/file/below", "not in the container's file system"),
         ("/none.wasm", "not in the container's file system"),
@@ -245,4 +245,31 @@ fn hostile_paths_end_soon_and_read_well() {
     let message = refusal(bundle.path(), &document);
     assert!(message.contains("/f7/app") && message.contains(" and elsewhere"), "{message}");
     assert!(!message.contains('\u{1b}') && message.len() < 1000, "{message}");
+}
+
+#[test]
+fn in_a_container_that_runs_its_own_root_counts() {
+    let bundle = bundle();
+    rootfs_file(bundle.path(), "/bin/app", WASM);
+    rootfs_file(bundle.path(), "/bin/native", ELF);
+    symlink("/bin/app", bundle.path().join("rootfs/link")).unwrap();
+    symlink("../../../../../../../../bin/sh", bundle.path().join("rootfs/out")).unwrap();
+    let locate = |program: &str| {
+        let process = json!({
+            "args": [program], "env": ["PATH=/bin"], "cwd": "/", "user": {"uid": 0, "gid": 0},
+        });
+        let process = coracle_oci::spec::process(process.to_string().as_bytes()).unwrap();
+        let root = File::open(bundle.path().join("rootfs")).unwrap();
+        image::locate_running(&process, root.into())
+    };
+    for (program, export) in [("app", None), ("/link#run", Some("run")), ("bin/../bin/app", None)] {
+        let located = locate(program).unwrap();
+        assert_eq!(located.origin, "/bin/app", "{program}");
+        assert_eq!(located.entry.export.as_deref(), export);
+    }
+    assert!(locate("native").unwrap_err().is_linux_program());
+    for nothing in ["none", "/out", "/bin/none"] {
+        let fault = locate(nothing).unwrap_err();
+        assert!(matches!(fault, EntryFault::NotFound { .. }), "{nothing}: {fault}");
+    }
 }

@@ -342,3 +342,28 @@ fn lenient_where_engines_differ() {
     assert_eq!(workload.cgroup.resources.memory.limit, None);
     assert_eq!(workload.cgroup.resources.memory.swap, Some(-1));
 }
+
+#[test]
+fn a_process_to_execute_is_checked_like_a_containers() {
+    let good = json!({
+        "args": ["/x"], "env": ["A=b"], "cwd": "/srv", "terminal": true,
+        "consoleSize": {"width": 80, "height": 70_000}, "user": {"uid": 7, "gid": 8},
+    });
+    let process = spec::process(good.to_string().as_bytes()).unwrap();
+    assert_eq!((process.args, process.user.uid), (vec!["/x".to_owned()], 7));
+    assert_eq!(process.console_size, Some((80, u16::MAX)));
+    for (field, value, words) in [
+        ("args", json!([]), "at least one argument"),
+        ("args", json!(["a\0b"]), "NUL"),
+        ("cwd", json!("srv"), "must be absolute"),
+        ("user", json!({"uid": 4_294_967_295_u32, "gid": 0}), "4294967295"),
+        ("user", json!({"uid": 4_294_967_296_u64, "gid": 0}), "4294967296"),
+        ("user", json!("root"), "the process to execute"),
+    ] {
+        let mut bad = good.clone();
+        bad[field] = value;
+        let error = spec::process(bad.to_string().as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    assert!(spec::process(b"").is_err());
+}

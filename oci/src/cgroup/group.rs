@@ -1,5 +1,6 @@
 //! One container's control group, over all hierarchies of the host.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -79,11 +80,17 @@ impl Cgroup {
             Version::V1 => ["memory.limit_in_bytes", "memory.usage_in_bytes"],
             Version::V2 => ["memory.max", "memory.current"],
         };
-        let counts = |folder: &&Folder| {
-            self.version == Version::V2 || folder.controllers.iter().any(|name| name == "memory")
+        let dir = self.folder("memory")?;
+        Some(names.map(|name| dir.join(name)))
+    }
+
+    /// Its folder in the hierarchy of a controller; on v2 all are in one.
+    #[must_use]
+    pub fn folder(&self, controller: &str) -> Option<&Path> {
+        let has = |folder: &&Folder| {
+            self.version == Version::V2 || folder.controllers.iter().any(|name| name == controller)
         };
-        let folder = self.folders.iter().find(counts)?;
-        Some(names.map(|name| folder.dir.join(name)))
+        self.folders.iter().find(has).map(|folder| folder.dir.as_path())
     }
 
     /// Its folder in the unified hierarchy, for `clone3(2)` with `CLONE_INTO_CGROUP`.
@@ -173,21 +180,45 @@ impl Cgroup {
     ///
     /// # Errors
     /// [`CgroupError::NoController`] if the host cannot keep a limit, [`CgroupError::Limit`] for
-    /// one that contradicts another, [`CgroupError::Write`] if the kernel refuses a value.
+    /// one that contradicts another, [`CgroupError::Refused`] if the kernel does not take a value.
     pub fn apply(&self, resources: &Resources) -> Result<(), CgroupError> {
         let settings = match self.version {
             Version::V1 => v1::plan(resources)?,
-            Version::V2 => v2::plan(resources)?,
+            Version::V2 => v2::plan(&self.completed(resources))?,
         };
-        let folder = |controller: &str| {
-            let has = |folder: &&Folder| {
-                self.version == Version::V2
-                    || folder.controllers.iter().any(|name| name == controller)
-            };
-            self.folders.iter().find(has).map(|folder| folder.dir.as_path())
-        };
+        if resources.memory.check_before_update {
+            self.refuse_below_usage(resources.memory.limit)?;
+        }
         let fallback = self.dirs().next().unwrap_or(Path::new("/sys/fs/cgroup"));
-        write_all(&settings, folder, fallback)
+        write_all(&settings, |controller| self.folder(controller), fallback)
+    }
+
+    /// On v2 period and quota are one value: a period alone must not take the quota away.
+    fn completed<'r>(&self, resources: &'r Resources) -> Cow<'r, Resources> {
+        if resources.cpu.period.is_none() || resources.cpu.quota.is_some() {
+            return Cow::Borrowed(resources);
+        }
+        let file = self.folder("cpu").map(|dir| dir.join("cpu.max"));
+        let text = file.and_then(|file| crate::file::read_text(&file).ok()).unwrap_or_default();
+        let mut resources = resources.clone();
+        resources.cpu.quota = text.split_whitespace().next().and_then(|quota| quota.parse().ok());
+        Cow::Owned(resources)
+    }
+
+    /// Refuses a limit of memory that is used up already.
+    fn refuse_below_usage(&self, limit: Option<i64>) -> Result<(), CgroupError> {
+        let (Some(limit), Some([_, file])) = (limit, self.memory_files()) else { return Ok(()) };
+        let text = crate::file::read_text(&file);
+        let text = text.map_err(|source| CgroupError::Read { file: file.clone(), source })?;
+        let used = text.trim().parse::<i64>().unwrap_or(0);
+        if limit >= 0 && limit < used {
+            return Err(CgroupError::Limit {
+                setting: "memory.limit",
+                value: limit,
+                problem: "more than that is in use; ask for more, or leave out checkBeforeUpdate",
+            });
+        }
+        Ok(())
     }
 
     /// Moves the process `pid` with all its threads into the group.

@@ -19,6 +19,8 @@ pub struct Setting {
     pub field: &'static str,
     /// What to do when the file does not exist.
     pub absent: Absent,
+    /// File and value that do the same where that file does not exist.
+    pub instead: Option<(String, String)>,
 }
 
 /// What a missing control file means.
@@ -47,7 +49,13 @@ impl Setting {
             value: value.to_string(),
             field,
             absent: if unlimited { Absent::Ignore } else { Absent::Fail },
+            instead: None,
         }
+    }
+
+    /// The same, but a kernel without the file takes `value` in another one.
+    pub(super) fn or(self, file: &str, value: impl ToString) -> Self {
+        Self { instead: Some((file.to_owned(), value.to_string())), ..self }
     }
 
     /// The same, but a kernel without the file gets along with a warning.
@@ -78,20 +86,59 @@ pub(super) fn write_all<'a>(
             absent(setting, fallback)?;
             continue;
         };
-        let file = dir.join(&setting.file);
-        match write(&file, &setting.value) {
+        match write_one(setting, dir) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => absent(setting, dir)?,
-            Err(error) if may_pass_later(&error) => refused.push((file, &setting.value)),
-            Err(source) => return Err(write_error(file, &setting.value, source)),
+            Err(error) if may_pass_later(&error) => refused.push((setting, dir)),
+            Err(source) => return Err(refusal(setting, dir, source)),
         }
     }
-    for (file, value) in refused {
-        if let Err(source) = write(&file, value) {
-            return Err(write_error(file, value, source));
-        }
+    for (setting, dir) in refused {
+        write_one(setting, dir).map_err(|source| refusal(setting, dir, source))?;
     }
     Ok(())
+}
+
+fn write_one(setting: &Setting, dir: &Path) -> io::Result<()> {
+    match (write(&dir.join(&setting.file), &setting.value), &setting.instead) {
+        (Err(error), Some((file, value))) if error.kind() == io::ErrorKind::NotFound => {
+            write(&dir.join(file), value)
+        }
+        (done, _) => done,
+    }
+}
+
+/// The kernel's answer, with what is likely to be behind it.
+fn refusal(setting: &Setting, dir: &Path, source: io::Error) -> CgroupError {
+    use rustix::io::Errno;
+    let hint = match (setting.field, Errno::from_io_error(&source)) {
+        ("memory.limit" | "memory.swap", Some(Errno::BUSY)) => match used(dir) {
+            Some(bytes) => format!("; {bytes} bytes are in use and cannot be freed, ask for more"),
+            None => String::new(),
+        },
+        ("memory.limit" | "memory.swap", Some(Errno::INVAL)) => {
+            "; memory.swap counts memory too and cannot be below memory.limit, set both".to_owned()
+        }
+        ("cpu.quota" | "cpu.period" | "cpu.burst", Some(Errno::INVAL)) => {
+            "; a group cannot have more than the groups around it, nor save up more than its quota"
+                .to_owned()
+        }
+        (_, Some(Errno::NODEV)) => "; there is no such device, look at lsblk".to_owned(),
+        _ => String::new(),
+    };
+    let (file, value) = match &setting.instead {
+        Some((file, value)) if !dir.join(&setting.file).exists() => (file, value),
+        _ => (&setting.file, &setting.value),
+    };
+    let (file, value) = (dir.join(file), value.clone());
+    CgroupError::Refused { setting: setting.field, file, value, source, hint }
+}
+
+/// Bytes of memory in use.
+fn used(dir: &Path) -> Option<u64> {
+    let files = ["memory.usage_in_bytes", "memory.current"];
+    let text = files.iter().find_map(|file| crate::file::read_text(&dir.join(file)).ok())?;
+    text.trim().parse().ok()
 }
 
 fn may_pass_later(error: &io::Error) -> bool {

@@ -69,6 +69,12 @@ impl EntryFault {
     pub(crate) fn is_absent(&self) -> bool {
         matches!(self, Self::NotFound { .. } | Self::NotRegular { .. } | Self::OnMount { .. })
     }
+
+    /// Whether the entry point is a program for Linux: an ELF file that no engine made, or a script.
+    #[must_use]
+    pub fn is_linux_program(&self) -> bool {
+        matches!(self, Self::Foreign { found: Foreign::Elf | Foreign::Script(_), .. })
+    }
 }
 
 /// Places in a message at most.
@@ -100,7 +106,16 @@ impl fmt::Display for EntryFault {
             Self::Absent => write!(f, "the container names no entry point"),
             Self::NotFound { path, searched } => {
                 let path = excerpt(Path::new(path));
-                write!(f, "the entry point {path:?} is not in the container's file system")?;
+                // Docker takes its exit code 127 from the words of runc.
+                let missing = if path.contains('/') {
+                    "no such file or directory"
+                } else {
+                    "executable file not found in $PATH"
+                };
+                write!(
+                    f,
+                    "the entry point {path:?} is not in the container's file system: {missing}"
+                )?;
                 match searched.as_slice() {
                     [] | [_] => Ok(()),
                     many => {

@@ -27,7 +27,7 @@ pub use config::{ImageConfig, configuration};
 pub use entry::Entrypoint;
 pub use fault::{EntryFault, LayerFault};
 pub use format::{Foreign, Format, SNIFF_LIMIT, identify};
-pub use resolve::{Located, locate, resolve};
+pub use resolve::{Located, locate, locate_running, resolve};
 pub use store::{ContentStore, Descriptor, ImageRef};
 
 use crate::digest::{Digest, hash_stream};

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,7 @@ use super::store::{ContentStore, Descriptor, ImageRef};
 use super::{MODULE_LIMIT, Module, ModuleBytes, ModuleSource};
 use crate::digest::hash_stream;
 use crate::error::ImageError;
-use crate::spec::Workload;
+use crate::spec::{Process, Workload};
 
 /// A module that was found but not yet read: enough to ask a cache by a layer's digest.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ pub fn locate(
     let argument = workload.process.args.first().map(String::as_str).unwrap_or_default();
     let entry = Entrypoint::parse(argument);
     let view = View::new(rootfs_dir, &workload.mounts)?;
-    let entry_fault = match in_rootfs(&view, &entry, workload) {
+    let entry_fault = match in_rootfs(&view, &entry, &workload.process) {
         Ok(source) => {
             let origin = origin(&source);
             return Ok(Located { entry, source, origin, image: image.cloned() });
@@ -80,6 +81,18 @@ pub fn locate(
         }
         Err(image) => Err(ImageError::NothingUsable { entry: entry_fault, image: Box::new(image) }),
     }
+}
+
+/// Finds the module of a further process of a container that runs. `root` is the container's root, open
+/// in its own mount namespace, so that volumes and whatever else it sees count.
+///
+/// # Errors
+/// [`EntryFault`], which says what is there instead.
+pub fn locate_running(process: &Process, root: OwnedFd) -> Result<Located, EntryFault> {
+    let entry = Entrypoint::parse(process.args.first().map(String::as_str).unwrap_or_default());
+    let source = in_rootfs(&View::running(root), &entry, process)?;
+    let origin = origin(&source);
+    Ok(Located { entry, source, origin, image: None })
 }
 
 impl Located {
@@ -139,9 +152,9 @@ fn origin(source: &ModuleSource) -> String {
 fn in_rootfs(
     view: &View<'_>,
     entry: &Entrypoint,
-    workload: &Workload,
+    process: &Process,
 ) -> Result<ModuleSource, EntryFault> {
-    let candidates = entry.candidates(&workload.process);
+    let candidates = entry.candidates(process);
     let mut worst: Option<EntryFault> = None;
     for candidate in &candidates {
         match in_file(view, candidate) {
@@ -166,14 +179,12 @@ fn in_rootfs(
 fn in_file(view: &View<'_>, candidate: &Path) -> Result<ModuleSource, EntryFault> {
     let (path, file, stat) = view.open(candidate)?;
     let size = u64::try_from(stat.st_size).unwrap_or(0);
-    if size > MODULE_LIMIT {
-        return Err(EntryFault::TooLarge { path, size });
-    }
     let head = match head(&file) {
         Ok(head) => head,
         Err(source) => return Err(EntryFault::Open { path, source }),
     };
     match identify(&head) {
+        Ok(_) if size > MODULE_LIMIT => Err(EntryFault::TooLarge { path, size }),
         Ok(format) => Ok(ModuleSource::Rootfs { path, file, format }),
         Err(found) => Err(foreign(path, found)),
     }

@@ -51,6 +51,11 @@ impl<'a> View<'a> {
         Ok(Self { rootfs, mounts })
     }
 
+    /// The file system of a container that runs, by its root: its mounts are made.
+    pub(crate) fn running(root: OwnedFd) -> Self {
+        Self { rootfs: root, mounts: &[] }
+    }
+
     /// Opens the regular file `path` for reading; returns its path with all links resolved.
     pub(crate) fn open(&self, path: &Path) -> Result<(PathBuf, File, Stat), EntryFault> {
         if path.as_os_str().len() >= PATH_LIMIT {
@@ -176,7 +181,8 @@ fn not_found(path: &Path) -> EntryFault {
 
 fn not_regular(path: &Path, kind: FileType) -> EntryFault {
     let kind = match kind {
-        FileType::Directory => "a folder",
+        // The word of which Docker makes its exit code 126.
+        FileType::Directory => "a directory",
         FileType::Fifo => "a pipe",
         FileType::Socket => "a socket",
         FileType::CharacterDevice | FileType::BlockDevice => "a device",

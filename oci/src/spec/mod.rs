@@ -6,11 +6,14 @@
 
 mod annotation;
 mod check;
+mod device_rule;
 mod hook;
+mod io;
 mod linux;
 mod mount;
 mod process;
 mod resources;
+mod seccomp;
 
 use std::path::{Path, PathBuf};
 
@@ -18,12 +21,17 @@ use oci_spec::runtime as json;
 
 pub use annotation::{Annotations, ContainerType, ImageVariant};
 pub(crate) use check::clean;
+pub use device_rule::{DeviceAccess, DeviceClass, DeviceRule};
 pub use hook::{Hook, Hooks};
+pub use io::{
+    BlockIoLimits, DeviceNumber, DeviceRate, DeviceWeight, HugePageLimit, NetworkClass, RdmaLimit,
+};
 pub use linux::{Device, DeviceKind, IdMapping, Namespace, NamespaceKind};
 pub use mount::{IdMap, Mount, MountFlags, Propagation, PropagationKind, RecursiveAttrs};
 pub use process::{Capabilities, CapabilitySet, Process, Rlimit, RlimitKind, User};
 pub(crate) use resources::DEFAULT_SHARES;
 pub use resources::{CgroupSpec, CpuLimits, MemoryLimits, Resources};
+pub use seccomp::{Seccomp, SeccompAction, SeccompCompare, SeccompCondition, SeccompRule};
 
 pub use crate::error::SpecError;
 
@@ -53,6 +61,8 @@ pub struct Workload {
     pub gid_mappings: Vec<IdMapping>,
     /// Device nodes to make, the default ones included.
     pub devices: Vec<Device>,
+    /// Which devices its processes may use.
+    pub device_rules: Vec<DeviceRule>,
     /// Paths to hide from the container.
     pub masked_paths: Vec<PathBuf>,
     /// Paths to make read-only.
@@ -65,8 +75,8 @@ pub struct Workload {
     pub cgroup: CgroupSpec,
     /// Programs of the host to run at points of the container's life.
     pub hooks: Hooks,
-    /// System call filter as the spec has it.
-    pub seccomp: Option<json::LinuxSeccomp>,
+    /// System call filter, if the spec has one.
+    pub seccomp: Option<Seccomp>,
 }
 
 /// The root file system of a container.
@@ -116,6 +126,23 @@ pub fn load(bundle: &Path) -> Result<Workload, SpecError> {
     parse(&text, &bundle, &path)
 }
 
+/// Parses the process that is to run beside a container's own: the JSON of a spec's `process`.
+///
+/// # Errors
+/// [`SpecError`], which names the field and what would be right; also for a process without arguments.
+pub fn process(text: &[u8]) -> Result<Process, SpecError> {
+    let parsed: json::Process = serde_json::from_slice(text).map_err(|source| {
+        let fields = serde_json::from_slice(text).ok();
+        fields.as_ref().and_then(overflow_in).unwrap_or(SpecError::Process { source })
+    })?;
+    let process = Process::parse(&parsed)?;
+    if process.args.is_empty() {
+        let problem = "there must be at least one argument, the program";
+        return Err(check::value("process.args", "[]", problem));
+    }
+    Ok(process)
+}
+
 /// Parses the text of a `config.json`; `bundle` is absolute and `path` serves messages.
 fn parse(text: &[u8], bundle: &Path, path: &Path) -> Result<Workload, SpecError> {
     let spec: json::Spec = serde_json::from_slice(text).map_err(|source| {
@@ -126,9 +153,13 @@ fn parse(text: &[u8], bundle: &Path, path: &Path) -> Result<Workload, SpecError>
     let root = spec.root().as_ref().ok_or_else(|| missing("root"))?;
     let linux = spec.linux().as_ref().ok_or_else(|| missing("linux"))?;
     let mounts = spec.mounts().iter().flatten();
+    let mut parsed = Process::parse(process)?;
+    if linux.personality().as_ref().is_some_and(|one| !is_plain(one)) {
+        parsed.unsupported.push("linux.personality");
+    }
     Ok(Workload {
         id_annotations: annotations(&spec)?,
-        process: Process::parse(process)?,
+        process: parsed,
         rootfs: rootfs(root, bundle)?,
         mounts: mounts.map(|mount| Mount::parse(mount, bundle)).collect::<Result<_, _>>()?,
         hostname: name("hostname", spec.hostname())?,
@@ -137,21 +168,37 @@ fn parse(text: &[u8], bundle: &Path, path: &Path) -> Result<Workload, SpecError>
         uid_mappings: linux::id_mappings("linux.uidMappings", linux.uid_mappings().as_deref())?,
         gid_mappings: linux::id_mappings("linux.gidMappings", linux.gid_mappings().as_deref())?,
         devices: linux::devices(linux.devices().as_deref())?,
+        device_rules: device_rule::parse(device_rules(linux))?,
         masked_paths: linux::paths("linux.maskedPaths", linux.masked_paths().as_deref())?,
         readonly_paths: linux::paths("linux.readonlyPaths", linux.readonly_paths().as_deref())?,
         sysctl: linux::sysctl(linux.sysctl().iter().flatten())?,
         rootfs_propagation: rootfs_propagation(linux.rootfs_propagation().as_deref())?,
         cgroup: CgroupSpec::parse(linux)?,
         hooks: Hooks::parse(spec.hooks().as_ref())?,
-        seccomp: linux.seccomp().clone(),
+        seccomp: linux.seccomp().as_ref().map(Seccomp::parse).transpose()?,
     })
+}
+
+/// Whether a personality is what every process has.
+fn is_plain(personality: &json::LinuxPersonality) -> bool {
+    personality.domain() == json::LinuxPersonalityDomain::PerLinux
+        && personality.flags().as_ref().is_none_or(Vec::is_empty)
+}
+
+fn device_rules(linux: &json::Linux) -> Option<&[json::LinuxDeviceCgroup]> {
+    linux.resources().as_ref()?.devices().as_deref()
 }
 
 /// Finds a user or group id that does not fit 32 bits, which the JSON layer would only call "an
 /// invalid value". Engines once let such numbers wrap around to root.
 fn user_overflow(text: &[u8]) -> Option<SpecError> {
     let spec: serde_json::Value = serde_json::from_slice(text).ok()?;
-    let user = spec.get("process")?.get("user")?;
+    overflow_in(spec.get("process")?)
+}
+
+/// The same in a process.
+fn overflow_in(process: &serde_json::Value) -> Option<SpecError> {
+    let user = process.get("user")?;
     let bad = |field: &'static str, id: &serde_json::Value| {
         let fits = id.is_null() || id.as_u64().is_some_and(|id| id < u64::from(u32::MAX));
         (!fits).then(|| SpecError::Id { field, value: id.to_string() })

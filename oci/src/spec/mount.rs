@@ -272,6 +272,29 @@ const RECURSIVE_OPTIONS: &[(&str, u64, u64)] = &[
 ];
 
 impl Mount {
+    /// A bind mount of what the host has at `source`, both absolute; writable, without set-user-ID
+    /// programs and device nodes.
+    #[must_use]
+    pub fn bind(source: PathBuf, destination: PathBuf) -> Self {
+        let flags = MountFlags::BIND.union(MountFlags::NO_SUID).union(MountFlags::NO_DEV);
+        Self { source: Some(source), flags, ..Self::empty(destination, "bind".to_owned()) }
+    }
+
+    fn empty(destination: PathBuf, kind: String) -> Self {
+        Self {
+            destination,
+            kind,
+            source: None,
+            flags: MountFlags::default(),
+            cleared: MountFlags::default(),
+            propagation: None,
+            recursive: RecursiveAttrs::default(),
+            copy_up: false,
+            id_map: None,
+            data: String::new(),
+        }
+    }
+
     /// Whether a folder or file of the host is mounted.
     #[must_use]
     pub fn is_bind(&self) -> bool {
@@ -286,18 +309,9 @@ impl Mount {
 
     pub(super) fn parse(mount: &json::Mount, bundle: &Path) -> Result<Self, SpecError> {
         check::path("mounts.destination", mount.destination())?;
-        let mut parsed = Self {
-            destination: check::clean(mount.destination()),
-            kind: mount.typ().clone().unwrap_or_default(),
-            source: mount.source().clone().filter(|source| !source.as_os_str().is_empty()),
-            flags: MountFlags::default(),
-            cleared: MountFlags::default(),
-            propagation: None,
-            recursive: RecursiveAttrs::default(),
-            copy_up: false,
-            id_map: None,
-            data: String::new(),
-        };
+        let kind = mount.typ().clone().unwrap_or_default();
+        let mut parsed = Self::empty(check::clean(mount.destination()), kind);
+        parsed.source = mount.source().clone().filter(|source| !source.as_os_str().is_empty());
         check::string("mounts.type", &parsed.kind)?;
         for option in mount.options().iter().flatten() {
             check::string("mounts.options", option)?;

@@ -36,6 +36,9 @@ pub struct Process {
     pub apparmor_profile: Option<String>,
     /// SELinux label, if one is asked for.
     pub selinux_label: Option<String>,
+    /// Settings of the spec that this runtime does not have, by name. They mean nothing to a WebAssembly
+    /// program; a Linux program must not run without them.
+    pub unsupported: Vec<&'static str>,
 }
 
 /// User and groups of the process; every id is below 2^32-1.
@@ -225,6 +228,7 @@ impl Process {
             oom_score_adj: process.oom_score_adj(),
             apparmor_profile: non_empty(process.apparmor_profile()),
             selinux_label: non_empty(process.selinux_label()),
+            unsupported: unsupported(process),
         })
     }
 }
@@ -248,6 +252,14 @@ impl User {
             umask: user.umask(),
         })
     }
+}
+
+fn unsupported(process: &json::Process) -> Vec<&'static str> {
+    let given = [
+        ("process.scheduler", process.scheduler().is_some()),
+        ("process.ioPriority", process.io_priority().is_some()),
+    ];
+    given.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
 }
 
 /// The kernel's `winsize` holds 16 bits; larger sizes are cut, as a terminal would.

@@ -1,11 +1,13 @@
-//! Processor time: `cpu.shares`, `cpu.cfs_*`, `cpu.idle`. Source: Linux `sched-bwc.rst`.
+//! Processor time: `cpu.shares`, `cpu.cfs_*`, `cpu.idle`, `cpu.rt_*`. Source: Linux `sched-bwc.rst`, `sched-rt-group.rst`.
 
 use crate::cgroup::limits::Setting;
 use crate::spec::{CpuLimits, DEFAULT_SHARES};
 
 pub(super) fn plan(cpu: &CpuLimits) -> Vec<Setting> {
     let mut settings = Vec::new();
-    if let Some(shares) = cpu.shares {
+    // A group that only runs when nobody else wants to has no shares; writing them would fail.
+    let idle = cpu.idle.unwrap_or(0) != 0;
+    if let Some(shares) = cpu.shares.filter(|_| !idle) {
         let usual = shares == DEFAULT_SHARES;
         settings.push(Setting::limit("cpu", "cpu.shares", shares, "cpu.shares", usual));
     }
@@ -21,6 +23,14 @@ pub(super) fn plan(cpu: &CpuLimits) -> Vec<Setting> {
     }
     if let Some(idle) = cpu.idle {
         settings.push(Setting::limit("cpu", "cpu.idle", idle, "cpu.idle", idle == 0));
+    }
+    if let Some(period) = cpu.realtime_period {
+        let (file, field) = ("cpu.rt_period_us", "cpu.realtimePeriod");
+        settings.push(Setting::limit("cpu", file, period, field, false));
+    }
+    if let Some(time) = cpu.realtime_runtime {
+        let (file, field) = ("cpu.rt_runtime_us", "cpu.realtimeRuntime");
+        settings.push(Setting::limit("cpu", file, time, field, time < 0));
     }
     settings
 }

@@ -16,7 +16,9 @@ pub(super) fn plan(memory: &MemoryLimits) -> Result<Vec<Setting>, CgroupError> {
     if let Some(reservation) = memory.reservation {
         bytes("memory.soft_limit_in_bytes", reservation, "memory.reservation");
     }
-    if let Some(swap) = memory.swap {
+    // Memory without a limit within a limit of memory and swap would be no change.
+    let no_limit = memory.limit.is_some_and(|limit| limit < 0);
+    if let Some(swap) = memory.swap.or(no_limit.then_some(-1)) {
         if let Some(limit) = memory.limit
             && swap >= 0
             && (swap < limit || limit < 0)
@@ -34,6 +36,10 @@ pub(super) fn plan(memory: &MemoryLimits) -> Result<Vec<Setting>, CgroupError> {
     if let Some(swappiness) = memory.swappiness {
         let (file, field) = ("memory.swappiness", "memory.swappiness");
         settings.push(Setting::limit("memory", file, swappiness, field, false).optional());
+    }
+    if let Some(bytes) = memory.kernel_tcp {
+        let (file, field) = ("memory.kmem.tcp.limit_in_bytes", "memory.kernelTCP");
+        settings.push(Setting::limit("memory", file, bytes.max(-1), field, bytes < 0));
     }
     if memory.disable_oom_killer {
         let (file, field) = ("memory.oom_control", "memory.disableOOMKiller");

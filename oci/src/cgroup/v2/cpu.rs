@@ -3,9 +3,6 @@
 use crate::cgroup::limits::Setting;
 use crate::spec::{CpuLimits, DEFAULT_SHARES};
 
-/// Period when the spec names none, in microseconds; the kernel's own default.
-const DEFAULT_PERIOD: u64 = 100_000;
-
 pub(super) fn plan(cpu: &CpuLimits) -> Vec<Setting> {
     let mut settings = Vec::new();
     // A group that only runs when nobody else wants to has no weight; writing one would fail.
@@ -16,8 +13,11 @@ pub(super) fn plan(cpu: &CpuLimits) -> Vec<Setting> {
     }
     if cpu.quota.is_some() || cpu.period.is_some() {
         let quota = cpu.quota.filter(|quota| *quota > 0);
-        let text = quota.map_or("max".to_owned(), |quota| quota.to_string());
-        let value = format!("{text} {}", cpu.period.unwrap_or(DEFAULT_PERIOD));
+        let mut value = quota.map_or("max".to_owned(), |quota| quota.to_string());
+        // Without one the period stays as it is.
+        if let Some(period) = cpu.period {
+            value += &format!(" {period}");
+        }
         settings.push(Setting::limit("cpu", "cpu.max", value, "cpu.quota", quota.is_none()));
     }
     if let Some(burst) = cpu.burst {
