@@ -5,6 +5,7 @@
 
 mod entry;
 mod outcome;
+mod report;
 mod threads;
 
 use std::fs::File;
@@ -21,6 +22,7 @@ use crate::wasi::{self, GrantError, Host, NetworkPolicy, Stop, WasiCtx, WasiCtxB
 
 pub use entry::MissingEntry;
 pub use outcome::{Outcome, TrapReport};
+pub use report::{MAX_REPORT, Report, describe};
 
 use entry::signal_handler;
 
@@ -71,6 +73,9 @@ pub struct Command {
     /// The exported function that initialises the program, unless its image is a
     /// [snapshot](crate::snapshot) of afterwards; without one `wizer.initialize`, where there is one.
     pub initialize: Option<String>,
+    /// Defines what the program may import beyond WASI. For a program that is the embedder's own: what
+    /// it gets here, no other program can ask for.
+    pub imports: Option<fn(&mut Linker)>,
     /// Most bytes of stack that the program may use.
     pub max_wasm_stack: usize,
 }
@@ -90,6 +95,7 @@ impl Default for Command {
             stop: None,
             entry: None,
             initialize: None,
+            imports: None,
             max_wasm_stack: 1 << 20,
         }
     }
@@ -219,7 +225,12 @@ impl Command {
         let program = if threads {
             Program::Threaded(Box::new(threads::Program::new(module, ctx, config)?))
         } else {
-            Program::Single(Linked::new(module, ctx, config, |_, _, _| {})?)
+            let imports = self.imports;
+            Program::Single(Linked::new(module, ctx, config, |linker, _, _| {
+                if let Some(define) = imports {
+                    define(linker);
+                }
+            })?)
         };
         Ok(Loaded { program, calls })
     }
@@ -236,7 +247,7 @@ impl Loaded {
     /// traps included, is an outcome.
     pub fn run(self) -> Result<Outcome, RunError> {
         match self.program {
-            Program::Single(mut linked) => outcome::of(linked.run(&self.calls)),
+            Program::Single(mut linked) => linked.outcome(&self.calls),
             Program::Threaded(program) => program.run(self.calls),
         }
     }
@@ -267,6 +278,12 @@ impl Linked {
             self.host.handle_signals(handler);
         }
         Ok(instance)
+    }
+
+    /// Runs the program, and says how it ended.
+    fn outcome(&mut self, calls: &[String]) -> Result<Outcome, RunError> {
+        let result = self.run(calls);
+        outcome::of(result, &self.store)
     }
 
     /// Runs the program.

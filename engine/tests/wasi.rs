@@ -247,6 +247,27 @@ fn a_trap_is_reported_with_its_kind_and_functions() {
     let text = report.to_string();
     assert!(text.starts_with("wasm trap: ") && text.contains("divide by zero"), "{text}");
     assert!(names.iter().all(|name| text.contains(name)), "{text}");
+    let rest =
+        "\n  memory in use: 1 pages (65536 bytes) of at most 65536 pages\n  last host call: none";
+    assert!(text.ends_with(rest), "{text}");
+}
+
+#[test]
+fn a_report_tells_the_last_call_of_the_host_and_how_it_ended() {
+    let report = |body: &str| {
+        let program = image(&format!(r#"(func (export "_start") {body} unreachable)"#));
+        let outcome = command(&program, None).unwrap();
+        let Outcome::Trapped(report) = outcome else { panic!("{outcome:?}") };
+        assert!(report.to_string().ends_with(&report.last_call().unwrap().to_string()));
+        report
+    };
+    let fails = "(drop (call $fd_write (i32.const 77) (i32.const 0) (i32.const 0) (i32.const 8)))";
+    let works = "(drop (call $args_sizes_get (i32.const 8) (i32.const 12)))";
+    let last = |body| report(body).last_call().unwrap().to_string();
+    assert_eq!(last(fails), "fd_write (badf)");
+    assert_eq!(last(&format!("{fails}{works}")), "args_sizes_get (success)");
+    let grown = report(&format!("{works} (drop (memory.grow (i32.const 4)))"));
+    assert_eq!(grown.memory().bytes, 5 << 16);
 }
 
 #[test]

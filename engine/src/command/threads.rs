@@ -116,7 +116,7 @@ impl Program {
         let first = Arc::clone(&group);
         let spawned = group.builder("wasm".to_owned()).spawn(move || {
             let end = match first.link(ctx) {
-                Ok(mut linked) => outcome::of(linked.run(&calls)),
+                Ok(mut linked) => linked.outcome(&calls),
                 Err(error) => Err(error),
             };
             first.finish(end);
@@ -179,7 +179,7 @@ impl Group {
     fn run(&self, mut linked: Linked, id: i32, argument: i32) {
         let result = linked.run_thread(id, argument);
         if result.is_err() {
-            self.finish(outcome::of(result));
+            self.finish(outcome::of(result, &linked.store));
         }
     }
 

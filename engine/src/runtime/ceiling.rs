@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::usage;
+
 /// Most bytes that the linear memories together may have, asked for anew at each growth: a container's
 /// limit, less what the process needs besides. Growth over it fails as the core specification lets it
 /// (`memory.grow` gives -1), where the kernel would end the process.
@@ -24,6 +26,12 @@ impl Ceiling {
     #[must_use]
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Most bytes that they may have now.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        (self.limit)()
     }
 
     fn take(&self, bytes: u64) -> bool {
@@ -79,6 +87,7 @@ impl Share {
         // Nothing fits also below a limit that has come down.
         let taken = bytes == 0 || self.ceiling.is_none_or(|ceiling| ceiling.take(bytes));
         if taken {
+            usage::MEMORY.fetch_add(bytes, Ordering::Relaxed);
             self.taken.fetch_add(bytes, Ordering::Relaxed);
         }
         taken
@@ -87,6 +96,7 @@ impl Share {
     /// Gives some back that turned out not to be had.
     pub(super) fn give_back(&self, bytes: u64) {
         self.taken.fetch_sub(bytes, Ordering::Relaxed);
+        usage::MEMORY.fetch_sub(bytes, Ordering::Relaxed);
         if let Some(ceiling) = self.ceiling {
             ceiling.used.fetch_sub(bytes, Ordering::Relaxed);
         }

@@ -303,16 +303,23 @@ impl Module {
     /// The functions and wasm positions of an instruction, innermost first: several where bodies
     /// stand in place of calls, none for trampolines.
     pub(super) fn positions(&self, pc: usize) -> Vec<CodePosition> {
-        let Some(code) = self.code_at(pc) else { return Vec::new() };
+        let mut all = Vec::new();
+        self.each_position(pc, |position| all.push(position));
+        all
+    }
+
+    /// The same one by one. Runs inside of signal handlers: no allocation, no lock.
+    pub(super) fn each_position(&self, pc: usize, see: impl FnMut(CodePosition)) {
+        let Some(code) = self.code_at(pc) else { return };
         let func = match code.func {
             Some(func) => Some(func),
             // A stub has no position: its function has not begun.
             None if self.inner.lazy.is_some() => None,
             None => self.function_at(code.offset),
         };
-        let Some(func) = func else { return Vec::new() };
+        let Some(func) = func else { return };
         let known = |func| self.info().functions.is_valid(func);
-        code.tables.positions(code.offset, self.info().func_index(func), known)
+        code.tables.positions(code.offset, self.info().func_index(func), known, see);
     }
 
     /// The tables that an address in the text belongs to.

@@ -336,7 +336,10 @@ fn finish(record: NonNull<HostRecord>, run: impl FnOnce() -> Result<(), HostErro
     let roots = get(&caller).gc.roots.borrow().len();
     let outcome = catch_unwind(AssertUnwindSafe(run));
     // What the function got is the guest's again, or garbage.
-    get_mut(&mut caller).gc.roots.get_mut().truncate(roots);
+    let store = get_mut(&mut caller);
+    store.gc.roots.get_mut().truncate(roots);
+    // So that nobody takes a runtime call, which leaves no frame pointer, for this one.
+    store.record.activation.last_exit_fp = 0;
     let error = match outcome {
         Ok(Ok(())) => return host_status::RETURNED,
         Ok(Err(error)) => error,
@@ -365,6 +368,13 @@ fn finish(record: NonNull<HostRecord>, run: impl FnOnce() -> Result<(), HostErro
 /// parameters and results, and no reference to the store may be alive.
 pub(super) unsafe fn call_directly(record: *mut HostRecord, values: *mut Slot) -> u32 {
     debug_assert!(!ptr::eq(record, ptr::null()));
-    // SAFETY: the caller's promise is the one that the function asks for.
-    unsafe { ((*record).call)(record, values) }
+    // SAFETY: the caller's promise is the one that the function asks for. The record's store is alive as
+    // long as it; where the guest below waits is the same after the call as before it.
+    unsafe {
+        let activation = &raw mut (*(*record).store).activation;
+        let exit = (*activation).last_exit_fp;
+        let status = ((*record).call)(record, values);
+        (*activation).last_exit_fp = exit;
+        status
+    }
 }

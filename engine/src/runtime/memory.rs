@@ -247,6 +247,11 @@ impl LinearMemory {
         self.bounds.pages(self.length())
     }
 
+    /// The bytes that it has, and the most that it may have.
+    pub(super) fn sizes(&self) -> (u64, u64) {
+        (self.length() as u64, self.bounds.limit())
+    }
+
     /// Grows by `delta` pages; the previous size in pages, or `None` when a limit or the system
     /// forbids it.
     pub(super) fn grow(&mut self, delta: u64) -> Option<u64> {

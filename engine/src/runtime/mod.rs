@@ -38,7 +38,8 @@
 //! * `gc` is the heap of structures, arrays and exceptions.
 //! * `call` is the one door in, `host` the one door out, `builtins` the runtime calls.
 //! * `throw` finds who catches an `exception`.
-//! * `trap` turns a fault into an error with a backtrace; `sys` is all that is Linux.
+//! * `trap` turns a fault into an error with a backtrace; `sight` is what a signal's handler sees of a
+//!   guest that runs, `usage` what guests have; `sys` is all that is Linux.
 //! * `memory` and `region` are linear memories and their address space, `shared` those that several
 //!   threads use, `waiters` and `threads` how these wait for each other.
 //!
@@ -66,6 +67,7 @@ mod memory;
 mod region;
 mod registry;
 mod shared;
+mod sight;
 mod state;
 mod store;
 mod supertypes;
@@ -76,6 +78,7 @@ mod threads;
 mod throw;
 mod trap;
 mod types;
+mod usage;
 mod val;
 mod vmcontext;
 mod waiters;
@@ -98,12 +101,15 @@ pub use linker::Linker;
 pub use memory::{Memory, MemoryError, OutOfBounds};
 pub use registry::TypeId;
 pub use shared::SharedMemory;
+pub use sight::{MAX_SIGHT, Place, Sight};
 pub(crate) use state::State;
 pub use store::{AsStore, Store, StoreConfig, StoreError};
+pub use sys::Interrupted;
 pub use table::{Table, TableError};
 pub use trap::{Frame, MAX_FRAMES, Trap, TrapKind};
 pub use types::{
     ExternType, FieldType, FuncType, GlobalType, HeapType, MemoryType, RefType, StorageType,
     SubType, TableType, ValType,
 };
+pub use usage::MemoryUse;
 pub use val::{AnyRef, ExnRef, ExternRef, Val};

@@ -280,6 +280,11 @@ impl StoreInner {
         self.memories.iter().any(|memory| memory.guards(address))
     }
 
+    /// Of each memory the bytes that it has, and the most that it may have.
+    pub(super) fn memory_sizes(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.memories.iter().map(LinearMemory::sizes)
+    }
+
     pub(super) fn table(&self, handle: Table) -> &TableInner {
         self.assert_owns(handle.store);
         &self.tables[handle.index as usize]

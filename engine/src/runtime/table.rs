@@ -4,6 +4,7 @@ use std::ptr::{self, NonNull};
 
 use super::store::{AsStore, StoreId, StoreInner, get, get_mut};
 use super::types::{TableType, ValType};
+use super::usage::TableShare;
 use super::val::Val;
 use super::vmcontext::{FuncRef, Stable, TableDef};
 
@@ -33,6 +34,7 @@ pub(super) struct TableInner {
     elements: Elements,
     ty: TableType,
     limit: u64,
+    share: TableShare,
     def: NonNull<TableDef>,
     own_def: Option<Stable<TableDef>>,
 }
@@ -50,7 +52,8 @@ impl TableInner {
             true => Elements::Funcs(vec![ptr::null_mut(); size]),
             false => Elements::Handles(vec![0; size]),
         };
-        Ok(TableInner { elements, ty, limit, def: NonNull::dangling(), own_def: None })
+        let share = TableShare::new(ty.min);
+        Ok(TableInner { elements, ty, limit, share, def: NonNull::dangling(), own_def: None })
     }
 
     /// Lets the definition lie at `def` from now on, and fills it in.
@@ -195,6 +198,7 @@ impl TableInner {
                 elements.resize(new, init as u32);
             }
         }
+        self.share.grow(delta);
         self.publish();
         Some(old)
     }

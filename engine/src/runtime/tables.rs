@@ -26,15 +26,16 @@ impl<'a> Tables<'a> {
         TrapKind::from_code(*self.trap_codes.get(n)?)
     }
 
-    /// The functions and wasm positions of the instruction at an offset, innermost first, in the
-    /// code of the function `outermost`; `is_known` tells which functions there are.
+    /// Shows the functions and wasm positions of the instruction at an offset, innermost first, in
+    /// the code of the function `outermost`; `is_known` tells which functions there are. Runs inside
+    /// of signal handlers: no allocation, no lock.
     pub(super) fn positions(
         &self,
         offset: u32,
         outermost: FuncIndex,
         is_known: impl Fn(FuncIndex) -> bool,
-    ) -> Vec<CodePosition> {
-        let mut frames = Vec::new();
+        mut see: impl FnMut(CodePosition),
+    ) {
         let entries = self.inlined;
         let mut below = entries.0.len() / InlinedPosition::SIZE;
         let mut position = self.position(offset);
@@ -47,12 +48,11 @@ impl<'a> Tables<'a> {
             }
             let func = FuncIndex::from_u32(entries.get(3 * n));
             if is_known(func) {
-                frames.push(CodePosition { func, wasm_offset: Some(entries.get(3 * n + 1)) });
+                see(CodePosition { func, wasm_offset: Some(entries.get(3 * n + 1)) });
             }
             (position, below) = (Some(entries.get(3 * n + 2)), n);
         }
-        frames.push(CodePosition { func: outermost, wasm_offset: position });
-        frames
+        see(CodePosition { func: outermost, wasm_offset: position });
     }
 
     fn position(&self, offset: u32) -> Option<u32> {

@@ -58,8 +58,8 @@ pub struct Trap {
 /// The frames of guest code at some moment, innermost first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Backtrace {
-    frames: Vec<Frame>,
-    truncated: bool,
+    pub(super) frames: Vec<Frame>,
+    pub(super) truncated: bool,
 }
 
 /// A frame of a backtrace.
@@ -189,6 +189,11 @@ thread_local! {
 /// Says whose code runs on this thread from now on, and returns whose did.
 pub(super) fn set_current(store: *mut StoreInner) -> *mut StoreInner {
     CURRENT.replace(store)
+}
+
+/// The store whose code this thread runs, or null. Reading it is safe in a signal handler.
+pub(super) fn current() -> *const StoreInner {
+    CURRENT.get()
 }
 
 /// Makes faults of compiled code traps, once for the process.

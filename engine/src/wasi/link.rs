@@ -1,7 +1,7 @@
 //! Tables of functions that guests import, and their way into a linker with what these share.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::ops::Deref;
 use std::rc::Rc;
 
@@ -49,6 +49,35 @@ impl Host {
         let _ = self.handler.set(handler);
         signals::handle();
     }
+}
+
+thread_local! {
+    /// The function that this thread's guest called last, and the number that it got back. One word,
+    /// without a destructor and initialised by a constant: writing it costs a store, and a handler of a
+    /// signal may read it.
+    static LAST: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Notes a call that has ended.
+#[inline]
+pub(super) fn note(function: u32, result: u32) {
+    LAST.set(u64::from(function) << 32 | u64::from(result));
+}
+
+/// The word of the last call that ended on this thread. Safe in a signal handler.
+pub(super) fn last() -> u64 {
+    LAST.get()
+}
+
+/// A number for a function's name: FNV-1a of 32 bits, never 0. A test sees that names of functions have
+/// different ones.
+pub(super) const fn number(name: &str) -> u32 {
+    let (bytes, mut hash, mut n) = (name.as_bytes(), 0x811c_9dc5_u32, 0);
+    while n < bytes.len() {
+        hash = (hash ^ bytes[n] as u32).wrapping_mul(0x0100_0193);
+        n += 1;
+    }
+    if hash == 0 { 1 } else { hash }
 }
 
 /// The number that a guest gets back: 0 is success.
@@ -113,11 +142,14 @@ macro_rules! functions {
                             mut caller: $crate::runtime::Caller<'_>,
                             $($arg: $ty),*
                         | -> Result<u32, $crate::wasi::link::HandlerFailed> {
+                            const NUMBER: u32 = $crate::wasi::link::number(stringify!($name));
                             let memory =
                                 &mut $crate::wasi::guest_mem::GuestMemory::of(&mut caller);
                             let result = $family::$name(&host, memory, $($arg),*);
+                            let result = $crate::wasi::link::status(result);
+                            $crate::wasi::link::note(NUMBER, result);
                             $crate::wasi::link::deliver(&host, &mut caller)?;
-                            Ok($crate::wasi::link::status(result))
+                            Ok(result)
                         },
                     );
                 },

@@ -3,6 +3,7 @@
 pub mod core;
 pub mod ctx;
 pub mod guest_mem;
+mod last;
 mod link;
 pub mod preview1;
 pub mod sockets;
@@ -11,6 +12,7 @@ use std::rc::Rc;
 
 use crate::runtime::{Linker, Module};
 
+pub use last::LastCall;
 pub(crate) use link::HandlerFailed;
 pub use link::Host;
 

@@ -88,6 +88,15 @@ pub enum Errno {
     Notcapable = 76,
 }
 
+impl Errno {
+    /// The error with this number, if there is one.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Errno> {
+        let all = HOST.iter().map(|(_, errno)| *errno).chain([Errno::Notcapable]);
+        all.into_iter().find(|errno| *errno as u32 == number)
+    }
+}
+
 impl From<Error> for Errno {
     fn from(error: Error) -> Errno {
         match error {

@@ -122,6 +122,11 @@ pub(super) fn add_to_linker(
     Ok(())
 }
 
+/// The names of all functions of preview 1's tables and the dialects; some occur more than once.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    TABLES.iter().flat_map(|(_, table)| table.iter().map(|entry| entry.name))
+}
+
 fn is_socket(module: &str, name: &str) -> bool {
     module == MODULE && (name.starts_with("sock_") || name == "epoll_oneoff")
 }
