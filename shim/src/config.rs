@@ -65,6 +65,8 @@ pub struct ShimConfig {
     pub cache: Place,
     /// Whether only containers of the same namespace share code.
     pub cache_by_namespace: bool,
+    /// Whether containers may run Linux programs.
+    pub linux_programs: bool,
 }
 
 /// Smaller modules are compiled in less time than a second process takes to get in step.
@@ -188,6 +190,7 @@ impl ShimConfig {
             lazy_above: LAZY_ABOVE,
             cache,
             cache_by_namespace: false,
+            linux_programs: true,
         };
         finish("environment of the shim", faults, config)
     }
@@ -291,6 +294,7 @@ impl ShimConfig {
                 }
                 "LazyAboveKiB" => integer(value, 0, 1 << 20).map(|kib| self.lazy_above = kib << 10),
                 "CacheByNamespace" => boolean(value).map(|on| self.cache_by_namespace = on),
+                "LinuxPrograms" => boolean(value).map(|on| self.linux_programs = on),
                 // CRI repeats its own two fields in the body.
                 "TypeUrl" | "ConfigPath" => Ok(()),
                 _ => Err("unknown key".to_owned()),

@@ -1,23 +1,22 @@
 //! Create: from a request to a parked guest, all or nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use coracle_oci::image::Entrypoint;
-use coracle_oci::spec::{self, Workload};
+use coracle_oci::spec::{self, Namespace, NamespaceKind, Workload};
 use tokio::runtime::Handle;
 
 use crate::cache::CodeCache;
 use crate::compile::{Afterwork, Compilation};
 use crate::config::ShimConfig;
 use crate::events::Events;
-use crate::find::{Finder, Source};
+use crate::find::{Finder, Found};
 use crate::guest::{Guest, Runner, SpawnRequest, Stdio};
-use crate::io;
+use crate::io::{self, Owner};
 use crate::mounts::RootfsMounts;
 use crate::request::{Create, RootfsMount};
 use crate::response;
-use crate::task::{Facts, Parts, Task, TaskError};
+use crate::sandbox::PodFiles;
+use crate::task::{Facts, Household, Parts, Task, TaskError};
 
 /// Makes the task of a Create call and publishes its first event.
 ///
@@ -34,14 +33,16 @@ pub async fn create(
     request: Create,
 ) -> Result<Arc<Task>, TaskError> {
     let config = config.with_options(request.options.as_ref())?;
+    let household = Household {
+        config: config.clone(),
+        cache: cache.clone(),
+        afterwork: afterwork.clone(),
+        mounts: request.mounts.clone(),
+    };
     let mut prepared = prepare(&config, cache, afterwork, &request).await?;
     let program = prepared.program.take();
     match assemble(&config, &request, &prepared.workload, program).await {
-        Ok(assembled) => {
-            let patience = config.output_patience;
-            let afterwork = afterwork.clone();
-            Ok(finish(events, afterwork, request, assembled, prepared.mounts, patience))
-        }
+        Ok(assembled) => Ok(finish(events, household, request, assembled, prepared)),
         Err(error) => {
             undo(&mut prepared.mounts);
             Err(error)
@@ -53,8 +54,8 @@ pub async fn create(
 struct Prepared {
     workload: Workload,
     mounts: RootfsMounts,
-    /// The program's code, and what to call in it; `None` for the built-in sleeper.
-    program: Option<(Source, Entrypoint)>,
+    /// The program; `None` for the built-in sleeper.
+    program: Option<Found>,
 }
 
 /// Reads, mounts and finds the module, away from the event loop.
@@ -69,20 +70,28 @@ async fn prepare(
         config: config.clone(),
         cache: cache.clone(),
         id: request.id.clone(),
+        exec: None,
         bundle: request.bundle.clone(),
         afterwork: afterwork.clone(),
         image: None,
     };
-    let mounts = request.mounts.clone();
-    tokio::task::spawn_blocking(move || prepare_blocking(&finder, &mounts))
+    let (mounts, pod) = (request.mounts.clone(), request.pod.clone());
+    let terminal = request.stdio.terminal;
+    tokio::task::spawn_blocking(move || prepare_blocking(&finder, &mounts, &pod, terminal))
         .await
         .map_err(|_| TaskError::Broken("prepare the container"))?
 }
 
-fn prepare_blocking(finder: &Finder, mounts: &[RootfsMount]) -> Result<Prepared, TaskError> {
-    let workload = spec::load(&finder.bundle)?;
-    if workload.process.terminal {
-        return Err(TaskError::Unsupported(crate::request::NO_TERMINAL));
+fn prepare_blocking(
+    finder: &Finder,
+    mounts: &[RootfsMount],
+    pod: &PodFiles,
+    terminal: bool,
+) -> Result<Prepared, TaskError> {
+    let mut workload = spec::load(&finder.bundle)?;
+    pod.complete(&mut workload);
+    if workload.process.terminal != terminal {
+        return Err(TaskError::Terminal { call: terminal });
     }
     let mut made = RootfsMounts::make(&finder.bundle, mounts)?;
     let program =
@@ -108,14 +117,18 @@ async fn assemble(
     config: &ShimConfig,
     request: &Create,
     workload: &Workload,
-    program: Option<(Source, Entrypoint)>,
+    program: Option<Found>,
 ) -> Result<Assembled, TaskError> {
     if let Some(systemd) = config.systemd_cgroup {
         tracing::debug!(id = %request.id, systemd, "cgroup driver by runtime option");
     }
-    let (ends, stdio) = io::open(&request.stdio, config.stdin_patience)?;
+    let owner = Owner { container: request.id.as_str(), namespace: &config.namespace };
+    let (ends, stdio) = io::open(&request.stdio, owner, config.stdin_patience).await?;
+    let digest = program.as_ref().and_then(Found::digest);
     let (compilation, runner) = match program {
-        Some((source, entry)) => (Some(source.begin()), Runner::Wasm { entry }),
+        Some(Found::Wasm(source, entry)) => (Some(source.begin()), Runner::Wasm { entry }),
+        Some(Found::Toolbox(source)) => (Some(source.begin()), Runner::Toolbox),
+        Some(Found::Linux) => (None, Runner::Linux),
         None => (None, Runner::Pause),
     };
     let spawned = Guest::spawn(SpawnRequest {
@@ -126,30 +139,55 @@ async fn assemble(
         runner,
     });
     match spawned.await {
-        Ok(guest) => Ok(Assembled { guest, compilation, stdio }),
-        Err(error) => {
-            if let Some(compilation) = compilation {
-                compilation.stopper().stop();
-                compilation.given_up().await;
-            }
-            Err(error.into())
+        Ok(guest) => {
+            guest.runs_module(digest);
+            connected(guest, compilation, stdio).await
         }
+        Err(error) => Err(given_up(compilation, error.into()).await),
     }
+}
+
+/// Connects the client to the terminal of a guest that has one.
+async fn connected(
+    mut guest: Guest,
+    compilation: Option<Compilation>,
+    stdio: io::KeptEnds,
+) -> Result<Assembled, TaskError> {
+    if let Some(Err(error)) = guest.take_terminal().map(|master| stdio.connect(master)) {
+        if let Err(second) = guest.cleanup().await {
+            tracing::warn!(error = %second, "remove a guest whose terminal does not work");
+        }
+        return Err(given_up(compilation, error.into()).await);
+    }
+    Ok(Assembled { guest, compilation, stdio })
+}
+
+/// Ends the compilation for a guest that will not be.
+async fn given_up(compilation: Option<Compilation>, error: TaskError) -> TaskError {
+    if let Some(compilation) = compilation {
+        compilation.stopper().stop();
+        compilation.given_up().await;
+    }
+    error
 }
 
 fn finish(
     events: &Events,
-    afterwork: Afterwork,
+    household: Household,
     request: Create,
     assembled: Assembled,
-    mounts: RootfsMounts,
-    output_patience: Duration,
+    prepared: Prepared,
 ) -> Arc<Task> {
     let facts = Facts {
         id: request.id,
         bundle: request.bundle,
         pid: assembled.guest.pid().unsigned_abs(),
         streams: request.stdio.texts,
+        terminal: request.stdio.terminal,
+        shares_pids: !matches!(
+            prepared.workload.namespace(NamespaceKind::Pid),
+            Some(Namespace { path: None, .. })
+        ),
     };
     events.publish(response::create_event(&facts, &request.mounts));
     Task::new(Parts {
@@ -157,10 +195,11 @@ fn finish(
         events: events.clone(),
         guest: assembled.guest,
         compilation: assembled.compilation,
-        afterwork,
+        afterwork: household.afterwork.clone(),
         stdio: assembled.stdio,
-        mounts,
-        output_patience,
+        mounts: prepared.mounts,
+        output_patience: household.config.output_patience,
+        household,
     })
 }
 

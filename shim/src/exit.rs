@@ -6,6 +6,8 @@ use crate::guest;
 
 /// Reported for a task whose start failed: the shell's number for "found but cannot be run".
 pub const CANNOT_RUN: u32 = 126;
+/// Reported for a further process whose program is not there: the shell's number for "not found".
+pub const NOT_FOUND: u32 = 127;
 /// Reported for a guest whose end nobody saw.
 pub const UNKNOWN: u32 = 255;
 /// Added to the number of the signal that ended a guest.
@@ -55,7 +57,7 @@ mod tests {
     fn numbers() {
         let code = |exit| {
             let at = SystemTime::UNIX_EPOCH;
-            ExitStatus::from(guest::WaitStatus { exit, at }).code
+            ExitStatus::from(guest::WaitStatus { exit, trap: None, at }).code
         };
         for number in [0, 42, 134, 255] {
             assert_eq!(code(Exit::Code(number)), u32::from(number));

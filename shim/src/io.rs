@@ -1,4 +1,5 @@
-//! Standard streams: the guest gets the FIFOs themselves, no thread copies.
+//! Standard streams: the guest gets the FIFOs themselves, no thread copies. Only with a terminal there is
+//! something to copy (`terminal`); a logging program is a process beside ([`logger`]).
 //!
 //! Nothing here waits for a client, and no client waits for ever:
 //! * Of output FIFOs the shim opens a reader first, which needs no partner (`fifo(7)`), and keeps it
@@ -10,17 +11,24 @@
 //!   come and gone, as `ctr run < /dev/null` does, and the end of file is the truth. The shim keeps
 //!   no writer, so input ends when the client closes.
 
+pub mod logger;
+mod terminal;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
+use tokio::net::unix::pipe;
+
+use logger::Logger;
+use terminal::{Keyboard, Screen, Terminal};
 
 use crate::request::{StdioPlan, Stream};
 
@@ -32,9 +40,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 #[derive(Debug, thiserror::Error)]
 #[error("open {name} {path}: {source}", path = path.display())]
 pub struct StdioError {
-    /// `stdin`, `stdout` or `stderr`.
+    /// `stdin`, `stdout`, `stderr`, `terminal` or `logger`.
     pub name: &'static str,
-    /// The FIFO or file.
+    /// The FIFO, file or program.
     pub path: PathBuf,
     /// What the kernel said.
     pub source: io::Error,
@@ -51,13 +59,33 @@ pub struct GuestEnds {
     pub stderr: Option<OwnedFd>,
 }
 
-/// What the shim keeps while the task exists.
+/// Whose streams they are, for loggers.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    /// The container, or the further process in it.
+    pub container: &'a str,
+    /// containerd's namespace.
+    pub namespace: &'a str,
+}
+
+/// What the shim keeps while a process is known.
 #[derive(Debug)]
 pub struct KeptEnds {
     /// Readers of the output FIFOs; never read from.
     readers: Vec<File>,
     /// Standard input, when it is a FIFO, until the guest starts.
     stdin: Mutex<Option<Stdin>>,
+    /// What its terminal will be connected to.
+    desk: Mutex<Option<Desk>>,
+    terminal: OnceLock<Terminal>,
+    logger: Mutex<Option<Logger>>,
+}
+
+/// A client's place at a terminal that does not exist yet.
+#[derive(Debug)]
+struct Desk {
+    screen: Screen,
+    keyboard: Option<Keyboard>,
 }
 
 /// A FIFO for standard input whose client may not have come yet.
@@ -68,28 +96,80 @@ struct Stdin {
     deadline: Instant,
 }
 
-/// Opens the three streams. `patience` bounds the wait for a client of standard input.
+/// Opens the three streams, and starts their logger if there is one. `patience` bounds the wait for a
+/// client of standard input. With a terminal the guest has no end of them: see [`KeptEnds::connect`].
 ///
 /// # Errors
-/// A path that does not exist or cannot be opened.
-pub fn open(plan: &StdioPlan, patience: Duration) -> Result<(GuestEnds, KeptEnds), StdioError> {
+/// A path that does not exist or cannot be opened, a logger that does not run.
+pub async fn open(
+    plan: &StdioPlan,
+    owner: Owner<'_>,
+    patience: Duration,
+) -> Result<(GuestEnds, KeptEnds), StdioError> {
     let mut readers = Vec::new();
-    let (stdin, kept_stdin) = match &plan.stdin {
-        Stream::Null => (None, None),
-        Stream::Path(path) | Stream::LogFile(path) => {
-            let (end, kept) = open_input(path, patience).map_err(at("stdin", path))?;
-            (Some(end), kept)
+    let (mut ends, logger) = match &plan.stdout {
+        Stream::Logger(wanted) => {
+            let (logger, outputs) = Logger::start(wanted, owner).await?;
+            let (stdout, stderr) = (Some(outputs.stdout), Some(outputs.stderr));
+            (GuestEnds { stdin: None, stdout, stderr }, Some(logger))
         }
+        _ => (outputs(plan, &mut readers)?, None),
     };
+    let (mut kept_stdin, mut desk) = (None, None);
+    if plan.terminal {
+        desk = Some(Desk { screen: screen(ends.stdout.take())?, keyboard: keyboard(&plan.stdin)? });
+        ends = GuestEnds::default();
+    } else if let Stream::Path(path) = &plan.stdin {
+        let (end, kept) = open_input(path, patience).map_err(at("stdin", path))?;
+        (ends.stdin, kept_stdin) = (Some(end), kept);
+    }
+    let kept = KeptEnds {
+        readers,
+        stdin: Mutex::new(kept_stdin),
+        desk: Mutex::new(desk),
+        terminal: OnceLock::new(),
+        logger: Mutex::new(logger),
+    };
+    Ok((ends, kept))
+}
+
+/// Outputs without a logger.
+fn outputs(plan: &StdioPlan, readers: &mut Vec<File>) -> Result<GuestEnds, StdioError> {
     let mut output = |name, stream: &Stream| match stream {
-        Stream::Null => Ok(None),
-        Stream::Path(path) => open_output(path, &mut readers).map(Some).map_err(at(name, path)),
+        Stream::Null | Stream::Logger(_) => Ok(None),
+        Stream::Path(path) => open_output(path, readers).map(Some).map_err(at(name, path)),
         Stream::LogFile(path) => open_log(path).map(Some).map_err(at(name, path)),
     };
     let stdout = output("stdout", &plan.stdout)?;
-    let stderr = output("stderr", &plan.stderr)?;
-    let kept = KeptEnds { readers, stdin: Mutex::new(kept_stdin) };
-    Ok((GuestEnds { stdin, stdout, stderr }, kept))
+    // A terminal has one output.
+    let stderr = if plan.terminal { None } else { output("stderr", &plan.stderr)? };
+    Ok(GuestEnds { stdin: None, stdout, stderr })
+}
+
+/// Where a terminal shows what is written: what would be the guest's standard output.
+fn screen(output: Option<OwnedFd>) -> Result<Screen, StdioError> {
+    let Some(output) = output else { return Ok(Screen::Null) };
+    let sort = |output: OwnedFd| {
+        let file = File::from(output);
+        if !file.metadata()?.file_type().is_fifo() {
+            return Ok(Screen::File(file));
+        }
+        let flags = rustix::fs::fcntl_getfl(&file)?;
+        rustix::fs::fcntl_setfl(&file, flags | OFlags::NONBLOCK)?;
+        Ok(Screen::Pipe(pipe::Sender::from_file(file)?))
+    };
+    sort(output).map_err(at("stdout", Path::new("of the terminal")))
+}
+
+/// Where its input comes from, if from anywhere.
+fn keyboard(stdin: &Stream) -> Result<Option<Keyboard>, StdioError> {
+    let Stream::Path(path) = stdin else { return Ok(None) };
+    let open = || {
+        let reader = pipe::OpenOptions::new().open_receiver(path)?;
+        let writer = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        Ok(Keyboard { reader, writer: writer.into() })
+    };
+    open().map(Some).map_err(at("stdin", path))
 }
 
 fn at<'a>(name: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StdioError + 'a {
@@ -138,11 +218,56 @@ impl KeptEnds {
 }
 
 impl KeptEnds {
-    /// Resolves when clients have taken all output, or after `patience`.
+    /// Connects the client to the terminal whose master this is, if the streams are for one.
+    ///
+    /// # Errors
+    /// What the kernel says of the master.
+    pub fn connect(&self, master: OwnedFd) -> Result<(), StdioError> {
+        let desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Desk { screen, keyboard }) = desk else { return Ok(()) };
+        let terminal = Terminal::begin(master, screen, keyboard);
+        let terminal = terminal.map_err(at("terminal", Path::new("of the process")))?;
+        // There is one desk, so there is one terminal.
+        let _ = self.terminal.set(terminal);
+        Ok(())
+    }
+
+    /// Sets columns and rows of the terminal; without one there is nothing to do.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn resize(&self, size: (u16, u16)) -> io::Result<()> {
+        self.terminal.get().map_or(Ok(()), |terminal| terminal.resize(size))
+    }
+
+    /// Ends standard input, where the shim holds it: that of a terminal. A guest that reads the client's
+    /// FIFO itself sees the end when the client closes.
+    pub fn close_input(&self) {
+        if let Some(terminal) = self.terminal.get() {
+            terminal.close_input();
+        }
+        let mut desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(desk) = desk.as_mut() {
+            desk.keyboard = None;
+        }
+    }
+
+    /// Waits for the logger to read to the end, and ends it. The process must be gone.
+    pub async fn close(&self) {
+        let logger = self.logger.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(logger) = logger {
+            logger.finished().await;
+        }
+    }
+
+    /// The process has ended: resolves when clients have taken all output, or after `patience`.
     ///
     /// containerd's client closes its side as soon as it hears of the exit, read or not; so the
     /// exit is told after the last words.
     pub async fn drained(&self, patience: Duration) {
+        if let Some(terminal) = self.terminal.get() {
+            terminal.finished(patience).await;
+        }
         let deadline = Instant::now() + patience;
         let full = |reader: &File| rustix::io::ioctl_fionread(reader).is_ok_and(|left| left > 0);
         while self.readers.iter().any(full) && Instant::now() < deadline {

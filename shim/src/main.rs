@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use coracle_shim::io::logger;
 use coracle_shim::warm::command as warm;
 use coracle_shim::{bootstrap, cleanup, cli, guest, serve};
 
@@ -10,6 +11,9 @@ fn main() -> ExitCode {
     // The guest runner is exec'd right after clone and must not pay for anything else first.
     if args.first().is_some_and(|arg| arg == cli::GUEST_COMMAND) {
         return guest::runner_main();
+    }
+    if let Some((_, args)) = args.split_first().filter(|(first, _)| *first == logger::COMMAND) {
+        return logger::become_logger(args);
     }
     if warm::is_meant(&args) {
         return warm::main(&args);

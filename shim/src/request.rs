@@ -1,10 +1,18 @@
 //! Wire to domain: what a message may say is decided here, and nothing past it checks again.
 
+mod stdio;
+
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use containerd_shim_protos::api;
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use coracle_oci::spec::{self, Process};
+pub use stdio::{Logger, StdioPlan, Stream};
+
+use crate::task::TaskError;
+
+use crate::sandbox::PodFiles;
 
 /// Longest container id containerd makes or accepts.
 const MAX_ID: usize = 76;
@@ -61,6 +69,40 @@ impl fmt::Display for TaskId {
     }
 }
 
+/// The id of a further process of a container, of the same form as a [`TaskId`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ExecId(TaskId);
+
+impl ExecId {
+    /// Checks `text` and keeps it.
+    ///
+    /// # Errors
+    /// [`RequestError::ExecId`].
+    pub fn parse(text: &str) -> Result<Self, RequestError> {
+        let bad = |_| RequestError::ExecId(text.chars().take(MAX_ID).collect());
+        TaskId::parse(text).map(Self).map_err(bad)
+    }
+
+    /// The process that a call means; `None` is the container's first.
+    ///
+    /// # Errors
+    /// As for [`ExecId::parse`].
+    pub fn parse_optional(text: &str) -> Result<Option<Self>, RequestError> {
+        if text.is_empty() { Ok(None) } else { Self::parse(text).map(Some) }
+    }
+
+    /// The id as containerd writes it.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl fmt::Display for ExecId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A signal number the kernel delivers, 1 to 64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Signal(i32);
@@ -112,30 +154,6 @@ pub struct RootfsMount {
     pub options: Vec<String>,
 }
 
-/// Where one standard stream goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stream {
-    /// Nowhere: `/dev/null`.
-    Null,
-    /// A FIFO that a client has at its other end, or an existing file.
-    Path(PathBuf),
-    /// A log file to append to, made when missing (`file://`).
-    LogFile(PathBuf),
-}
-
-/// The three streams of a task, with the texts they came as.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StdioPlan {
-    /// Standard input.
-    pub stdin: Stream,
-    /// Standard output.
-    pub stdout: Stream,
-    /// Standard error.
-    pub stderr: Stream,
-    /// The three as containerd wrote them; State and the create event repeat them.
-    pub texts: [String; 3],
-}
-
 /// A Create call.
 #[derive(Debug, Clone)]
 pub struct Create {
@@ -149,6 +167,21 @@ pub struct Create {
     pub stdio: StdioPlan,
     /// Runtime options, undecoded; `config.rs` reads them.
     pub options: Option<Any>,
+    /// What it shares with its pod; the shim knows, not the message.
+    pub pod: PodFiles,
+}
+
+/// An Exec call.
+#[derive(Debug, Clone)]
+pub struct Exec {
+    /// The container.
+    pub task: TaskId,
+    /// The process.
+    pub id: ExecId,
+    /// What it is, with its terminal as the call says.
+    pub process: Process,
+    /// Its standard streams.
+    pub stdio: StdioPlan,
 }
 
 /// A Kill call.
@@ -173,7 +206,10 @@ pub enum RequestError {
     #[error("signal {0} does not exist: use 1 to 64")]
     Signal(u32),
     /// A stream that is neither a path nor a known URL.
-    #[error("{name} {text:?} is neither an absolute path nor a fifo:// or file:// URL")]
+    #[error(
+        "{name} {text:?} is neither an absolute path nor a fifo://, file:// or, for both outputs, a \
+         binary:// URL"
+    )]
     Stream {
         /// `stdin`, `stdout` or `stderr`.
         name: &'static str,
@@ -183,43 +219,26 @@ pub enum RequestError {
     /// Something containerd may ask for and this shim does not have.
     #[error("{0}")]
     Unsupported(&'static str),
-    /// A process added by Exec; there are none.
-    #[error("container {id} has no process {exec:?}: exec is not supported")]
-    NoSuchExec {
-        /// The container.
-        id: TaskId,
-        /// The process asked for.
-        exec: String,
-    },
+    /// No id for a further process.
+    #[error("{0:?} is no id of a process: use letters, digits, '.', '_' and '-', at most 76")]
+    ExecId(String),
+    /// An Exec call that says not what to execute.
+    #[error("the call names no process to execute: send an OCI process")]
+    NoProcess,
 }
 
-/// Said when a terminal is asked for.
-pub const NO_TERMINAL: &str =
-    "terminals are not supported: run the container without -t (-i alone works)";
 /// Said when a task is to be restored from a checkpoint.
 const NO_CHECKPOINT: &str = "checkpoints are not supported: create the task without one";
-/// Said when a logging program is asked for.
-const NO_LOG_BINARY: &str =
-    "binary:// loggers are not supported: use a fifo or a file:// URL for the streams";
-
 impl TryFrom<api::CreateTaskRequest> for Create {
     type Error = RequestError;
 
     fn try_from(wire: api::CreateTaskRequest) -> Result<Self, RequestError> {
         let id = TaskId::parse(&wire.id)?;
         let bundle = absolute(&wire.bundle).ok_or(RequestError::Bundle(wire.bundle))?;
-        if wire.terminal {
-            return Err(RequestError::Unsupported(NO_TERMINAL));
-        }
         if !wire.checkpoint.is_empty() || !wire.parent_checkpoint.is_empty() {
             return Err(RequestError::Unsupported(NO_CHECKPOINT));
         }
-        let stdio = StdioPlan {
-            stdin: stream("stdin", &wire.stdin)?,
-            stdout: stream("stdout", &wire.stdout)?,
-            stderr: stream("stderr", &wire.stderr)?,
-            texts: [wire.stdin, wire.stdout, wire.stderr],
-        };
+        let stdio = StdioPlan::parse([wire.stdin, wire.stdout, wire.stderr], wire.terminal)?;
         let mounts = wire.rootfs.into_iter().map(|m| RootfsMount {
             kind: m.type_,
             source: m.source,
@@ -231,7 +250,22 @@ impl TryFrom<api::CreateTaskRequest> for Create {
             mounts: mounts.collect(),
             stdio,
             options: wire.options.into_option(),
+            pod: PodFiles::default(),
         })
+    }
+}
+
+impl TryFrom<api::ExecProcessRequest> for Exec {
+    type Error = TaskError;
+
+    fn try_from(wire: api::ExecProcessRequest) -> Result<Self, TaskError> {
+        let task = TaskId::parse(&wire.id).map_err(RequestError::from)?;
+        let id = ExecId::parse(&wire.exec_id)?;
+        let stdio = StdioPlan::parse([wire.stdin, wire.stdout, wire.stderr], wire.terminal)?;
+        let described = wire.spec.into_option().ok_or(RequestError::NoProcess)?;
+        let process = spec::process(&described.value)?;
+        let process = Process { terminal: wire.terminal, ..process };
+        Ok(Self { task, id, process, stdio })
     }
 }
 
@@ -243,40 +277,12 @@ impl TryFrom<&api::KillRequest> for Kill {
     }
 }
 
-/// The container of a call that may also name an exec process.
-///
-/// # Errors
-/// Bad ids, and any exec process, since none exists.
-pub fn init_process(id: &str, exec: &str) -> Result<TaskId, RequestError> {
-    let id = TaskId::parse(id)?;
-    if exec.is_empty() {
-        return Ok(id);
-    }
-    Err(RequestError::NoSuchExec { id, exec: exec.to_owned() })
-}
-
 /// An absolute path without `..` and NUL that the kernel takes.
-fn absolute(text: &str) -> Option<PathBuf> {
+pub(crate) fn absolute(text: &str) -> Option<PathBuf> {
     let path = Path::new(text);
     let plain = path.components().all(|part| part != Component::ParentDir);
     (path.is_absolute() && plain && !text.contains('\0') && text.len() < MAX_PATH)
         .then(|| path.to_owned())
-}
-
-fn stream(name: &'static str, text: &str) -> Result<Stream, RequestError> {
-    let refuse = || RequestError::Stream { name, text: text.to_owned() };
-    let (scheme, path) = match text.split_once("://") {
-        None if text.is_empty() => return Ok(Stream::Null),
-        None => ("fifo", text),
-        // Queries carry parameters of loggers, which a file has none of.
-        Some((scheme, rest)) => (scheme, rest.split('?').next().unwrap_or_default()),
-    };
-    match scheme {
-        "fifo" => absolute(path).map(Stream::Path).ok_or_else(refuse),
-        "file" if name != "stdin" => absolute(path).map(Stream::LogFile).ok_or_else(refuse),
-        "binary" | "binary-v2" => Err(RequestError::Unsupported(NO_LOG_BINARY)),
-        _ => Err(refuse()),
-    }
 }
 
 #[cfg(test)]
@@ -307,19 +313,6 @@ mod tests {
     }
 
     #[test]
-    fn streams_by_scheme() {
-        assert_eq!(stream("stdin", ""), Ok(Stream::Null));
-        assert_eq!(stream("stdout", "/run/f"), Ok(Stream::Path("/run/f".into())));
-        assert_eq!(stream("stdout", "fifo:///run/f"), Ok(Stream::Path("/run/f".into())));
-        assert_eq!(stream("stdout", "file:///l?a=b"), Ok(Stream::LogFile("/l".into())));
-        assert!(matches!(stream("stderr", "binary:///b"), Err(RequestError::Unsupported(_))));
-        for bad in ["relative", "file://x", "http:///x", "/a/../b", "file:///a/../b"] {
-            assert!(matches!(stream("stdout", bad), Err(RequestError::Stream { .. })), "{bad}");
-        }
-        assert!(stream("stdin", "file:///x").is_err());
-    }
-
-    #[test]
     fn create_is_checked_whole() {
         let good = || api::CreateTaskRequest {
             id: "c".into(),
@@ -334,7 +327,7 @@ mod tests {
 
         let mut tty = good();
         tty.terminal = true;
-        assert_eq!(Create::try_from(tty).unwrap_err(), RequestError::Unsupported(NO_TERMINAL));
+        assert!(Create::try_from(tty).unwrap().stdio.terminal);
         for bundle in ["", "rel", "/a/../b", "/a\0"] {
             let mut bad = good();
             bad.bundle = bundle.into();
@@ -346,8 +339,33 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_exec_processes() {
-        assert_eq!(init_process("c", "").unwrap().as_str(), "c");
-        assert!(matches!(init_process("c", "sh"), Err(RequestError::NoSuchExec { .. })));
+    fn exec_is_checked_whole() {
+        let wire = |id: &str, process: &str| api::ExecProcessRequest {
+            id: "c".into(),
+            exec_id: id.into(),
+            terminal: true,
+            spec: Some(Any { value: process.into(), ..Default::default() }).into(),
+            ..Default::default()
+        };
+        let good = r#"{"args":["/x"],"cwd":"/","user":{"uid":1,"gid":2},"terminal":false}"#;
+        let exec = Exec::try_from(wire("e", good)).unwrap();
+        assert_eq!((exec.task.as_str(), exec.id.as_str()), ("c", "e"));
+        assert!(exec.process.terminal, "the call decides about the terminal");
+        assert_eq!(exec.process.user.uid, 1);
+        for (id, process, word) in [
+            ("", good, "no id of a process"),
+            ("../x", good, "../x"),
+            ("e", "{", "to execute"),
+            ("e", r#"{"args":[],"cwd":"/","user":{"uid":0,"gid":0}}"#, "process.args"),
+            ("e", r#"{"args":["x"],"cwd":"rel","user":{"uid":0,"gid":0}}"#, "process.cwd"),
+            ("e", r#"{"args":["x"],"cwd":"/","user":{"uid":4294967296,"gid":0}}"#, "4294967296"),
+        ] {
+            let error = Exec::try_from(wire(id, process)).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        let empty = api::ExecProcessRequest { spec: None.into(), ..wire("e", good) };
+        let error = Exec::try_from(empty).unwrap_err().to_string();
+        assert!(error.contains("no process to execute"), "{error}");
+        assert_eq!(ExecId::parse_optional(""), Ok(None));
     }
 }

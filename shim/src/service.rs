@@ -22,9 +22,12 @@ use crate::create;
 use crate::events::Events;
 use crate::exit::ExitStatus;
 use crate::registry::Registry;
-use crate::request::{Create, Kill, RequestError, Signal, TaskId, init_process};
+use crate::request::{Create, Exec, ExecId, Kill, RequestError, Signal, TaskId};
 use crate::response;
-use crate::task::{Task, TaskError};
+use crate::sandbox;
+use crate::stats;
+use crate::task::{Process, Task, TaskError};
+use crate::update;
 
 /// The name under which the generated code registers the service.
 const V3: &str = "containerd.task.v3.Task";
@@ -38,6 +41,7 @@ pub struct Shim {
     events: Events,
     afterwork: Afterwork,
     tasks: Registry,
+    sandbox: sandbox::Place,
     leave: Notify,
 }
 
@@ -50,6 +54,7 @@ impl Shim {
             events,
             afterwork: Afterwork::default(),
             tasks: Registry::default(),
+            sandbox: sandbox::Place::default(),
             leave: Notify::new(),
         })
     }
@@ -64,8 +69,14 @@ impl Shim {
         &self.afterwork
     }
 
+    /// The place of this shim's sandbox.
+    pub fn sandbox(&self) -> &sandbox::Place {
+        &self.sandbox
+    }
+
     /// Makes a task; returns its pid.
-    async fn create(&self, request: Create) -> Result<u32, TaskError> {
+    async fn create(&self, mut request: Create) -> Result<u32, TaskError> {
+        request.pod = self.sandbox.files();
         let place = self.tasks.reserve(&request.id)?;
         let cache = self.cache.get_or_init(|| CodeCache::open(&self.config.cache));
         let task =
@@ -75,26 +86,40 @@ impl Shim {
         Ok(pid)
     }
 
-    async fn delete(&self, id: &TaskId) -> Result<(u32, ExitStatus), TaskError> {
+    async fn delete(
+        &self,
+        id: &TaskId,
+        exec: Option<&ExecId>,
+    ) -> Result<(u32, ExitStatus), TaskError> {
         let task = self.tasks.get_made(id).await?;
+        if let Some(exec) = exec {
+            return task.delete_exec(exec).await;
+        }
         let exit = task.delete().await?;
         self.tasks.remove(id);
         Ok((task.facts().pid, exit))
     }
 
-    /// Shutdown: the shim exits when it has no task left, or at once if `now`, ending what runs.
+    /// Shutdown: the shim exits when it has no task and no sandbox left, or at once if `now`, ending what
+    /// runs.
     pub async fn shut_down(&self, now: bool) {
-        if !self.tasks.close(now) {
+        if (self.sandbox.is_taken() && !now) || !self.tasks.close(now) {
             return;
         }
         for task in self.tasks.all() {
             end(&task).await;
         }
+        self.sandbox.clear().await;
         self.leave.notify_one();
     }
 
-    fn task(&self, id: &str, exec: &str) -> Result<Arc<Task>, TaskError> {
-        self.tasks.get(&init_process(id, exec)?)
+    fn task(&self, id: &str) -> Result<Arc<Task>, TaskError> {
+        self.tasks.get(&TaskId::parse(id).map_err(RequestError::from)?)
+    }
+
+    /// The process that a call means: the first one of its container, without an `exec` id.
+    fn process(&self, id: &str, exec: &str) -> Result<Process, TaskError> {
+        self.task(id)?.process(ExecId::parse_optional(exec)?.as_ref())
     }
 }
 
@@ -115,6 +140,7 @@ pub fn services(shim: &Arc<Shim>) -> HashMap<String, Service> {
     if let Some(v2) = service().remove(V3) {
         services.insert(V2.to_owned(), v2);
     }
+    services.extend(sandbox::services(shim));
     services
 }
 
@@ -126,7 +152,14 @@ struct TaskService(Arc<Shim>);
 async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, TaskError>> + Send + 'static,
 ) -> Result<T, TaskError> {
-    tokio::spawn(work).await.unwrap_or(Err(TaskError::Broken("finish the call")))
+    finish(work).await?
+}
+
+/// The same for work of any outcome.
+pub(crate) async fn finish<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, TaskError> {
+    tokio::spawn(work).await.map_err(|_| TaskError::Broken("finish the call"))
 }
 
 /// Answers a call this shim does not have.
@@ -154,11 +187,11 @@ impl TaskApi for TaskService {
         _: &TtrpcContext,
         request: api::StartRequest,
     ) -> ttrpc::Result<api::StartResponse> {
-        let task = self.0.task(&request.id, &request.exec_id)?;
-        let result = detached(async move { task.start().await }).await;
-        let id = &request.id;
-        let pid = result.inspect_err(|error| tracing::warn!(%id, %error, "start failed"))?;
-        tracing::info!(%id, pid, "started");
+        let process = self.0.process(&request.id, &request.exec_id)?;
+        let result = detached(async move { process.start().await }).await;
+        let (id, exec) = (&request.id, &request.exec_id);
+        let pid = result.inspect_err(|error| tracing::warn!(%id, exec, %error, "start failed"))?;
+        tracing::info!(%id, exec, pid, "started");
         Ok(api::StartResponse { pid, ..Default::default() })
     }
 
@@ -167,8 +200,10 @@ impl TaskApi for TaskService {
         _: &TtrpcContext,
         request: api::StateRequest,
     ) -> ttrpc::Result<api::StateResponse> {
-        let task = self.0.task(&request.id, &request.exec_id)?;
-        Ok(response::state(task.facts(), task.snapshot()))
+        Ok(match self.0.process(&request.id, &request.exec_id)? {
+            Process::Init(task) => response::state(task.facts(), task.snapshot()),
+            Process::Exec(task, exec) => response::exec_state(&exec, &task),
+        })
     }
 
     async fn wait(
@@ -176,8 +211,8 @@ impl TaskApi for TaskService {
         _: &TtrpcContext,
         request: api::WaitRequest,
     ) -> ttrpc::Result<api::WaitResponse> {
-        let task = self.0.task(&request.id, &request.exec_id)?;
-        Ok(response::waited(task.wait().await))
+        let process = self.0.process(&request.id, &request.exec_id)?;
+        Ok(response::waited(process.wait().await))
     }
 
     async fn pids(
@@ -185,12 +220,13 @@ impl TaskApi for TaskService {
         _: &TtrpcContext,
         request: api::PidsRequest,
     ) -> ttrpc::Result<api::PidsResponse> {
-        Ok(response::pids(self.0.task(&request.id, "")?.pids()?))
+        let task = self.0.task(&request.id)?;
+        Ok(response::pids(task.pids()?, &task.exec_pids()))
     }
 
     async fn kill(&self, _: &TtrpcContext, request: api::KillRequest) -> ttrpc::Result<api::Empty> {
-        let task = self.0.task(&request.id, &request.exec_id)?;
-        task.kill(Kill::try_from(&request).map_err(TaskError::from)?)?;
+        let process = self.0.process(&request.id, &request.exec_id)?;
+        process.kill(Kill::try_from(&request).map_err(TaskError::from)?)?;
         Ok(api::Empty::new())
     }
 
@@ -199,21 +235,25 @@ impl TaskApi for TaskService {
         _: &TtrpcContext,
         request: api::DeleteRequest,
     ) -> ttrpc::Result<api::DeleteResponse> {
-        let id = init_process(&request.id, &request.exec_id).map_err(TaskError::from)?;
+        let id = TaskId::parse(&request.id).map_err(RequestError::from).map_err(TaskError::from)?;
+        let exec = ExecId::parse_optional(&request.exec_id).map_err(TaskError::from)?;
         let shim = Arc::clone(&self.0);
-        let (pid, exit) = detached(async move { shim.delete(&id).await }).await?;
-        tracing::info!(id = request.id, pid, exit = exit.code, "deleted");
+        let (pid, exit) = detached(async move { shim.delete(&id, exec.as_ref()).await }).await?;
+        tracing::info!(id = request.id, exec = request.exec_id, pid, exit = exit.code, "deleted");
         Ok(response::deleted(pid, exit))
     }
 
-    /// The guest reads the client's FIFO itself, whose end comes when the client closes it; the shim
-    /// holds nothing that would be left to close.
+    /// Closes what the shim holds of standard input: a terminal's. Otherwise the guest reads the client's
+    /// FIFO itself, whose end comes when the client closes it.
     async fn close_io(
         &self,
         _: &TtrpcContext,
         request: api::CloseIORequest,
     ) -> ttrpc::Result<api::Empty> {
-        self.0.task(&request.id, &request.exec_id)?;
+        let process = self.0.process(&request.id, &request.exec_id)?;
+        if request.stdin {
+            process.close_input();
+        }
         Ok(api::Empty::new())
     }
 
@@ -246,12 +286,23 @@ impl TaskApi for TaskService {
         Ok(api::Empty::new())
     }
 
-    async fn pause(&self, _: &TtrpcContext, _: api::PauseRequest) -> ttrpc::Result<api::Empty> {
-        unsupported("pausing a wasm container is not supported")
+    async fn pause(
+        &self,
+        _: &TtrpcContext,
+        request: api::PauseRequest,
+    ) -> ttrpc::Result<api::Empty> {
+        let task = self.0.task(&request.id)?;
+        detached(async move { task.pause().await }).await?;
+        Ok(api::Empty::new())
     }
 
-    async fn resume(&self, _: &TtrpcContext, _: api::ResumeRequest) -> ttrpc::Result<api::Empty> {
-        unsupported("resuming a wasm container is not supported, since it cannot be paused")
+    async fn resume(
+        &self,
+        _: &TtrpcContext,
+        request: api::ResumeRequest,
+    ) -> ttrpc::Result<api::Empty> {
+        self.0.task(&request.id)?.resume()?;
+        Ok(api::Empty::new())
     }
 
     async fn checkpoint(
@@ -265,32 +316,45 @@ impl TaskApi for TaskService {
     async fn exec(
         &self,
         _: &TtrpcContext,
-        _: api::ExecProcessRequest,
+        request: api::ExecProcessRequest,
     ) -> ttrpc::Result<api::Empty> {
-        unsupported("exec is not supported: a wasm container has one process")
+        let call = Exec::try_from(request)?;
+        let (id, exec) = (call.task.clone(), call.id.clone());
+        self.0.tasks.get(&id)?.exec(call)?;
+        tracing::info!(%id, %exec, "exec added");
+        Ok(api::Empty::new())
     }
 
     async fn resize_pty(
         &self,
         _: &TtrpcContext,
-        _: api::ResizePtyRequest,
+        request: api::ResizePtyRequest,
     ) -> ttrpc::Result<api::Empty> {
-        unsupported("there is no terminal to resize: terminals are not supported")
+        let process = self.0.process(&request.id, &request.exec_id)?;
+        // The kernel's structure has 16 bits for each.
+        let cut = |length: u32| u16::try_from(length).unwrap_or(u16::MAX);
+        process.resize((cut(request.width), cut(request.height)))?;
+        Ok(api::Empty::new())
     }
 
     async fn update(
         &self,
         _: &TtrpcContext,
-        _: api::UpdateTaskRequest,
+        request: api::UpdateTaskRequest,
     ) -> ttrpc::Result<api::Empty> {
-        unsupported("limits cannot be changed after the container was created")
+        let task = self.0.task(&request.id)?;
+        let resources = update::resources(&request).map_err(TaskError::from)?;
+        detached(async move { task.update(resources).await }).await?;
+        Ok(api::Empty::new())
     }
 
     async fn stats(
         &self,
         _: &TtrpcContext,
-        _: api::StatsRequest,
+        request: api::StatsRequest,
     ) -> ttrpc::Result<api::StatsResponse> {
-        unsupported("statistics of wasm containers are not supported")
+        let stats = self.0.task(&request.id)?.stats()?;
+        let message = stats::message(&stats).map_err(|_| TaskError::Broken("encode statistics"))?;
+        Ok(api::StatsResponse { stats: Some(message).into(), ..Default::default() })
     }
 }

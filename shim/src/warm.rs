@@ -224,8 +224,8 @@ pub fn warm(
         let search = Search::new(Handle::current(), config, &scratch, target);
         let found = tokio::task::spawn_blocking(move || search.run()).await;
         match found.map_err(|_| TaskError::Broken("find the module"))?? {
-            Source::Cached(code) => Ok(Warmed { size: size(&code)?, compiled: None }),
-            Source::Job(job) => compile(*job, tell).await,
+            Source::Cached(code, _) => Ok(Warmed { size: size(&code)?, compiled: None }),
+            Source::Job(job, _) => compile(*job, tell).await,
         }
     })
 }

@@ -6,9 +6,6 @@ use crate::compile;
 use crate::order;
 use crate::subject::{Bed, CPYTHON, RUBY, Subject};
 
-/// Each takes long, so there are fewer runs than of the rest.
-const MOST_RUNS: usize = 5;
-
 /// A program with what was measured of it, in the order of the rounds.
 #[derive(Clone, Debug)]
 pub(crate) struct First {
@@ -28,7 +25,6 @@ pub(crate) async fn measure(bed: &Bed, runs: usize) -> Result<Vec<First>> {
     let new = |name| First { name, starts: starts.clone(), compiles: compiles.clone(), code: 0 };
     let programs = [(Subject::ruby(bed)?, RUBY), (Subject::python(bed)?, CPYTHON)];
     let mut all: Vec<First> = programs.iter().map(|(subject, _)| new(subject.name)).collect();
-    let runs = runs.min(MOST_RUNS);
     for round in 1..=runs {
         eprintln!("bench: first starts, round {round} of {runs}");
         for n in order(round, 2 * programs.len()) {

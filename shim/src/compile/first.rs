@@ -183,16 +183,14 @@ fn accept(job: &Job, image: File, socket: OwnedFd) -> Result<Code, CompileError>
     Ok(Code { image: image.into(), compiler: Some(socket) })
 }
 
-/// Sees to the worker's end: by itself, with its guest, or when its time is up.
+/// Sees to the worker's end: by itself or with its guest.
+///
+/// Nothing counts the seconds: on a busy node they pass without its getting a processor, and its end
+/// would be that of a guest that did nothing wrong. The kernel counts what it uses (`RLIMIT_CPU`).
 async fn attend(job: Arc<Job>, mut child: Child, group: Group, stop: Arc<Notify>) {
     let ended = tokio::select! {
         status = child.wait() => Some(status),
         () = stop.notified() => None,
-        () = tokio::time::sleep(job.limits.wall) => {
-            let seconds = job.limits.wall.as_secs();
-            tracing::warn!(origin = %job.origin, seconds, "first start: not all is compiled in time");
-            None
-        }
     };
     match ended {
         None => end(&mut child).await,

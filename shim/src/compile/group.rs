@@ -1,5 +1,6 @@
 //! The worker's cgroup: what a compilation may take of the machine, whatever it compiles.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -42,7 +43,8 @@ const PERIOD: u64 = 100_000;
 const SPARE_TASKS: u64 = 8;
 
 /// The cgroup of the worker that compiles for the container of a bundle, by which `shim delete` finds
-/// it. Several containerds may share a machine, with containers of the same id.
+/// it, and those whose names begin so: the workers for its further processes. Several containerds may share
+/// a machine, with containers of the same id.
 pub fn worker_group(id: &TaskId, bundle: &Path) -> String {
     let place = Digest::of(bundle.as_os_str().as_bytes()).hex();
     format!("/coracle-compile-{}-{}", id.as_str(), &place[..16])
@@ -117,11 +119,22 @@ fn killed(file: &Path) -> bool {
     counts.any(|count| count.trim() != "0")
 }
 
-/// Removes the cgroups of workers whose shim is gone; that there are none is fine.
+/// Removes the cgroups of workers whose shim is gone: all whose names begin with `path`, the last part of
+/// which ends with what no other name has. That there are none is fine.
 pub(crate) fn remove_left_behind(path: &str) -> Result<(), coracle_oci::CgroupError> {
     let host = coracle_oci::cgroup::Host::detect()?;
-    remove_one(&host, path)?;
-    remove_one(&host, &format!("{path}{FIRST}"))
+    let group = coracle_oci::cgroup::Cgroup::new(
+        &host,
+        &coracle_oci::cgroup::CgroupPath::parse(Some(path), "compile")?,
+    );
+    let mut left = BTreeSet::new();
+    for dir in group.dirs() {
+        let (Some(parent), Some(prefix)) = (dir.parent(), dir.file_name()) else { continue };
+        let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name());
+        left.extend(names.filter(|name| name.as_bytes().starts_with(prefix.as_bytes())));
+    }
+    left.iter().try_for_each(|name| remove_one(&host, &format!("/{}", name.display())))
 }
 
 fn remove_one(

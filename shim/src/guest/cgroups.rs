@@ -3,6 +3,7 @@
 //! What a cgroup looks like is known by [`coracle_oci::cgroup`]; processes and signals are handled
 //! here.
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -53,6 +54,11 @@ impl Cgroup {
         Ok(Self { inner })
     }
 
+    /// A group that exists.
+    pub(super) fn of(inner: &coracle_oci::cgroup::Cgroup) -> Self {
+        Self { inner: inner.clone() }
+    }
+
     /// The group that another process has made, by version and folders.
     pub(crate) fn reopen(version: Version, dirs: Vec<PathBuf>) -> Self {
         Self { inner: coracle_oci::cgroup::Cgroup::from_dirs(version, dirs) }
@@ -89,18 +95,40 @@ impl Cgroup {
 
     /// Signals every process and says how many there were.
     pub(super) fn signal(&self, signal: i32) -> io::Result<usize> {
+        if signal == libc::SIGKILL {
+            return self.kill_all();
+        }
         let pids = self.inner.procs().map_err(io::Error::other)?;
         let mut hit = 0;
         for pid in pids {
-            let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { continue };
-            let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
-            match sys::pidfd_send_signal(pidfd.as_fd(), signal) {
-                Ok(()) => hit += 1,
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                Err(error) => return Err(error),
-            }
+            hit += usize::from(signal_one(pid, signal)?);
         }
         Ok(hit)
+    }
+
+    /// Kills every process, also those that are born meanwhile.
+    fn kill_all(&self) -> io::Result<usize> {
+        let pids = || self.inner.procs().map_err(io::Error::other);
+        if let Some(file) = self.inner.kill_file() {
+            let count = pids()?.len();
+            if std::fs::write(file, "1").is_ok() {
+                return Ok(count);
+            }
+        }
+        // A killed process has no child any more; who is seen only now was born before its parent was killed.
+        let mut hit = BTreeSet::new();
+        for _ in 0..KILL_ROUNDS {
+            let seen = hit.len();
+            for pid in pids()? {
+                if !hit.contains(&pid) && signal_one(pid, libc::SIGKILL)? {
+                    hit.insert(pid);
+                }
+            }
+            if hit.len() == seen {
+                break;
+            }
+        }
+        Ok(hit.len())
     }
 
     /// Kills every process and removes the group; on a blocking thread, since both may take a moment.
@@ -120,11 +148,24 @@ impl Cgroup {
             let at_once =
                 self.inner.kill_file().is_some_and(|file| std::fs::write(file, "1").is_ok());
             if !at_once {
-                // Whoever cannot be killed shows in the next round, and at last in the removal.
+                // Whoever cannot be killed shows in the next round, and at last in the removal; so does
+                // whoever was paused and cannot be let go.
                 let _ = self.signal(libc::SIGKILL);
+                let _ = self.inner.thaw();
             }
             std::thread::sleep(KILL_PAUSE);
         }
         self.inner.remove()
+    }
+}
+
+/// Signals a process; false if it has ended.
+fn signal_one(pid: u32, signal: i32) -> io::Result<bool> {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(false) };
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return Ok(false) };
+    match sys::pidfd_send_signal(pidfd.as_fd(), signal) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+        Err(error) => Err(error),
     }
 }

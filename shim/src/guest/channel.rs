@@ -32,7 +32,7 @@ const MOST_FDS: usize = 2;
 pub(super) fn pair() -> io::Result<(ShimEnd, OwnedFd)> {
     let (ours, theirs) = BlockingStream::pair()?;
     ours.set_nonblocking(true)?;
-    Ok((ShimEnd { stream: UnixStream::from_std(ours)? }, theirs.into()))
+    Ok((ShimEnd { stream: UnixStream::from_std(ours)?, fds: Vec::new() }, theirs.into()))
 }
 
 fn encode<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
@@ -77,6 +77,8 @@ pub(super) enum Received {
 #[derive(Debug)]
 pub(super) struct ShimEnd {
     stream: UnixStream,
+    /// What came along with messages.
+    fds: Vec<OwnedFd>,
 }
 
 impl ShimEnd {
@@ -111,11 +113,25 @@ impl ShimEnd {
         self.stream.write_all(frame.get(sent..).unwrap_or_default()).await
     }
 
+    /// Reads the header of a message, whose first byte may bring descriptors.
+    async fn read_header(&mut self, header: &mut [u8; 4]) -> io::Result<()> {
+        let stream = &self.stream;
+        let mut receive = || receive_with_fds(stream.as_fd(), header);
+        let (got, fds) = stream.async_io(Interest::READABLE, &mut receive).await?;
+        self.fds.extend(fds);
+        self.stream.read_exact(header.get_mut(got..).unwrap_or_default()).await.map(drop)
+    }
+
+    /// The last descriptor that came with a message.
+    pub(super) fn take_fd(&mut self) -> Option<OwnedFd> {
+        self.fds.pop()
+    }
+
     /// Receives the next message.
     pub(super) async fn receive(&mut self) -> io::Result<Received> {
         let mut header = [0; 4];
-        match self.stream.read_exact(&mut header).await {
-            Ok(_) => {}
+        match self.read_header(&mut header).await {
+            Ok(()) => {}
             Err(error) if is_closed(&error) => return Ok(Received::Closed),
             Err(error) => return Err(error),
         }
@@ -156,38 +172,59 @@ impl GuestEnd {
         self.stream.write_all(&encode(message)?)
     }
 
+    /// Sends one message with a descriptor attached.
+    pub(super) fn send_with(&mut self, message: &FromGuest, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let frame = encode(message)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let fds = [fd];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&fds));
+        let data = [IoSlice::new(&frame)];
+        let sent = rustix::io::retry_on_intr(|| {
+            rustix::net::sendmsg(&self.stream, &data, &mut control, SendFlags::NOSIGNAL)
+        })?;
+        self.stream.write_all(frame.get(sent..).unwrap_or_default())
+    }
+
     /// Receives the next message and the descriptors that came with it, in their order.
     ///
     /// # Errors
     /// `UnexpectedEof` when the shim is gone.
     pub(super) fn receive(&mut self) -> io::Result<(ToGuest, Vec<OwnedFd>)> {
         let mut header = [0; 4];
-        let (got, fds) = self.receive_with_fds(&mut header)?;
+        let (got, fds) = receive_with_fds(self.stream.as_fd(), &mut header)?;
         self.stream.read_exact(header.get_mut(got..).unwrap_or_default())?;
         let mut body = vec![0; body_length(u32::from_le_bytes(header))?];
         self.stream.read_exact(&mut body)?;
         Ok((decode(&body)?, fds))
     }
+}
 
-    fn receive_with_fds(&self, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::CMSG_CLOEXEC;
-        let received = rustix::io::retry_on_intr(|| {
-            let mut data = [IoSliceMut::new(buffer)];
-            rustix::net::recvmsg(self.stream.as_fd(), &mut data, &mut control, flags)
-        })?;
-        if received.bytes == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let mut all = Vec::new();
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(fds) = message {
-                all.extend(fds);
-            }
-        }
-        Ok((received.bytes, all))
+/// Receives what is there, and the descriptors that came with it, in their order.
+///
+/// # Errors
+/// `UnexpectedEof` when the other end is closed.
+fn receive_with_fds(
+    stream: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let received = rustix::io::retry_on_intr(|| {
+        let mut data = [IoSliceMut::new(buffer)];
+        rustix::net::recvmsg(stream, &mut data, &mut control, flags)
+    })?;
+    if received.bytes == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
+    let mut all = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            all.extend(fds);
+        }
+    }
+    Ok((received.bytes, all))
 }
 
 #[cfg(test)]

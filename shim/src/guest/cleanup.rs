@@ -83,6 +83,11 @@ fn kill_guest(state: &State) -> Result<bool, GuestError> {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
         Err(error) => Err(act()(error)),
         Ok(()) => {
+            // In a paused group of cgroup v1 it ends only when it runs; a failure shows as a death
+            // that does not come.
+            if let Some(cgroup) = state.cgroup() {
+                let _ = cgroup.inner().thaw();
+            }
             let mut polled = [PollFd::new(&pidfd, PollFlags::IN)];
             let limit = Timespec { tv_sec: DEATH_LIMIT, tv_nsec: 0 };
             let ready =

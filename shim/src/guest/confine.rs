@@ -16,16 +16,22 @@ const UNCONFINED: &str = "unconfined";
 pub(super) struct Confinement(Vec<(File, String)>);
 
 impl Confinement {
-    /// Opens what the identity's labels need.
-    pub(super) fn open(identity: &Identity) -> Result<Self, Failure> {
+    /// Opens what the identity's labels need: to change to them at once, or `on_exec`, when a Linux
+    /// program is executed.
+    pub(super) fn open(identity: &Identity, on_exec: bool) -> Result<Self, Failure> {
         let mut all = Vec::new();
         if let Some(profile) = identity.apparmor.as_deref().filter(|p| *p != UNCONFINED) {
-            let file = open_first(&["apparmor/current", "current"])
-                .act("change to the AppArmor profile", profile)?;
-            all.push((file, format!("changeprofile {profile}")));
+            let (names, verb) = if on_exec {
+                (["apparmor/exec", "exec"], "exec")
+            } else {
+                (["apparmor/current", "current"], "changeprofile")
+            };
+            let file = open_first(&names).act("change to the AppArmor profile", profile)?;
+            all.push((file, format!("{verb} {profile}")));
         }
         if let Some(label) = &identity.selinux {
-            let file = open_first(&["current"]).act("change to the SELinux label", label)?;
+            let name = if on_exec { "exec" } else { "current" };
+            let file = open_first(&[name]).act("change to the SELinux label", label)?;
             all.push((file, label.clone()));
         }
         Ok(Self(all))

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coracle_oci::digest::Digest;
 use rustix::fs::{Mode, OFlags};
 use tracing::warn;
 
@@ -14,7 +15,7 @@ use super::channel::{Received, ShimEnd};
 use super::hooks::{self, HookStage, HookState};
 use super::plan::{FromGuest, Hook, ToGuest};
 use super::wait::{Child, WaitStatus};
-use super::{GuestError, SpawnRequest, cgroups, cleanup, spawn, state, sys};
+use super::{ExecRequest, GuestError, SpawnRequest, cgroups, cleanup, exec, spawn, state, sys};
 
 /// How long a guest may take for one step of its set-up that runs no hook. Generous, since mounting
 /// may wait for slow storage; it only keeps a stuck mount from blocking the shim for ever.
@@ -36,6 +37,8 @@ pub struct Guest {
     pub(super) hooks: HostHooks,
     pub(super) wants_image: bool,
     pub(super) code: Option<Code>,
+    /// The master of its terminal, until somebody takes it.
+    pub(super) terminal: Option<OwnedFd>,
 }
 
 /// The hooks that run in the shim's namespaces, with what they are told.
@@ -72,10 +75,52 @@ impl Guest {
         spawn::spawn(request, Some(runner)).await
     }
 
+    /// Creates a further process of a container that runs, and returns when it is parked. What it needs
+    /// of the container goes with it when the container ends; it is never cleaned up.
+    ///
+    /// Must be called where [`Guest::spawn`] may be.
+    ///
+    /// # Errors
+    /// One sentence for the user; nothing is left behind then.
+    pub async fn spawn_exec(request: ExecRequest<'_>) -> Result<Self, GuestError> {
+        exec::spawn(request, None).await
+    }
+
+    /// Like [`Guest::spawn_exec`], with another executable than the running one as guest runner.
+    ///
+    /// # Errors
+    /// As for [`Guest::spawn_exec`].
+    pub async fn spawn_exec_with_runner(
+        request: ExecRequest<'_>,
+        runner: &std::path::Path,
+    ) -> Result<Self, GuestError> {
+        exec::spawn(request, Some(runner)).await
+    }
+
+    /// The master of the terminal that was made with the process, the first time.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
+    /// The way in for a further process.
+    ///
+    /// # Errors
+    /// [`GuestError::State`] when the guest has ended.
+    pub fn entrance(&self) -> Result<exec::Entrance, GuestError> {
+        exec::Entrance::open(&self.child, self.pid.unsigned_abs())
+    }
+
     /// The pid in the shim's pid namespace.
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// Says which module it runs, for the log.
+    pub(crate) fn runs_module(&self, digest: Option<Digest>) {
+        if let Some(digest) = digest {
+            self.child.runs(&self.id, digest);
+        }
     }
 
     /// A handle on the process for whoever has not the guest.
@@ -115,7 +160,8 @@ impl Guest {
         let result = self.let_go().await;
         self.channel = None;
         self.code = None;
-        if result.is_err() {
+        if let Err(error) = &result {
+            self.child.complain("start", error);
             self.kill_and_reap().await;
             return result;
         }
@@ -152,11 +198,12 @@ impl Guest {
     }
 
     /// Waits until the guest has closed its end, so that a guest which counts as started holds
-    /// nothing of the shim any more.
+    /// nothing of the shim any more. A Linux program has it closed by its execve(2), if that succeeds.
     async fn wait_for_silence(&mut self) -> Result<(), GuestError> {
         let Some(channel) = self.channel.as_mut() else { return Ok(()) };
         match channel.receive().await.map_err(GuestError::os("read from the guest process"))? {
             Received::Closed => Ok(()),
+            Received::Message(FromGuest::Failed(sentence)) => Err(GuestError::Refused(sentence)),
             other => Err(GuestError::Protocol(format!("{other:?} after Started"))),
         }
     }
@@ -172,6 +219,7 @@ impl Guest {
                 Received::Message(FromGuest::Warning(text)) => {
                     warn!(id = %self.id, pid = self.pid, "{text}");
                 }
+                Received::Message(FromGuest::Terminal) => self.terminal = channel.take_fd(),
                 Received::Message(FromGuest::Failed(sentence)) => {
                     return Err(GuestError::Refused(sentence));
                 }
@@ -259,7 +307,8 @@ impl Guest {
         Ok(())
     }
 
-    pub(super) async fn kill_and_reap(&self) {
+    /// Kills the process, if it lives, and waits for its end.
+    pub(crate) async fn kill_and_reap(&self) {
         if self.child.ended().is_none() {
             // It may have ended by itself meanwhile, which is as good.
             let _ = sys::pidfd_send_signal(self.child.pidfd().as_fd(), libc::SIGKILL);

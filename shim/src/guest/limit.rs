@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -27,6 +28,14 @@ static OVERHEAD: AtomicU64 = AtomicU64::new(0);
 pub(super) struct Files {
     limit: File,
     usage: File,
+}
+
+impl Files {
+    /// As the shim sends them: the limit, then the usage; `None` if it sent none.
+    pub(super) fn received(fds: Vec<OwnedFd>) -> Option<Self> {
+        let mut fds = fds.into_iter();
+        Some(Self { limit: fds.next()?.into(), usage: fds.next()?.into() })
+    }
 }
 
 /// Opens the files of the container's memory; `None` where nothing counts it.

@@ -7,35 +7,48 @@
 //! killed shim leaves behind.
 //!
 //! Reading order: `plan` (what the two halves say to each other), `spawn` (the shim's half), `runner`
-//! (the guest's half: `mounts`, `devices`, `identity`, then `program`).
+//! (the guest's half: `mounts`, `devices`, `pty`, `identity`, then `program` or `native`). `exec` makes
+//! further processes of a container.
 
+mod cage;
 pub(crate) mod cgroups;
 mod channel;
 mod cleanup;
 mod confine;
 mod copy_up;
+mod device_rules;
 mod devices;
 mod early;
 mod error;
+mod exec;
+mod filter;
 mod hooks;
 mod identity;
 mod lifecycle;
 mod limit;
 mod mounts;
 mod namespaces;
+mod native;
+mod observe;
+mod oom;
 mod path;
 mod pause;
 mod plan;
 mod procfs;
 mod program;
+pub(crate) mod pty;
 mod runner;
+mod seccomp;
 mod settings;
 mod signals;
 mod spawn;
 mod state;
 mod stop;
 mod sys;
+mod termination;
+mod toolbox;
 mod translate;
+mod trap;
 mod wait;
 
 use std::os::fd::OwnedFd;
@@ -46,9 +59,13 @@ use coracle_oci::spec::Workload;
 
 pub use cleanup::{Remains, cleanup_bundle};
 pub use error::GuestError;
+pub use exec::{Entrance, ExecRequest};
 pub use lifecycle::Guest;
+pub(crate) use oom::OomWatch;
 pub use runner::runner_main;
 pub use settings::initialize;
+pub(crate) use sys::close_from as close_on_exec_from;
+pub use trap::Trap;
 pub(crate) use wait::Child;
 pub use wait::{Exit, WaitStatus};
 
@@ -86,6 +103,11 @@ pub enum Runner {
         /// The program's file and the export to call (`_start` when none is named).
         entry: Entrypoint,
     },
+    /// A Linux program of the root file system: the first argument of the spec's process.
+    Linux,
+    /// The built-in toolbox, by its own code and with what only that may import; see
+    /// [`crate::toolbox`].
+    Toolbox,
     /// The built-in sleeper that holds a pod's namespaces open.
     Pause,
 }

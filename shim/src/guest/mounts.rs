@@ -45,7 +45,7 @@ impl Root {
             rustix::mount::mount_change(c"/", PROPAGATE_DOWN)
                 .act("change the propagation of", "/")?;
         }
-        own_mount(&files.rootfs, shared)
+        own_mount(&files.rootfs, shared, files.nodes_work)
             .map(|fd| Self { fd })
             .act("mount the root file system from", files.rootfs.display())
     }
@@ -239,7 +239,7 @@ fn change_beneath(fd: BorrowedFd<'_>, mount: &Mount) -> io::Result<()> {
 /// Turns the folder `rootfs` into a private mount of its own, as pivot_root(2) wants it. Device nodes
 /// that an image brings along do not work there: only those of the container's `/dev` do. `shared`
 /// is whether mounts of this namespace still reach the host.
-fn own_mount(rootfs: &Path, shared: bool) -> io::Result<OwnedFd> {
+fn own_mount(rootfs: &Path, shared: bool, nodes_work: bool) -> io::Result<OwnedFd> {
     if shared {
         unshare_parent(rootfs)?;
     }
@@ -247,7 +247,8 @@ fn own_mount(rootfs: &Path, shared: bool) -> io::Result<OwnedFd> {
     if path::kind(&made)? != FileType::Directory {
         return Err(Errno::NOTDIR.into());
     }
-    sys::mount_setattr(made.as_fd(), libc::MOUNT_ATTR_NODEV, 0, MS_PRIVATE, true)?;
+    let attributes = if nodes_work { 0 } else { libc::MOUNT_ATTR_NODEV };
+    sys::mount_setattr(made.as_fd(), attributes, 0, MS_PRIVATE, true)?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(&made, c"", CWD, rootfs, flags)?;
     Ok(made)
@@ -262,7 +263,7 @@ pub(super) fn tree(at: &Path, clone: bool, recursive: bool) -> io::Result<OwnedF
 }
 
 /// Clones what a descriptor refers to into a detached mount.
-fn clone_tree(fd: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
+pub(super) fn clone_tree(fd: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::AT_EMPTY_PATH;
@@ -270,7 +271,7 @@ fn clone_tree(fd: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
     Ok(rustix::mount::open_tree(fd, c"", flags)?)
 }
 
-fn attach(made: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+pub(super) fn attach(made: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(rustix::mount::move_mount(made, c"", target, c"", flags)?)
 }

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::seccomp::Filter;
 use super::settings::Settings;
 
 /// A message of the shim.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToGuest {
-    /// Build this and park. Always the first message.
+    /// Build this and park. Always the first message. To a further process of a container come along the
+    /// two files of [`Plan::memory`], which it could not open itself.
     Plan(Box<Plan>),
     /// The shim's hooks are done; answers [`FromGuest::HooksDue`].
     Proceed,
@@ -26,6 +28,8 @@ pub(super) enum ToGuest {
 /// A message of the guest's half.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FromGuest {
+    /// The container's terminal was made; its master comes along.
+    Terminal,
     /// Mounts are in place; the hooks of the host may run.
     HooksDue,
     /// Something asked for could not be had, but it may go on.
@@ -38,9 +42,14 @@ pub(super) enum FromGuest {
     Failed(String),
 }
 
-/// How to build one container around the process that receives this.
+/// How to build one container around the process that receives this, or how to take place in it.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Plan {
+    /// Whether the container is there: the process was made in its namespaces and at its root, and of
+    /// `files` only the working directory counts.
+    pub(super) joins: bool,
+    /// Columns and rows of the terminal, where [`Identity::terminal`] asks for one.
+    pub(super) console_size: Option<(u16, u16)>,
     /// The container's id, for hooks and the process name.
     pub(super) id: String,
     /// The bundle folder, for hooks.
@@ -63,6 +72,8 @@ pub(super) struct Plan {
     pub(super) domainname: Option<String>,
     /// The root file system and what is mounted in it.
     pub(super) files: Files,
+    /// The file for the reason of the program's end, in the container.
+    pub(super) termination: Option<PathBuf>,
     /// Sysctls, as paths below `/proc/sys`, with their values.
     pub(super) sysctls: Vec<(PathBuf, String)>,
     /// Whether the shim has hooks to run once the mounts are in place.
@@ -73,6 +84,8 @@ pub(super) struct Plan {
     pub(super) start_container: Vec<Hook>,
     /// Who the program runs as.
     pub(super) identity: Identity,
+    /// The spec's filters of system calls, in the order in which they are installed.
+    pub(super) seccomp: Vec<Filter>,
     /// The program.
     pub(super) program: Program,
 }
@@ -88,6 +101,8 @@ pub(super) struct Files {
     pub(super) propagation: u64,
     /// Mounts, in order.
     pub(super) mounts: Vec<Mount>,
+    /// Whether device nodes work that the image or a volume brings along: rules of the cgroup say which.
+    pub(super) nodes_work: bool,
     /// Whether `/dev` is the container's own; the host's is left as it is.
     pub(super) own_dev: bool,
     /// Device nodes for an own `/dev`.
@@ -196,14 +211,63 @@ pub(super) struct Identity {
     pub(super) umask: u32,
     /// Resource limits: number, soft, hard.
     pub(super) rlimits: Vec<(u32, u64, u64)>,
-    /// Capabilities to keep, bit `n` for number `n`.
-    pub(super) capabilities: u64,
-    /// Whether standard input is the terminal of the container.
+    /// What it may do besides.
+    pub(super) rights: Rights,
+    /// Whether it has a terminal: a further process has it for its streams already, the first one makes
+    /// it.
     pub(super) terminal: bool,
     /// AppArmor profile to change to.
     pub(super) apparmor: Option<String>,
     /// SELinux label to change to.
     pub(super) selinux: Option<String>,
+}
+
+/// What a program may do; in the numbers bit `n` stands for capability number `n`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Rights {
+    /// A program that the runner runs itself: capabilities to keep, and none to be gained.
+    Guest(u64),
+    /// A Linux program: the sets of the spec.
+    Linux {
+        /// What can ever be gained.
+        bounding: u64,
+        /// What the kernel checks.
+        effective: u64,
+        /// What survives execve(2) of a program that has it too.
+        inheritable: u64,
+        /// Upper bound of the effective set.
+        permitted: u64,
+        /// What survives execve(2) of any program.
+        ambient: u64,
+        /// Whether execve(2) can give no right.
+        no_new_privileges: bool,
+    },
+}
+
+impl Rights {
+    /// Whether execve(2) will give no right.
+    pub(super) fn no_new_privileges(&self) -> bool {
+        match self {
+            Self::Guest(_) => true,
+            Self::Linux { no_new_privileges, .. } => *no_new_privileges,
+        }
+    }
+
+    /// Takes the right to make device nodes, `CAP_MKNOD`, out of all sets.
+    pub(super) fn forbid_nodes(&mut self) {
+        const MKNOD: u64 = 1 << 27;
+        if let Self::Linux { bounding, effective, inheritable, permitted, ambient, .. } = self {
+            for set in [bounding, effective, inheritable, permitted, ambient] {
+                *set &= !MKNOD;
+            }
+        }
+    }
+}
+
+impl Default for Rights {
+    fn default() -> Self {
+        Self::Guest(0)
+    }
 }
 
 /// What runs in the container.
@@ -222,5 +286,14 @@ pub(super) enum Program {
         export: Option<String>,
         /// What the annotations say.
         settings: Settings,
+        /// Whether it is the shim's own toolbox.
+        toolbox: bool,
+    },
+    /// A Linux program of the root file system.
+    Linux {
+        /// Arguments, the program first: a path, or a name to be looked up in `PATH`.
+        args: Vec<String>,
+        /// Environment, `KEY=value`.
+        env: Vec<String>,
     },
 }

@@ -39,7 +39,8 @@ impl Proc {
     }
 }
 
-fn open_proc() -> io::Result<OwnedFd> {
+/// Opens `/proc` and makes sure that it is procfs.
+pub(super) fn open_proc() -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = rustix::fs::openat(CWD, "/proc", flags, Mode::empty())?;
     if rustix::fs::fstatfs(&proc)?.f_type as i64 != PROC_SUPER_MAGIC {

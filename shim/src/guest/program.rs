@@ -4,13 +4,15 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use coracle_engine::command::{self, Command, Preopen};
-pub(super) use coracle_engine::runtime::Ceiling;
+pub(super) use coracle_engine::command::{MAX_REPORT, Report, describe};
+pub(super) use coracle_engine::runtime::{Caller, Ceiling, Interrupted, Linker, TrapKind};
+pub(super) use coracle_engine::wasi::preview1::errno::Errno as WasiErrno;
 pub(super) use coracle_engine::wasi::{ListenAddress, NetworkPolicy};
 
-use super::limit;
 use super::runner::{Act, Failure};
 use super::settings::Settings;
-use super::stop;
+use super::termination::Message;
+use super::{limit, stop, toolbox, trap};
 
 /// Stack of a guest in bytes.
 const WASM_STACK: usize = 1 << 20;
@@ -29,6 +31,8 @@ pub(super) struct Grants {
     pub(super) sockets: Vec<OwnedFd>,
     /// The limit of memory, if there is one.
     pub(super) memory: Option<limit::Files>,
+    /// Whether it is the toolbox, and may import what only that may.
+    pub(super) toolbox: bool,
 }
 
 /// Where a program's code comes from.
@@ -81,6 +85,7 @@ pub(super) fn load(
         stop: Some(&stop::STOP),
         entry: export,
         initialize: settings.initialize.clone(),
+        imports: grants.toolbox.then_some(toolbox::imports),
         max_wasm_stack: WASM_STACK,
     };
     let loaded = match code.compiler {
@@ -109,29 +114,31 @@ fn preopen(fd: OwnedFd, guest_path: &str) -> Preopen {
 }
 
 impl Loaded {
-    /// Runs the program to its end and gives its exit code. A trap's report goes to standard error.
-    pub(super) fn run(self) -> u8 {
-        stop::exit_code(self.run_to_end())
+    /// Runs the program to its end and gives its exit code. A trap's report goes to standard error and to
+    /// `message`, and its kind to the shim.
+    pub(super) fn run(self, message: Option<Message>) -> u8 {
+        stop::exit_code(self.run_to_end(message))
     }
 
-    fn run_to_end(self) -> u8 {
-        match self.0.run() {
-            Ok(outcome) => {
-                if let command::Outcome::Trapped(report) = &outcome {
-                    complain(report);
-                }
-                outcome.exit_code()
+    fn run_to_end(self, message: Option<Message>) -> u8 {
+        let (report, code) = match self.0.run() {
+            Ok(command::Outcome::Trapped(report)) => {
+                trap::leave_word(report.trap().map(|trap| trap.kind()));
+                (report.to_string(), command::Outcome::Trapped(report).exit_code())
             }
-            Err(error) => {
-                complain(&error);
-                ENGINE_FAILED
-            }
+            Ok(outcome) => return outcome.exit_code(),
+            Err(error) => (error.to_string(), ENGINE_FAILED),
+        };
+        complain(&report);
+        if let Some(message) = message {
+            message.write(&report);
         }
+        code
     }
 }
 
 /// Writes a line to standard error. Nobody may be reading there: the exit code still counts.
-fn complain(line: &dyn std::fmt::Display) {
+fn complain(line: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr(), "{line}");
 }

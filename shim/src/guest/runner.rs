@@ -20,7 +20,10 @@ use super::mounts::{self, Root};
 use super::plan::{FromGuest, Plan, Program, ToGuest};
 use super::procfs::Proc;
 use super::program::{self, Grants};
-use super::{devices, identity, limit, path, pause, signals, sys};
+use super::termination::Message;
+use super::{
+    cage, devices, identity, limit, native, path, pause, pty, seccomp, signals, sys, toolbox,
+};
 
 /// Exit code of a guest that could not be set up or started; the shim knows the reason.
 const SETUP_FAILED: u8 = 125;
@@ -70,7 +73,7 @@ pub fn runner_main() -> ExitCode {
 
 /// From birth to exit code.
 fn live(mut channel: GuestEnd) -> u8 {
-    let parked = match be_built(&mut channel) {
+    let mut parked = match be_built(&mut channel) {
         Ok(parked) => parked,
         Err(End::ShimGone) => return SETUP_FAILED,
         Err(End::Failed(failure)) => return report(channel, failure),
@@ -80,16 +83,35 @@ fn live(mut channel: GuestEnd) -> u8 {
         // The shim died or gave this container up.
         _ => return SETUP_FAILED,
     };
+    let message = parked.termination.take();
     match parked.become_program(code) {
         Ok(ready) => {
             if channel.send(&FromGuest::Started).is_err() {
                 return SETUP_FAILED;
             }
-            drop(channel);
-            ready.run()
+            match ready {
+                // The channel closes when the program is there, and tells when it is not.
+                Ready::Linux(program) => cannot_start(channel, message, program.execute()),
+                Ready::Pause(sleeper) => {
+                    drop(channel);
+                    sleeper.sleep()
+                }
+                Ready::Wasm(loaded) => {
+                    drop(channel);
+                    loaded.run(message)
+                }
+            }
         }
-        Err(failure) => report(channel, failure),
+        Err(failure) => cannot_start(channel, message, failure),
     }
+}
+
+/// Tells the shim, and Kubernetes.
+fn cannot_start(channel: GuestEnd, message: Option<Message>, failure: Failure) -> u8 {
+    if let Some(message) = message {
+        message.write(&failure.to_string());
+    }
+    report(channel, failure)
 }
 
 fn report(mut channel: GuestEnd, failure: Failure) -> u8 {
@@ -127,39 +149,29 @@ struct Parked {
     confinement: Confinement,
     /// For programs only.
     memory: Option<limit::Files>,
+    termination: Option<Message>,
 }
 
 /// A program that only has to be entered.
 enum Ready {
     Pause(pause::Sleeper),
     Wasm(Box<program::Loaded>),
-}
-
-impl Ready {
-    fn run(self) -> u8 {
-        match self {
-            Self::Pause(sleeper) => sleeper.sleep(),
-            Self::Wasm(loaded) => loaded.run(),
-        }
-    }
+    Linux(native::Executable),
 }
 
 fn be_built(channel: &mut GuestEnd) -> Result<Parked, End> {
     let first = rustix::process::getpid().is_init();
     signals::set_up(first).act("set up", "signals")?;
-    let plan = match channel.receive()? {
-        (ToGuest::Plan(plan), _) => *plan,
+    let (plan, fds) = match channel.receive()? {
+        (ToGuest::Plan(plan), fds) => (*plan, fds),
         _ => return Err(Failure::new("the shim did not send a plan").into()),
     };
     name_process(&plan);
     // Fails only if this is a session leader already, which is what it is for.
     let _ = rustix::process::setsid();
-    if plan.identity.terminal {
-        sys::take_terminal(rustix::stdio::stdin()).act("take", "the container's terminal")?;
-    }
     // Modes in plans and mount options are exact.
     rustix::process::umask(rustix::fs::Mode::empty());
-    let parked = build(channel, plan)?;
+    let parked = if plan.joins { take_place(plan, fds)? } else { build(channel, plan)? };
     channel.send(&FromGuest::Ready)?;
     Ok(parked)
 }
@@ -168,7 +180,7 @@ fn be_built(channel: &mut GuestEnd) -> Result<Parked, End> {
 fn name_process(plan: &Plan) {
     let name = match &plan.program {
         Program::Pause => Some("pause"),
-        Program::Wasm { args, .. } => {
+        Program::Wasm { args, .. } | Program::Linux { args, .. } => {
             args.first().and_then(|arg| Path::new(arg).file_name()).and_then(|name| name.to_str())
         }
     };
@@ -182,7 +194,8 @@ fn build(channel: &mut GuestEnd, plan: Plan) -> Result<Parked, End> {
     let files = &plan.files;
     name_host(&plan)?;
     let proc = if plan.sysctls.is_empty() { None } else { Some(Proc::open()?) };
-    let confinement = Confinement::open(&plan.identity)?;
+    let linux = matches!(plan.program, Program::Linux { .. });
+    let confinement = Confinement::open(&plan.identity, linux)?;
     let memory = match (&plan.program, &plan.memory) {
         (Program::Wasm { .. }, Some(memory)) => {
             limit::open(memory).act("look up", "the container's memory limit")?
@@ -196,6 +209,10 @@ fn build(channel: &mut GuestEnd, plan: Plan) -> Result<Parked, End> {
     }
     if files.own_dev {
         devices::make_all(root.fd(), &files.devices, plan.user_namespace)?;
+    }
+    if plan.identity.terminal {
+        let master = pty::set_up(root.fd(), &plan)?;
+        channel.send_with(&FromGuest::Terminal, master.as_fd())?;
     }
     if plan.host_hooks {
         channel.send(&FromGuest::HooksDue)?;
@@ -228,7 +245,42 @@ fn build(channel: &mut GuestEnd, plan: Plan) -> Result<Parked, End> {
     let cwd = path::open_in(root.as_fd(), &files.cwd, OFlags::RDONLY | OFlags::DIRECTORY)
         .act("open the working directory", files.cwd.display())?;
     rustix::process::fchdir(&cwd).act("enter the working directory", files.cwd.display())?;
-    Ok(Parked { plan, root, cwd, confinement, memory })
+    let termination = plan.termination.as_ref().and_then(|path| Message::open(root.as_fd(), path));
+    Ok(Parked { plan, root, cwd, confinement, memory, termination })
+}
+
+/// Takes place in a container that is there: this process was made in its namespaces, at its root.
+/// `memory` are the files of its limit.
+fn take_place(plan: Plan, memory: Vec<OwnedFd>) -> Result<Parked, Failure> {
+    if plan.identity.terminal {
+        pty::take_control(plan.identity.uid)?;
+    }
+    if plan.identity.apparmor.is_some() || plan.identity.selinux.is_some() {
+        // The labels' files are the container's now, and an image may have put others in their place.
+        Proc::open()?;
+    }
+    let linux = matches!(plan.program, Program::Linux { .. });
+    let confinement = Confinement::open(&plan.identity, linux)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let root = rustix::fs::open("/", flags | OFlags::CLOEXEC, rustix::fs::Mode::empty())
+        .act("open", "the container's root")?;
+    let wanted = &plan.files.cwd;
+    // Nothing of the shim can be reached through it, not even by way of /proc: magic links are refused.
+    let cwd = path::open_in(root.as_fd(), wanted, flags)
+        .and_then(|cwd| Ok(rustix::process::fchdir(&cwd).map(|()| cwd)?))
+        .map_err(|error| no_cwd(wanted, &error))?;
+    let memory = limit::Files::received(memory);
+    Ok(Parked { plan, root, cwd, confinement, memory, termination: None })
+}
+
+/// In runc's words, by which Docker chooses the exit code.
+fn no_cwd(cwd: &Path, error: &io::Error) -> Failure {
+    let reason = match error.kind() {
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        io::ErrorKind::NotADirectory => "not a directory".to_owned(),
+        _ => error.to_string(),
+    };
+    Failure::new(format!("chdir to cwd ({cwd:?}) set in config.json failed: {reason}"))
 }
 
 fn name_host(plan: &Plan) -> Result<(), Failure> {
@@ -264,18 +316,46 @@ impl Parked {
         // Ports below 1024 need rights that the program will not have.
         let sockets = match &self.plan.program {
             Program::Wasm { settings, .. } => program::listen(settings)?,
-            Program::Pause => Vec::new(),
+            Program::Pause | Program::Linux { .. } => Vec::new(),
         };
+        let mut filters = self.plan.seccomp;
+        match &self.plan.program {
+            Program::Linux { .. } => {
+                sys::kernel::new_session_keyring().act("make", "a session keyring")?;
+                // Without no_new_privs a filter takes rights that will be gone.
+                if !self.plan.identity.rights.no_new_privileges() {
+                    seccomp::install(&std::mem::take(&mut filters))?;
+                }
+            }
+            Program::Wasm { args, toolbox: true, .. } => toolbox::prepare(args),
+            Program::Wasm { .. } | Program::Pause => {}
+        }
         identity::take(&self.plan.identity)?;
         match (self.plan.program, code) {
-            (Program::Pause, _) => pause::Sleeper::new()
-                .map(Ready::Pause)
-                .act("set up", "the pause container's signals"),
-            (Program::Wasm { args, env, export, settings }, Some(code)) => {
-                let grants =
-                    Grants { root: self.root, cwd: self.cwd, sockets, memory: self.memory };
+            (Program::Pause, _) => {
+                let sleeper = pause::Sleeper::new()
+                    .act("set up", "the pause container's signals")
+                    .map(Ready::Pause)?;
+                cage::close_around_pause()?;
+                Ok(sleeper)
+            }
+            (Program::Wasm { args, env, export, settings, toolbox }, Some(code)) => {
+                let kind = if toolbox { cage::Kind::Toolbox } else { cage::Kind::Wasm };
+                cage::confine_files(self.root.as_fd(), kind)?;
+                let grants = Grants {
+                    root: self.root,
+                    cwd: self.cwd,
+                    sockets,
+                    memory: self.memory,
+                    toolbox,
+                };
                 let loaded = program::load(code, args, env, export, grants, &settings)?;
+                seccomp::install(&filters)?;
+                cage::close_around_wasm(kind)?;
                 Ok(Ready::Wasm(Box::new(loaded)))
+            }
+            (Program::Linux { args, env }, _) => {
+                native::Executable::find(&args, env, filters).map(Ready::Linux)
             }
             (Program::Wasm { .. }, None) => Err(Failure::new("the shim sent no code image")),
         }

@@ -41,6 +41,9 @@ pub(super) fn set_up(first_of_namespace: bool) -> io::Result<()> {
         let ending = ENDING.contains(&signal) || signal >= libc::SIGRTMIN();
         if signal == libc::SIGPIPE {
             sys::ignore_signal(signal);
+        } else if signal == sys::query::signal() {
+            // Ends the process unless it is a question.
+            sys::query::answer_queries()?;
         } else if !(first_of_namespace && ending) {
             // The kernel refuses to, or it needs no change.
             if !matches!(signal, libc::SIGKILL | libc::SIGSTOP) {

@@ -18,7 +18,10 @@ use super::plan::{FromGuest, MountWhat, Plan, ToGuest};
 use super::state::{self, State};
 use super::sys::{FIRST_SAFE_FD, Launch, Launched};
 use super::wait::Child;
-use super::{Guest, GuestError, Runner, SUBCOMMAND, SpawnRequest, Stdio, mounts, sys, translate};
+use super::{
+    Guest, GuestError, Runner, SUBCOMMAND, SpawnRequest, Stdio, device_rules, mounts, sys,
+    translate,
+};
 
 /// `argv[0]` of a guest process.
 const PROGRAM_NAME: &CStr = c"containerd-shim-wasm-v1";
@@ -32,6 +35,13 @@ pub(super) async fn spawn(
     let namespaces = Namespaces::of(workload)?;
     let plan = translate::plan(id, bundle, workload, &kind, &namespaces)?;
     let cgroup = Cgroup::make(&workload.cgroup, id)?;
+    // In a user namespace no device node can be made, and those of mounts do not work.
+    if kind == Runner::Linux
+        && !namespaces.user
+        && let Err(error) = device_rules::apply(&cgroup, &workload.device_rules)
+    {
+        return Err(give_up(error, bundle, &cgroup).await);
+    }
     let mut state = State::new(id, Some(&cgroup));
     // Written before the process exists, so that even a shim killed in between leaves its trace.
     let launched = match state.write(bundle) {
@@ -58,8 +68,9 @@ pub(super) async fn spawn(
         channel: Some(channel),
         cgroup: Some(cgroup),
         hooks: translate::host_hooks(workload),
-        wants_image: matches!(kind, Runner::Wasm { .. }),
+        wants_image: matches!(kind, Runner::Wasm { .. } | Runner::Toolbox),
         code: None,
+        terminal: None,
     };
     state.pid = pid;
     if let Err(error) = guest.set_up(workload, &namespaces, plan, state).await {
@@ -130,7 +141,7 @@ impl Guest {
     }
 
     /// Sends a message; that the guest has ended is left for the next answer, which says why.
-    async fn say(&mut self, message: &ToGuest, release: bool) -> Result<(), GuestError> {
+    pub(super) async fn say(&mut self, message: &ToGuest, release: bool) -> Result<(), GuestError> {
         let Some(channel) = self.channel.as_mut() else { return Ok(()) };
         let mut sent = if release { channel.release().await } else { Ok(()) };
         if sent.is_ok() {
@@ -150,12 +161,12 @@ fn shows_groups(plan: &Plan) -> bool {
     plan.files.mounts.iter().any(|mount| mount.what == MountWhat::Cgroup)
 }
 
-fn unexpected(got: &FromGuest, due: &str) -> GuestError {
+pub(super) fn unexpected(got: &FromGuest, due: &str) -> GuestError {
     GuestError::Protocol(format!("{got:?} where {due} was due"))
 }
 
 /// Creates the process. It waits on its channel before it does anything of its own.
-async fn launch(
+pub(super) async fn launch(
     id: &str,
     stdio: Stdio,
     namespaces: &Namespaces,
@@ -259,7 +270,7 @@ pub(super) fn high(fd: OwnedFd) -> io::Result<OwnedFd> {
 
 /// Sets the kernel's out-of-memory preference. Lowering it takes CAP_SYS_RESOURCE, which a nested
 /// containerd may lack: then it stays as it is, with a warning.
-fn adjust_oom_score(pid: i32, score: i32) -> Result<(), GuestError> {
+pub(super) fn adjust_oom_score(pid: i32, score: i32) -> Result<(), GuestError> {
     match std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             warn!(pid, score, %error, "oom_score_adj stays as it is: no CAP_SYS_RESOURCE");

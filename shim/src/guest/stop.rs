@@ -83,6 +83,12 @@ extern "C" fn on_signal(signal: i32) {
 /// sends it; from outside it does what it does to any program.
 extern "C" fn on_alarm(signal: i32) {
     if NUDGING.swap(false, Ordering::Relaxed) {
+        // A signal that came between the timer's end and this call set it again: what it would send
+        // next must not be taken for somebody else's. Before the look at what waits, or a signal that
+        // comes just now would be left without its timer.
+        if !STOP.is_asked() {
+            sys::alarm_off();
+        }
         if signals::is_pending() {
             nudge();
         }

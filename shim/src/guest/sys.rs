@@ -4,6 +4,8 @@
 //! one thread of a process that may have had others, so it must not allocate, lock or panic: all its
 //! arguments are prepared before, and it uses nothing but plain system calls.
 
+pub(super) mod kernel;
+
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -12,6 +14,8 @@ use std::ptr;
 use libc::{c_char, c_int, c_long, c_void};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+pub(super) mod query;
 
 use super::early::{EARLY_FRAME, EARLY_LEN, Step};
 
@@ -93,7 +97,7 @@ impl Launch<'_> {
             return self.clone_through_intermediate(&argv);
         }
         let mut pidfd: c_int = -1;
-        let mut args = self.clone_args(0);
+        let mut args = clone_args(self.new_namespaces, self.cgroup_v2);
         args.flags |= libc::CLONE_PIDFD as u64;
         args.pidfd = &raw mut pidfd as u64;
         args.exit_signal = libc::SIGCHLD as u64;
@@ -111,9 +115,9 @@ impl Launch<'_> {
     fn clone_through_intermediate(&self, argv: &[*const c_char]) -> io::Result<Launched> {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let mut middle_fd: c_int = -1;
-        // SAFETY: clone_args is a plain C struct of integers, for which all-zero is the default.
-        let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-        args.flags = libc::CLONE_PIDFD as u64;
+        // Born in the cgroup, where its child then is too: within the namespaces that it joins, entering
+        // may be forbidden.
+        let mut args = clone_args(libc::CLONE_PIDFD as u64, self.cgroup_v2);
         args.pidfd = &raw mut middle_fd as u64;
         args.exit_signal = libc::SIGCHLD as u64;
         if clone3(&args)? == 0 {
@@ -140,24 +144,13 @@ impl Launch<'_> {
         Ok(Launched { pid, pidfd })
     }
 
-    fn clone_args(&self, extra: u64) -> libc::clone_args {
-        // SAFETY: clone_args is a plain C struct of integers, for which all-zero is the default.
-        let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-        args.flags = self.new_namespaces | extra;
-        if let Some(dir) = self.cgroup_v2 {
-            args.flags |= CLONE_INTO_CGROUP;
-            args.cgroup = dir.as_raw_fd() as u64;
-        }
-        args
-    }
-
     /// The intermediate process. Allocates nothing, never returns.
     fn intermediate(&self, argv: &[*const c_char], report: RawFd) -> ! {
         self.join_all();
         if self.joins.iter().any(|j| j.kind == libc::CLONE_NEWUSER) {
             self.take_root();
         }
-        let mut args = self.clone_args(libc::CLONE_PARENT as u64);
+        let mut args = clone_args(self.new_namespaces | libc::CLONE_PARENT as u64, None);
         // With CLONE_PARENT the signal is that of the intermediate; the kernel wants zero here.
         args.exit_signal = 0;
         match clone3(&args) {
@@ -290,6 +283,17 @@ impl Launch<'_> {
     }
 }
 
+fn clone_args(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> libc::clone_args {
+    // SAFETY: clone_args is a plain C struct of integers, for which all-zero is the default.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags;
+    if let Some(dir) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = dir.as_raw_fd() as u64;
+    }
+    args
+}
+
 fn errno() -> i32 {
     // SAFETY: the address of this thread's own errno is always valid.
     unsafe { *libc::__errno_location() }
@@ -369,11 +373,12 @@ pub(super) fn unshare_cgroup() -> io::Result<()> {
     Ok(())
 }
 
-/// Has tokio watch a pidfd. Must be called within its runtime.
-pub(super) fn watch(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+/// Has tokio watch a descriptor for reading. Must be called within its runtime.
+pub(super) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is open and always gives the same number, and the AsyncFd that owns it hands
-    // out no mutable reference by which its owner could replace it: `wait::Child` keeps it private.
-    Ok(unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }?)
+    // out no mutable reference by which its owner could replace it: `wait::Child` and `oom::OomWatch`
+    // keep it private.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
 /// Sends any signal number the kernel knows, real-time ones included; see pidfd_send_signal(2).
@@ -442,7 +447,15 @@ pub(super) fn on_signal(signal: i32, handler: extern "C" fn(c_int)) -> io::Resul
 
 /// Has SIGALRM sent after this time, once; at the shortest after a microsecond.
 pub(super) fn alarm(after: std::time::Duration) {
-    let after = after.max(std::time::Duration::from_micros(1));
+    set_timer(after.max(std::time::Duration::from_micros(1)));
+}
+
+/// Has no SIGALRM sent any more.
+pub(super) fn alarm_off() {
+    set_timer(std::time::Duration::ZERO);
+}
+
+fn set_timer(after: std::time::Duration) {
     let value = libc::itimerval {
         it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
         it_value: libc::timeval {
@@ -453,13 +466,6 @@ pub(super) fn alarm(after: std::time::Duration) {
     // SAFETY: a live struct; the old value is not asked for. A bare system call, which cannot fail
     // with a valid timer and time.
     unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const value, ptr::null_mut()) };
-}
-
-/// Makes the terminal on `fd` the controlling one of this session; see ioctl_tty(2).
-pub(super) fn take_terminal(fd: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: an open descriptor and integers.
-    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Sets both values of a resource limit by its number; see setrlimit(2).
@@ -474,6 +480,16 @@ pub(super) fn set_rlimit(number: u32, soft: u64, hard: u64) -> io::Result<()> {
             ptr::from_ref(&limit),
             ptr::null_mut::<libc::rlimit64>(),
         )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Has every descriptor from `first` on closed when this process executes a program.
+pub(crate) fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: three integers; descriptors stay open and only change their flag.
+    let result = unsafe {
+        let last = c_long::from(u32::MAX);
+        libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_CLOEXEC)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

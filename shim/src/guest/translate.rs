@@ -9,9 +9,10 @@ use coracle_oci::spec::{
 use super::identity::USEFUL;
 use super::lifecycle::HostHooks;
 use super::namespaces::Namespaces;
-use super::plan::{Device, Files, Hook, Identity, Mount, MountWhat, Plan, Program};
+use super::plan::{Device, Files, Hook, Identity, Mount, MountWhat, Plan, Program, Rights};
+use super::seccomp::{self, Filter};
 use super::settings::Settings;
-use super::{GuestError, Runner};
+use super::{GuestError, Runner, cage, termination};
 
 /// File creation mask of a process whose spec has none.
 const DEFAULT_UMASK: u32 = 0o022;
@@ -51,8 +52,16 @@ pub(super) fn plan(
 ) -> Result<Plan, GuestError> {
     let process = &workload.process;
     let hooks = &workload.hooks;
+    if let (Runner::Linux, Some(setting)) = (runner, process.unsupported.first()) {
+        return Err(GuestError::Spec {
+            what: (*setting).to_owned(),
+            why: "is not supported for Linux programs; leave it out".to_owned(),
+        });
+    }
     let own_hooks = !hooks.create_container.is_empty() || !hooks.start_container.is_empty();
     Ok(Plan {
+        joins: false,
+        console_size: process.console_size,
         id: id.to_owned(),
         bundle: bundle.to_path_buf(),
         pid: 0,
@@ -63,12 +72,14 @@ pub(super) fn plan(
         memory: None,
         hostname: workload.hostname.clone(),
         domainname: workload.domainname.clone(),
-        files: files(workload)?,
+        files: files(workload, *runner == Runner::Linux && !namespaces.user)?,
+        termination: termination::path_of(workload),
         sysctls: sysctls(workload)?,
         host_hooks: !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty(),
         create_container: hooks.create_container.iter().map(hook).collect(),
         start_container: hooks.start_container.iter().map(hook).collect(),
-        identity: identity(process),
+        identity: identity(process, *runner == Runner::Linux),
+        seccomp: filters(workload, runner)?,
         program: match runner {
             Runner::Pause => Program::Pause,
             Runner::Wasm { entry } => Program::Wasm {
@@ -76,9 +87,38 @@ pub(super) fn plan(
                 env: process.env.clone(),
                 export: entry.export.clone(),
                 settings: Settings::read(&workload.id_annotations)?,
+                toolbox: false,
             },
+            Runner::Toolbox => Program::Wasm {
+                args: process.args.clone(),
+                env: process.env.clone(),
+                export: None,
+                settings: Settings::default(),
+                toolbox: true,
+            },
+            Runner::Linux => {
+                Program::Linux { args: process.args.clone(), env: process.env.clone() }
+            }
         },
     })
+}
+
+/// The plan of a further process of the container: of its annotations, what the container's program listens
+/// on and is initialised by is not meant for it.
+pub(super) fn plan_beside(
+    id: &str,
+    bundle: &Path,
+    workload: &Workload,
+    runner: &Runner,
+    namespaces: &Namespaces,
+) -> Result<Plan, GuestError> {
+    let mut plan = plan(id, bundle, workload, runner, namespaces)?;
+    plan.joins = true;
+    if let Program::Wasm { settings, .. } = &mut plan.program {
+        settings.listen.clear();
+        settings.initialize = None;
+    }
+    Ok(plan)
 }
 
 /// The hooks that the shim runs itself.
@@ -106,13 +146,29 @@ fn hook(hook: &spec::Hook) -> Hook {
     }
 }
 
-fn files(workload: &Workload) -> Result<Files, GuestError> {
+/// The spec's filters, as far as they forbid what would be allowed without them: the runner's own
+/// programs are in a cage that mostly is narrower.
+fn filters(workload: &Workload, runner: &Runner) -> Result<Vec<Filter>, GuestError> {
+    let Some(profile) = &workload.seccomp else { return Ok(Vec::new()) };
+    match runner {
+        Runner::Pause => Ok(Vec::new()),
+        Runner::Wasm { .. } if cage::is_within(profile) => Ok(Vec::new()),
+        Runner::Wasm { .. } | Runner::Toolbox | Runner::Linux => seccomp::compile(profile),
+    }
+}
+
+fn files(workload: &Workload, nodes_work: bool) -> Result<Files, GuestError> {
     let host_dev = |mount: &spec::Mount| mount.is_bind() && mount.destination == Path::new("/dev");
     Ok(Files {
         rootfs: workload.rootfs.path.clone(),
         readonly: workload.rootfs.readonly,
         propagation: workload.rootfs_propagation.map(Propagation::bits).unwrap_or_default(),
-        mounts: workload.mounts.iter().map(mount).collect::<Result<_, _>>()?,
+        mounts: workload
+            .mounts
+            .iter()
+            .map(|one| mount(one, nodes_work))
+            .collect::<Result<_, _>>()?,
+        nodes_work,
         own_dev: !workload.mounts.iter().any(host_dev),
         devices: workload.devices.iter().map(device).collect(),
         masked: workload.masked_paths.clone(),
@@ -121,7 +177,7 @@ fn files(workload: &Workload) -> Result<Files, GuestError> {
     })
 }
 
-fn mount(mount: &spec::Mount) -> Result<Mount, GuestError> {
+fn mount(mount: &spec::Mount, nodes_work: bool) -> Result<Mount, GuestError> {
     if mount.id_map.is_some() {
         return Err(GuestError::Spec {
             what: format!("an id-mapped mount on {}", mount.destination.display()),
@@ -132,7 +188,10 @@ fn mount(mount: &spec::Mount) -> Result<Mount, GuestError> {
         destination: mount.destination.clone(),
         what: what(mount),
         attributes: attributes(mount),
-        recursive: (mount.recursive.set | no_devices(mount), mount.recursive.clear),
+        recursive: (
+            mount.recursive.set | if nodes_work { 0 } else { no_devices(mount) },
+            mount.recursive.clear,
+        ),
         propagation: mount.propagation.map(|p| (propagation_kind(p.kind), p.recursive)),
     })
 }
@@ -175,8 +234,8 @@ fn attributes(mount: &spec::Mount) -> (u64, u64) {
     (set, clear)
 }
 
-/// Device nodes in a folder of the host work only if the spec says so: there are no device rules of a
-/// cgroup in between, and what a volume holds is not the container's list of devices.
+/// Device nodes in a folder of the host work only if the spec says so, where there are no device rules of a
+/// cgroup in between: and what a volume holds is not the container's list of devices.
 fn no_devices(mount: &spec::Mount) -> u64 {
     let asked = mount.cleared.contains(MountFlags::NO_DEV)
         || mount.recursive.clear & libc::MOUNT_ATTR_NODEV != 0
@@ -207,12 +266,22 @@ fn device(device: &spec::Device) -> Device {
     }
 }
 
-fn identity(process: &spec::Process) -> Identity {
-    // As after the execve of an ordinary program: root keeps its permitted set, others the ambient.
-    let granted = if process.user.uid == 0 {
-        process.capabilities.effective
+/// Who a program runs as; `linux` for one that is executed.
+pub(super) fn identity(process: &spec::Process, linux: bool) -> Identity {
+    let sets = &process.capabilities;
+    let rights = if linux {
+        Rights::Linux {
+            bounding: sets.bounding.bits(),
+            effective: sets.effective.bits(),
+            inheritable: sets.inheritable.bits(),
+            permitted: sets.permitted.bits(),
+            ambient: sets.ambient.bits(),
+            no_new_privileges: process.no_new_privileges,
+        }
     } else {
-        process.capabilities.ambient
+        // As after the execve of an ordinary program: root keeps its permitted set, others the ambient.
+        let granted = if process.user.uid == 0 { sets.effective } else { sets.ambient };
+        Rights::Guest(granted.bits() & USEFUL)
     };
     Identity {
         uid: process.user.uid,
@@ -220,7 +289,7 @@ fn identity(process: &spec::Process) -> Identity {
         groups: process.user.additional_gids.clone(),
         umask: process.user.umask.unwrap_or(DEFAULT_UMASK),
         rlimits: process.rlimits.iter().map(|l| (l.kind.number(), l.soft, l.hard)).collect(),
-        capabilities: granted.bits() & USEFUL,
+        rights,
         terminal: process.terminal,
         apparmor: process.apparmor_profile.clone(),
         selinux: process.selinux_label.clone(),

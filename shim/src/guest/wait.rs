@@ -1,21 +1,25 @@
 //! Waiting for a guest's end: one pidfd, any number of waiters, one answer.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use coracle_oci::digest::Digest;
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::OnceCell;
 
 use super::sys;
+use super::trap::{self, Trap};
 
 /// How a guest ended, and when the shim learned it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WaitStatus {
     /// Exit code or signal.
     pub exit: Exit,
+    /// What stopped its program, if it says so.
+    pub trap: Option<Trap>,
     /// When the process was reaped.
     pub at: SystemTime,
 }
@@ -46,13 +50,27 @@ impl std::fmt::Display for Exit {
 pub(crate) struct Child {
     pidfd: AsyncFd<OwnedFd>,
     status: OnceCell<WaitStatus>,
+    /// The container, and the module that it runs.
+    module: OnceLock<(String, Digest)>,
 }
 
 impl Child {
     /// Takes over a pidfd of a direct child. Must be called within the tokio runtime.
     pub(crate) fn new(pidfd: OwnedFd) -> std::io::Result<Self> {
         let pidfd = sys::watch(pidfd)?;
-        Ok(Self { pidfd, status: OnceCell::new() })
+        Ok(Self { pidfd, status: OnceCell::new(), module: OnceLock::new() })
+    }
+
+    /// Says what it runs, for the log; the first word counts.
+    pub(super) fn runs(&self, task: &str, digest: Digest) {
+        let _ = self.module.set((task.to_owned(), digest));
+    }
+
+    /// Writes to the log that its program failed. What is no module fails for others to tell.
+    pub(super) fn complain(&self, kind: &str, reason: &dyn std::fmt::Display) {
+        if let Some((task, digest)) = self.module.get() {
+            tracing::warn!(%task, %digest, %kind, %reason, "program failed");
+        }
     }
 
     /// The pidfd, for signals.
@@ -80,7 +98,10 @@ impl Child {
                 }
                 Err(_) => WaitIdOptions::EXITED,
             };
-            let exit = match rustix::process::waitid(WaitId::PidFd(self.pidfd().as_fd()), options) {
+            let wait =
+                |options| rustix::process::waitid(WaitId::PidFd(self.pidfd().as_fd()), options);
+            // What it leaves to be read goes when it is reaped.
+            let exit = match wait(options | WaitIdOptions::NOWAIT) {
                 Ok(None) | Err(Errno::INTR) => continue,
                 Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
                     (Some(code), _) => Exit::Code((code & 0xff) as u8),
@@ -89,7 +110,13 @@ impl Child {
                 },
                 Err(_) => Exit::Lost,
             };
-            return WaitStatus { exit, at: SystemTime::now() };
+            let trap = trap::read_word(self.pidfd().as_fd(), exit);
+            if let Some(trap) = trap {
+                self.complain("trap", &trap);
+            }
+            // It has ended: this neither waits nor fails.
+            let _ = wait(WaitIdOptions::EXITED);
+            return WaitStatus { exit, trap, at: SystemTime::now() };
         }
     }
 }

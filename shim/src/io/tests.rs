@@ -10,18 +10,20 @@ fn fifo(dir: &Path, name: &str) -> PathBuf {
 }
 
 fn plan(stdin: Stream, stdout: Stream) -> StdioPlan {
-    StdioPlan { stdin, stdout, stderr: Stream::Null, texts: Default::default() }
+    StdioPlan { stdin, stdout, stderr: Stream::Null, terminal: false, texts: Default::default() }
 }
 
-fn open(plan: &StdioPlan) -> Result<(GuestEnds, KeptEnds), StdioError> {
-    super::open(plan, Duration::from_secs(10))
+const OWNER: Owner<'_> = Owner { container: "c", namespace: "n" };
+
+async fn open(plan: &StdioPlan) -> Result<(GuestEnds, KeptEnds), StdioError> {
+    super::open(plan, OWNER, Duration::from_secs(10)).await
 }
 
 #[tokio::test]
 async fn output_opens_without_a_client_and_is_kept_for_a_late_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path(), "out");
-    let (ends, kept) = open(&plan(Stream::Null, Stream::Path(path.clone()))).unwrap();
+    let (ends, kept) = open(&plan(Stream::Null, Stream::Path(path.clone()))).await.unwrap();
     assert!(ends.stdin.is_none() && ends.stderr.is_none());
     let mut guest = File::from(ends.stdout.unwrap());
     guest.write_all(b"early words").unwrap();
@@ -36,7 +38,7 @@ async fn output_opens_without_a_client_and_is_kept_for_a_late_one() {
 async fn the_last_words_are_waited_for_but_not_for_ever() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path(), "out");
-    let (ends, kept) = open(&plan(Stream::Null, Stream::Path(path.clone()))).unwrap();
+    let (ends, kept) = open(&plan(Stream::Null, Stream::Path(path.clone()))).await.unwrap();
     kept.drained(Duration::from_secs(60)).await;
     File::from(ends.stdout.unwrap()).write_all(b"last words").unwrap();
     let start = Instant::now();
@@ -55,7 +57,7 @@ async fn the_last_words_are_waited_for_but_not_for_ever() {
 async fn a_reader_that_leaves_does_not_break_the_guest() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path(), "out");
-    let (ends, _kept) = open(&plan(Stream::Null, Stream::Path(path.clone()))).unwrap();
+    let (ends, _kept) = open(&plan(Stream::Null, Stream::Path(path.clone()))).await.unwrap();
     let client = open_reader(&path).unwrap();
     drop(client);
     File::from(ends.stdout.unwrap()).write_all(b"still here").unwrap();
@@ -65,7 +67,7 @@ async fn a_reader_that_leaves_does_not_break_the_guest() {
 async fn input_ends_when_the_client_closes() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path(), "in");
-    let (ends, kept) = open(&plan(Stream::Path(path.clone()), Stream::Null)).unwrap();
+    let (ends, kept) = open(&plan(Stream::Path(path.clone()), Stream::Null)).await.unwrap();
     let client = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(50));
         File::options().write(true).open(path).unwrap().write_all(b"hello").unwrap();
@@ -85,7 +87,7 @@ async fn input_ends_when_the_client_closes() {
 async fn a_client_that_came_and_went_leaves_its_words_and_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path(), "in");
-    let (ends, kept) = open(&plan(Stream::Path(path.clone()), Stream::Null)).unwrap();
+    let (ends, kept) = open(&plan(Stream::Path(path.clone()), Stream::Null)).await.unwrap();
     open_writer(&path).unwrap().write_all(b"brief").unwrap();
     let start = Instant::now();
     kept.client_ready().await;
@@ -99,12 +101,13 @@ async fn a_client_that_came_and_went_leaves_its_words_and_the_end() {
 async fn a_silent_client_is_seen_and_one_that_never_comes_is_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path(), "in");
-    let (_ends, kept) = open(&plan(Stream::Path(path.clone()), Stream::Null)).unwrap();
+    let (_ends, kept) = open(&plan(Stream::Path(path.clone()), Stream::Null)).await.unwrap();
     let silent = open_writer(&path).unwrap();
     kept.client_ready().await;
     drop(silent);
     let soon = Duration::from_millis(20);
-    let (ends, kept) = super::open(&plan(Stream::Path(path), Stream::Null), soon).unwrap();
+    let (ends, kept) =
+        super::open(&plan(Stream::Path(path), Stream::Null), OWNER, soon).await.unwrap();
     kept.client_ready().await;
     assert_eq!(File::from(ends.stdin.unwrap()).read(&mut [0]).unwrap(), 0);
 }
@@ -114,10 +117,10 @@ async fn files_are_appended_to_and_missing_paths_named() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("new.log");
     std::fs::write(&log, "1").unwrap();
-    let (ends, _) = open(&plan(Stream::Null, Stream::LogFile(log.clone()))).unwrap();
+    let (ends, _) = open(&plan(Stream::Null, Stream::LogFile(log.clone()))).await.unwrap();
     File::from(ends.stdout.unwrap()).write_all(b"2").unwrap();
     assert_eq!(std::fs::read(&log).unwrap(), b"12");
-    let gone = open(&plan(Stream::Path("/nonexistent/in".into()), Stream::Null)).unwrap_err();
+    let gone = open(&plan(Stream::Path("/nonexistent/in".into()), Stream::Null)).await.unwrap_err();
     assert!(gone.to_string().starts_with("open stdin /nonexistent/in: "), "{gone}");
 }
 

@@ -90,7 +90,7 @@ impl Search {
         let cwd = if cwd.is_empty() { "/" } else { cwd };
         let workload = self.workload(ROOTFS.as_ref(), args, env, cwd)?;
         let mut made = RootfsMounts::make(&self.bundle, mounts)?;
-        let found = self.finder(Some(image)).program(&workload, mounts);
+        let found = self.finder(Some(image)).module(&workload, mounts);
         made.remove()?;
         Ok(found?.0)
     }
@@ -101,7 +101,7 @@ impl Search {
         let folder = at.parent().unwrap_or(Path::new("/"));
         let name = at.file_name().unwrap_or_default().to_string_lossy();
         let workload = self.workload(folder, &[format!("/{name}")], &[], "/")?;
-        match self.finder(None).program(&workload, &[]) {
+        match self.finder(None).module(&workload, &[]) {
             Ok((source, _)) => Ok(source),
             Err(TaskError::NoModule { image: ImageError::NothingUsable { entry, .. }, .. }) => {
                 Err(WarmError::NoModule { path: at, fault: entry })
@@ -117,6 +117,7 @@ impl Search {
             config: self.config.clone(),
             cache: self.cache.clone(),
             id: self.config.id.clone(),
+            exec: None,
             bundle: self.bundle.clone(),
             image,
         }

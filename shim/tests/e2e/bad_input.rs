@@ -6,7 +6,8 @@ use crate::bed::{Daemon, Finished, Kind, Spec, on_each, on_some, unique};
 const REFUSED: &[(&str, &[&str])] = &[
     ("bad-not-wasm:rootfs", &["app.wasm", "not"]),
     ("bad-truncated:rootfs", &["app.wasm"]),
-    ("bad-elf:rootfs", &["ELF"]),
+    // A Linux program that nobody may execute.
+    ("bad-elf:rootfs", &["permission denied"]),
     ("bad-imports:rootfs", &["import"]),
     ("bad-no-start:rootfs", &["_start"]),
     ("bad-missing-file:rootfs", &["app.wasm"]),

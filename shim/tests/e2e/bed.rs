@@ -132,9 +132,14 @@ impl Daemon {
             runs_layers: !name.starts_with("d26"),
             graph_store: var("_STORE").is_ok_and(|store| store == "graph"),
             netns: var("_NETNS").ok(),
-            containerd: containerd(name, &var),
+            containerd: containerd(name, var),
             imported: Mutex::default(),
         }
+    }
+
+    /// The client's script.
+    pub(crate) fn client(&self) -> &Path {
+        &self.client
     }
 
     /// Calls the client with these arguments.
@@ -267,7 +272,11 @@ pub(crate) fn foreign_platform(image: &str) -> bool {
 }
 
 fn entry_point(image: &str) -> &'static str {
-    if image.ends_with(":wat") { "/app.wat" } else { "/app.wasm" }
+    match image {
+        _ if image.starts_with("busybox:") => "/bin/busybox",
+        _ if image.ends_with(":wat") => "/app.wat",
+        _ => "/app.wasm",
+    }
 }
 
 fn tar_of(image: &str) -> PathBuf {

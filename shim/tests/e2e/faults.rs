@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::bed::{Daemon, Kind, Spec, on_each};
 use crate::lifecycle::eventually;
 
-fn guest_pid(daemon: &Daemon, id: &str) -> Result<u32, String> {
+pub(crate) fn guest_pid(daemon: &Daemon, id: &str) -> Result<u32, String> {
     let text = match daemon.kind {
         Kind::Docker => daemon.call(&["inspect", "--format", "{{.State.Pid}}", id], None).stdout,
         Kind::Ctr => daemon

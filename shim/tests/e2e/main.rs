@@ -9,8 +9,11 @@
 mod bad_input;
 mod bed;
 mod cache;
+mod control;
+mod exec;
 mod faults;
 mod lifecycle;
+mod linux;
 mod network;
 mod pack;
 mod programs;

@@ -5,6 +5,7 @@
     reason = "the helpers of a test fail as the test itself does"
 )]
 
+mod confinement;
 mod files;
 mod handler;
 mod hooks;
@@ -12,10 +13,13 @@ mod life;
 mod memory;
 mod namespaces;
 mod programs;
+mod reports;
 mod rights;
 mod stop;
 mod suite;
 mod support;
+mod toolbox;
+mod toolbox_net;
 
 // The suites' programs are described once for all that run them.
 #[path = "../../../deploy/tests/suites/official.rs"]

@@ -123,6 +123,20 @@ impl Bundle {
         guest.start().await.map(|()| guest)
     }
 
+    /// Creates a guest that runs the toolbox with these words, and starts it.
+    pub(crate) async fn run_toolbox(
+        &mut self,
+        words: &[&str],
+        stdio: Stdio,
+    ) -> Result<Guest, GuestError> {
+        self.spec["process"]["args"] = json!(words);
+        let mut guest = self.spawn_as(Runner::Toolbox, stdio).await?;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(toolbox_code()).unwrap();
+        guest.provide_code(OwnedFd::from(file).into())?;
+        guest.start().await.map(|()| guest)
+    }
+
     async fn spawn_as(&self, runner: Runner, stdio: Stdio) -> Result<Guest, GuestError> {
         let workload = self.workload();
         let request =
@@ -175,6 +189,16 @@ impl Drop for Bundle {
     }
 }
 
+/// The toolbox's code, made once.
+fn toolbox_code() -> &'static [u8] {
+    static CODE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+    CODE.get_or_init(|| {
+        let addressing = Addressing::Dedicated;
+        let settings = Settings { addressing, ..Settings::default() };
+        coracle_engine::compile::compile(coracle_shim::toolbox::MODULE, &settings).unwrap()
+    })
+}
+
 /// A mount of a file system.
 pub(crate) fn mount(destination: &str, kind: &str, options: &[&str]) -> Value {
     json!({"destination": destination, "type": kind, "source": kind, "options": options})
@@ -199,6 +223,15 @@ pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
         let limit = std::time::Duration::from_secs(60);
         tokio::time::timeout(limit, test).await.expect("the test takes too long")
     })
+}
+
+/// Waits until the guest's program waits for a time, a descriptor or a signal.
+pub(crate) async fn asleep(guest: &Guest) {
+    let waits = [libc::SYS_poll, libc::SYS_ppoll, libc::SYS_clock_nanosleep].map(|n| n.to_string());
+    let waits = |call: String| call.split(' ').next().is_some_and(|n| waits.iter().any(|w| w == n));
+    while !waits(proc(guest, "syscall")) {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
 }
 
 /// A path as the process sees it, reached from outside.

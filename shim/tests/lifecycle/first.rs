@@ -158,6 +158,26 @@ async fn a_program_whose_compiler_dies_ends_with_a_clear_error() {
     assert!(groups(&start.bundle).is_empty());
 }
 
+#[tokio::test]
+async fn a_compiler_that_gets_no_processor_is_waited_for() {
+    let node = Node::new();
+    let start = Start::on(node.dir.path(), &late(&huge(1200))).await;
+    create_with(&start, &format!("{AT_ONCE}\nCompileTimeoutSeconds = 4")).await;
+    let first = compilers(start.shim.pid);
+    start.shim.start("c").await.unwrap();
+    let signal = |signal| {
+        for pid in &first {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), signal).unwrap();
+        }
+    };
+    signal(nix::sys::signal::Signal::SIGSTOP);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    signal(nix::sys::signal::Signal::SIGCONT);
+    assert_eq!(start.shim.wait("c").await.unwrap().exit_status, 0);
+    start.shim.delete("c").await.unwrap();
+    start.shim.shut_down().await;
+}
+
 /// Sleeps for a second in a function that is made at once, and then calls the last one of many.
 fn late(many: &str) -> String {
     let imports = r#"(module

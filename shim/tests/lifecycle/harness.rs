@@ -78,6 +78,13 @@ impl Containerd {
         M::parse_from_bytes(&found.event.value).unwrap()
     }
 
+    /// All events of a topic.
+    pub(crate) fn all_events<M: Message>(&self, topic: &str) -> Vec<M> {
+        let events = self.seen.0.lock().unwrap();
+        let found = events.iter().filter(|event| event.topic == topic);
+        found.map(|event| M::parse_from_bytes(&event.event.value).unwrap()).collect()
+    }
+
     /// Waits until `count` events have come.
     pub(crate) async fn events(&self, count: usize) -> Vec<String> {
         within("events", async {

@@ -19,7 +19,7 @@ const HEAD: &str = r#"
   (memory (export "memory") 1)
 "#;
 
-fn module(body: &str) -> String {
+pub(crate) fn module(body: &str) -> String {
     format!("(module {HEAD} {body})")
 }
 
@@ -32,7 +32,7 @@ pub(crate) fn hello() -> String {
 }
 
 /// Copies its input to its output, then leaves with 7.
-fn echo() -> String {
+pub(crate) fn echo() -> String {
     module(
         r#"(func (export "_start") (loop $more
              (i32.store (i32.const 0) (i32.const 64)) (i32.store (i32.const 4) (i32.const 4096))
@@ -105,10 +105,10 @@ impl Program {
     }
 }
 
-type Reader = tokio::task::JoinHandle<String>;
+pub(crate) type Reader = tokio::task::JoinHandle<String>;
 
 /// Opens as a client does, before Create, and reads to the end.
-fn read(path: PathBuf) -> Reader {
+pub(crate) fn read(path: PathBuf) -> Reader {
     tokio::task::spawn_blocking(move || {
         let mut text = String::new();
         File::open(path).unwrap().read_to_string(&mut text).unwrap();

@@ -104,30 +104,12 @@ async fn what_does_not_exist_says_so() {
     let (shim, bundle) = shim(&containerd).await;
     shim.create("c", &bundle).await.unwrap();
     let id = || "c".to_owned();
-    let exec = api::ExecProcessRequest { id: id(), exec_id: "e".into(), ..Default::default() };
-    let pause = api::PauseRequest { id: id(), ..Default::default() };
-    let resume = api::ResumeRequest { id: id(), ..Default::default() };
-    let stats = api::StatsRequest { id: id(), ..Default::default() };
-    let update = api::UpdateTaskRequest { id: id(), ..Default::default() };
-    let resize = api::ResizePtyRequest { id: id(), ..Default::default() };
     let checkpoint = api::CheckpointTaskRequest { id: id(), ..Default::default() };
     for service in [V2, V3] {
-        for answer in [
-            shim.call::<Empty>(service, "Exec", exec.clone()).await,
-            shim.call::<Empty>(service, "Pause", pause.clone()).await,
-            shim.call::<Empty>(service, "Resume", resume.clone()).await,
-            shim.call::<Empty>(service, "Stats", stats.clone()).await,
-            shim.call::<Empty>(service, "Update", update.clone()).await,
-            shim.call::<Empty>(service, "ResizePty", resize.clone()).await,
-            shim.call::<Empty>(service, "Checkpoint", checkpoint.clone()).await,
-        ] {
-            let (code, sentence) = answer.unwrap_err();
-            assert_eq!(code, Code::UNIMPLEMENTED);
-            assert!(
-                sentence.contains("not supported") || sentence.contains("cannot"),
-                "{sentence}"
-            );
-        }
+        let answer = shim.call::<Empty>(service, "Checkpoint", checkpoint.clone()).await;
+        let (code, sentence) = answer.unwrap_err();
+        assert_eq!(code, Code::UNIMPLEMENTED);
+        assert!(sentence.contains("not supported"), "{sentence}");
     }
     let start = api::StartRequest { id: id(), exec_id: "e".into(), ..Default::default() };
     assert_eq!(code(shim.call::<api::StartResponse>(V2, "Start", start).await), Code::NOT_FOUND);
@@ -161,7 +143,7 @@ async fn bad_creates_fail_in_one_sentence_and_the_next_good_one_works() {
     })
     .into();
     for (bad, word) in [
-        (request("elf", &elf), "wasm"),
+        (crate::harness::request_with("elf", &elf, "LinuxPrograms = false"), "wasm"),
         (request("missing", &missing), "none.wasm"),
         (request("broken", &broken), "config.json"),
         (tty, "terminal"),

@@ -96,7 +96,7 @@ async fn what_cannot_be_compiled_is_told_in_one_sentence() {
     let cases: [(&Path, &[&str]); 5] = [
         ("/bin/true".as_ref(), &["ELF", "accepted is a core wasm module"]),
         ("./none.wasm".as_ref(), &["./none.wasm", "No such file"]),
-        (dir, &["is a folder"]),
+        (dir, &["is a directory"]),
         (&invalid, &["cannot compile", "type mismatch"]),
         (unknown, &["/nonexistent/containerd.sock", "No such file"]),
     ];

@@ -1,4 +1,4 @@
-//! One container's task: its state machine.
+//! One container's task: the state machine of its first process.
 //!
 //! ```text
 //!   Created ──start──▶ Starting ──linked──▶ Running ──end──▶ Stopped ──delete──▶ (gone)
@@ -10,123 +10,27 @@
 //! brings it back, so that every other call finds a state to answer from at once. Events are
 //! published while the state is locked: their order is the order of the changes.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use coracle_oci::{ImageError, SpecError};
 use tokio::sync::{Notify, watch};
 
 use crate::compile::{Afterwork, Compilation, CompileError, FirstStart, Ready, Stop};
-use crate::config::ConfigError;
 use crate::events::Events;
 use crate::exit::{self, ExitStatus};
+use crate::group::{Freeze, Group};
 use crate::guest::{Child, Guest, GuestError};
-use crate::io::{KeptEnds, StdioError};
-use crate::mounts::{MountError, RootfsMounts};
-use crate::request::{Kill, RequestError, Signal, TaskId};
+use crate::io::KeptEnds;
+use crate::mounts::RootfsMounts;
+use crate::request::{Kill, Signal};
 use crate::response;
 
-/// What a call on a task can fail with; `response.rs` chooses the status code.
-#[derive(Debug, thiserror::Error)]
-pub enum TaskError {
-    /// No such container here.
-    #[error("container {0} is not known to this shim")]
-    NotFound(TaskId),
-    /// The id is taken.
-    #[error("container {0} already has a task")]
-    AlreadyExists(TaskId),
-    /// The process has ended, so there is nothing to signal.
-    #[error("the process of container {0} has already finished")]
-    Finished(TaskId),
-    /// Not in this state.
-    #[error("cannot {act} container {id}: it is {status}")]
-    Refused {
-        /// The container.
-        id: TaskId,
-        /// What was asked for.
-        act: &'static str,
-        /// What the task is.
-        status: &'static str,
-    },
-    /// Killed while Start was at work.
-    #[error("container {0} was ended before its program started")]
-    EndedBeforeStart(TaskId),
-    /// The shim is about to exit.
-    #[error("the shim is shutting down and takes no new container")]
-    ShuttingDown,
-    /// A call that this shim does not have.
-    #[error("{0}")]
-    Unsupported(&'static str),
-    /// A message that makes no sense.
-    #[error(transparent)]
-    Request(#[from] RequestError),
-    /// Runtime options.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// `config.json`.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
-    /// The module.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// The module is not in the root file system, and containerd cannot be asked for layers.
-    #[error("{image}; wasm layers were not looked for: {content}")]
-    NoModule {
-        /// What the root file system gave.
-        image: ImageError,
-        /// Why the content store was not asked.
-        content: String,
-    },
-    /// The root file system.
-    #[error(transparent)]
-    Mount(#[from] MountError),
-    /// The standard streams.
-    #[error(transparent)]
-    Stdio(#[from] StdioError),
-    /// The compilation.
-    #[error(transparent)]
-    Compile(#[from] CompileError),
-    /// The guest process.
-    #[error(transparent)]
-    Guest(#[from] GuestError),
-    /// A defect of the shim itself.
-    #[error("the shim failed to {0}")]
-    Broken(&'static str),
-}
+use super::exec::Household;
+use super::execs::Execs;
+use super::{Facts, Snapshot, Status, TaskError};
 
-/// What a task is, for containerd.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// The guest is parked; its program has not started.
-    Created,
-    /// The program runs.
-    Running,
-    /// The guest has ended.
-    Stopped,
-}
-
-/// What State answers.
-#[derive(Debug, Clone, Copy)]
-pub struct Snapshot {
-    /// What the task is.
-    pub status: Status,
-    /// How it ended, when it did.
-    pub exit: Option<ExitStatus>,
-}
-
-/// What never changes about a task.
-#[derive(Debug)]
-pub struct Facts {
-    /// The container.
-    pub id: TaskId,
-    /// Its bundle folder.
-    pub bundle: PathBuf,
-    /// The guest's pid, also after its end.
-    pub pid: u32,
-    /// The standard streams as containerd named them.
-    pub streams: [String; 3],
-}
+mod control;
+mod others;
 
 /// A task. Every method answers in every state.
 pub struct Task {
@@ -134,13 +38,18 @@ pub struct Task {
     events: Events,
     stdio: KeptEnds,
     afterwork: Afterwork,
+    group: Group,
     inner: Mutex<Inner>,
+    /// The program runs, so others may follow that are killed without its end.
+    runs: Notify,
     /// Reaches the guest while a Start call holds it.
     child: Arc<Child>,
     /// Set once, with the change to Stopped.
     exit: watch::Sender<Option<ExitStatus>>,
     /// The guest ended while a Start call holds it.
     ended_early: Notify,
+    execs: Execs,
+    household: Household,
 }
 
 struct Inner {
@@ -214,6 +123,8 @@ pub struct Parts {
     pub mounts: RootfsMounts,
     /// How long the exit is held back for clients to read the last output.
     pub output_patience: Duration,
+    /// What further processes are made with.
+    pub household: Household,
 }
 
 impl Task {
@@ -227,6 +138,8 @@ impl Task {
             events: parts.events,
             stdio: parts.stdio,
             afterwork: parts.afterwork,
+            group: Group::new(parts.guest.cgroup()),
+            runs: Notify::new(),
             inner: Mutex::new(Inner {
                 state: State::Created(Box::new(parts.guest), parts.compilation),
                 mounts: parts.mounts,
@@ -239,14 +152,19 @@ impl Task {
             child,
             exit: watch::Sender::new(None),
             ended_early: Notify::new(),
+            execs: Execs::default(),
+            household: parts.household,
         });
         let watched = Arc::clone(&task);
         let patience = parts.output_patience;
         tokio::spawn(async move {
             let exit = end.await.into();
+            watched.tell_oom_before_the_end().await;
+            watched.end_others().await;
             watched.stdio.drained(patience).await;
             watched.ended(exit);
         });
+        tokio::spawn(Arc::clone(&task).watch_oom());
         task
     }
 
@@ -258,7 +176,12 @@ impl Task {
     /// State: answers at once.
     pub fn snapshot(&self) -> Snapshot {
         let inner = self.lock();
-        Snapshot { status: inner.state.status(), exit: inner.state.exit() }
+        let status = match (inner.state.status(), self.group.freeze()) {
+            (Status::Running, Freeze::Pausing) => Status::Pausing,
+            (Status::Running, Freeze::Paused) => Status::Paused,
+            (status, _) => status,
+        };
+        Snapshot { status, exit: inner.state.exit() }
     }
 
     /// Wait: resolves when the task is Stopped.
@@ -267,6 +190,23 @@ impl Task {
         let known = exit.wait_for(Option::is_some).await.ok().and_then(|exit| *exit);
         // The sender is part of `self`, so the channel cannot close.
         known.unwrap_or_else(|| ExitStatus::now(exit::UNKNOWN))
+    }
+
+    /// See [`super::Process::resize`].
+    pub(super) fn resize(&self, size: (u16, u16)) -> Result<(), TaskError> {
+        let inner = self.lock();
+        if inner.state.exit().is_some() {
+            let (id, status) = (self.facts.id.clone(), inner.state.name());
+            return Err(TaskError::Refused { id, act: "resize the terminal of", status });
+        }
+        self.stdio
+            .resize(size)
+            .map_err(|source| GuestError::Os { act: "resize the terminal".into(), source }.into())
+    }
+
+    /// See [`super::Process::close_input`].
+    pub(super) fn close_input(&self) {
+        self.stdio.close_input();
     }
 
     /// Pids: of all processes of the container, empty once it has ended.
@@ -299,7 +239,12 @@ impl Task {
             }
             State::Running(guest) => match guest.signal(kill.signal.number(), kill.all) {
                 Err(GuestError::State { .. }) => Err(TaskError::Finished(self.facts.id.clone())),
-                other => Ok(other?),
+                other => {
+                    if kill.signal == Signal::KILL {
+                        self.group.let_die();
+                    }
+                    Ok(other?)
+                }
             },
             State::Stopped(..) | State::Deleting(_) => {
                 Err(TaskError::Finished(self.facts.id.clone()))
@@ -391,7 +336,10 @@ impl Task {
         inner.compiling = None;
         self.events.publish(response::start_event(&self.facts));
         match inner.early.take() {
-            None => inner.state = State::Running(guest),
+            None => {
+                inner.state = State::Running(guest);
+                self.runs.notify_one();
+            }
             // It ran and ended before Start got here: the exit event comes second.
             Some(exit) => self.stop(&mut inner, guest, exit),
         }
@@ -413,6 +361,8 @@ impl Task {
             (None, Err(TaskError::Guest(GuestError::Died { .. }))) => end.code,
             (None, _) => exit::CANNOT_RUN,
         };
+        // Who watches for the end may come later.
+        self.tell_oom();
         self.stop(&mut inner, guest, ExitStatus { code, at: end.at });
         result.map(|()| self.facts.pid)
     }
@@ -502,6 +452,8 @@ impl Task {
             first.settled(&self.afterwork).await;
         }
         guest.cleanup().await?;
+        self.execs.forget().await;
+        self.stdio.close().await;
         // Unmounting writes nothing back here (the upper layer is on disk already), so it is short
         // enough for the event loop.
         Ok(self.lock().mounts.remove()?)
