@@ -122,21 +122,23 @@ fn devices_are_those_that_docker_allows() {
 fn the_first_process_is_stopped_as_under_runc() {
     on_some(docker, |daemon| {
         // A signal without a handler does nothing to it; one with a handler ends it as it likes.
-        for (script, code, patient) in [
-            ("while :; do sleep 1; done", "137", true),
-            ("trap 'exit 9' TERM; while :; do sleep 0.1; done", "9", false),
+        for (script, code, patience, patient) in [
+            ("echo ready; while :; do sleep 1; done", "137", 2, true),
+            ("trap 'exit 9' TERM; echo ready; while :; do sleep 0.1; done", "9", 20, false),
         ] {
             let args = ["sh", "-c", script];
             let id = daemon.start(&Spec { image: BUSYBOX, args: &args, ..Spec::default() })?;
-            std::thread::sleep(Duration::from_millis(300));
+            eventually("the program's word", || {
+                daemon.call(&["logs", &id], None).stdout.contains("ready")
+            })?;
             let begun = Instant::now();
-            let stopped = daemon.call(&["stop", "--time", "2", &id], None);
+            let stopped = daemon.call(&["stop", "--time", &patience.to_string(), &id], None);
             stopped.expect("success", stopped.code == 0)?;
             let took = begun.elapsed();
             let waited = daemon.call(&["wait", &id], None);
             daemon.remove(&id)?;
             waited.expect(code, waited.stdout.trim() == code)?;
-            if (took >= Duration::from_secs(2)) != patient {
+            if (took >= Duration::from_secs(patience)) != patient {
                 return Err(format!("{script:?} took {took:?} to stop"));
             }
         }

@@ -104,6 +104,18 @@ fn connect(port: u16) -> TcpStream {
     stream
 }
 
+/// Waits until the server has taken a connection, and waits for what comes next.
+async fn accepted(guest: &Guest) {
+    let sockets = || {
+        let names = descriptors(guest).into_iter().map(|(_, name)| name);
+        names.filter(|name| name.starts_with("socket:")).count()
+    };
+    while sockets() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    asleep(guest).await;
+}
+
 async fn end(mut guest: Guest, bundle: &Bundle, least: u64, most: u64, begun: Instant) {
     assert_eq!(guest.wait().await.exit, Exit::Code(143));
     let took = begun.elapsed();
@@ -126,7 +138,7 @@ fn a_server_without_work_is_told_and_ends_at_once() {
         client.read_to_string(&mut served).unwrap();
         assert_eq!(served, "served\n");
         // It is back in its accept.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        asleep(&guest).await;
         let begun = Instant::now();
         guest.signal(libc::SIGTERM, false).unwrap();
         end(guest, &bundle, 0, 2000, begun).await;
@@ -143,7 +155,7 @@ fn work_in_flight_is_finished() {
         let guest = run(&bundle, SERVER, Stdio::default()).await;
         let mut client = connect(port);
         client.write_all(b"?").unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        accepted(&guest).await;
         let begun = Instant::now();
         guest.signal(libc::SIGTERM, false).unwrap();
         let served = tokio::task::spawn_blocking(move || {
@@ -162,7 +174,7 @@ fn work_that_takes_too_long_is_cut_off() {
         let guest = run(&bundle, SERVER, Stdio::default()).await;
         // Never asks for anything.
         let client = connect(port);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        accepted(&guest).await;
         let begun = Instant::now();
         guest.signal(libc::SIGTERM, false).unwrap();
         end(guest, &bundle, 900, 4000, begun).await;
@@ -176,7 +188,7 @@ fn a_second_sigterm_ends_it_at_once() {
         let (bundle, port) = bundle(&[("coracle.dev/drain-seconds", "60")]);
         let guest = run(&bundle, SERVER, Stdio::default()).await;
         let client = connect(port);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        accepted(&guest).await;
         let begun = Instant::now();
         guest.signal(libc::SIGTERM, false).unwrap();
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -207,7 +219,7 @@ fn a_poll_on_a_listener_wakes_up() {
         let guest = run(&bundle, body, stdio).await;
         // Until it listens.
         drop(connect(port));
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        accepted(&guest).await;
         let begun = Instant::now();
         guest.signal(libc::SIGTERM, false).unwrap();
         // The connection above was accepted and never closed.
@@ -226,7 +238,7 @@ fn a_program_that_returns_when_told_has_stopped() {
     block_on(async {
         let (bundle, _) = bundle(&[]);
         let guest = run(&bundle, body, Stdio::default()).await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        asleep(&guest).await;
         let begun = Instant::now();
         guest.signal(libc::SIGTERM, false).unwrap();
         end(guest, &bundle, 0, 2000, begun).await;
@@ -248,7 +260,7 @@ fn signals_do_not_prolong_the_time_to_finish() {
         let (bundle, port) = bundle(&[("coracle.dev/drain-seconds", "1")]);
         let guest = run(&bundle, body, Stdio::default()).await;
         let mut client = connect(port);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        accepted(&guest).await;
         let begun = Instant::now();
         guest.signal(libc::SIGTERM, false).unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -271,9 +271,11 @@ pub(crate) fn descriptors(guest: &Guest) -> Vec<(u32, String)> {
     let entries = std::fs::read_dir(format!("/proc/{}/fd", guest.pid())).unwrap();
     let mut all: Vec<_> = entries
         .map(|entry| entry.unwrap())
-        .map(|entry| {
+        .filter_map(|entry| {
             let number = entry.file_name().to_str().unwrap().parse().unwrap();
-            (number, std::fs::read_link(entry.path()).unwrap().display().to_string())
+            // One that was closed in the meantime is not open.
+            let link = std::fs::read_link(entry.path()).ok()?;
+            Some((number, link.display().to_string()))
         })
         .collect();
     all.sort();

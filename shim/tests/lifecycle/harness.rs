@@ -311,6 +311,25 @@ pub(crate) async fn gone(pid: u32) {
 }
 
 /// Whether a process runs; a zombie does not.
+/// Waits until a shim has only its own thread: those for blocking work go after an idle second.
+pub(crate) async fn calm(pid: u32) {
+    within("the threads to go", async {
+        while std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count() != 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    // The last one's end wakes the shim.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+/// How often a process went to sleep.
+pub(crate) fn sleeps(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("voluntary_ctxt")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
 pub(crate) fn alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());

@@ -131,6 +131,13 @@ async fn nothing_of_the_runner_reaches_the_program() {
     }
 }
 
+/// Whether a process has a handler for the signal.
+fn handles(pid: u32, signal: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(caught.trim(), 16).unwrap() & 1 << (signal - 1) != 0
+}
+
 #[tokio::test]
 async fn a_signal_without_a_handler_spares_the_first_process_and_sigkill_does_not() {
     let linux = Linux::new(&busybox_spec(&["sleep", "1000"])).await;
@@ -147,8 +154,13 @@ async fn a_signal_without_a_handler_spares_the_first_process_and_sigkill_does_no
 
     let handled = "trap 'exit 9' TERM; while :; do sleep 0.05; done";
     let linux = Linux::new(&busybox_spec(&["sh", "-c", handled])).await;
-    linux.go().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let pid = linux.go().await.unwrap();
+    within("the handler", async {
+        while !handles(pid, libc::SIGTERM) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     linux.shim.kill("c", libc::SIGTERM).await.unwrap();
     assert_eq!(linux.shim.wait("c").await.unwrap().exit_status, 9);
     linux.leave().await;

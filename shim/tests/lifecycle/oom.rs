@@ -9,7 +9,7 @@ use containerd_shim_protos::events::task::{TaskExit, TaskOOM};
 use serde_json::json;
 
 use crate::control::{Container, unified};
-use crate::harness::within;
+use crate::harness::{calm, sleeps, within};
 use crate::linux::{busybox, busybox_spec};
 
 /// What takes memory that `memory.grow` knows nothing of: 72 MB of a table.
@@ -57,7 +57,7 @@ async fn memory_that_runs_out_for_another_process_is_told_too() {
 async fn an_idle_shim_sleeps_also_with_a_watch_on_memory() {
     let c = Container::sleeper(json!({"memory": {"limit": 32 << 20}})).await;
     c.up().await;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    calm(c.shim.pid).await;
     let fds = || {
         let entries = std::fs::read_dir(format!("/proc/{}/fd", c.shim.pid)).unwrap();
         let links = entries.map(|entry| std::fs::read_link(entry.unwrap().path()).unwrap());
@@ -69,14 +69,9 @@ async fn an_idle_shim_sleeps_also_with_a_watch_on_memory() {
     };
     // The event loop has an eventfd of its own.
     assert_eq!(fds(), if unified() { 1 } else { 2 });
-    let switches = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", c.shim.pid)).unwrap();
-        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    };
-    let before = switches();
+    let before = sleeps(c.shim.pid);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(switches(), before, "the shim woke up with nothing to do");
+    assert_eq!(sleeps(c.shim.pid), before, "the shim woke up with nothing to do");
     c.shim.kill("c", libc::SIGKILL).await.unwrap();
     c.shim.wait("c").await.unwrap();
     within("the watch to go", async {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::{
-    Containerd, Shim, V2, V3, alive, gone, pause_spec, request, run, spec, within,
+    Containerd, Shim, V2, V3, alive, calm, gone, pause_spec, request, run, sleeps, spec, within,
 };
 use containerd_shim_protos::api::{self, Empty, Status};
 use containerd_shim_protos::events::task::{TaskCreate, TaskDelete, TaskExit, TaskStart};
@@ -319,18 +319,10 @@ async fn an_idle_shim_sleeps() {
     shim.create("c", &bundle).await.unwrap();
     shim.start("c").await.unwrap();
     containerd.events(2).await;
-    // Threads for blocking work go after a second.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    let threads = || std::fs::read_dir(format!("/proc/{}/task", shim.pid)).unwrap().count();
-    let switches = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", shim.pid)).unwrap();
-        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    };
-    assert_eq!(threads(), 1);
-    let before = switches();
+    calm(shim.pid).await;
+    let before = sleeps(shim.pid);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(switches(), before, "the shim woke up with nothing to do");
+    assert_eq!(sleeps(shim.pid), before, "the shim woke up with nothing to do");
     shim.kill("c", 9).await.unwrap();
     shim.wait("c").await.unwrap();
     shim.delete("c").await.unwrap();

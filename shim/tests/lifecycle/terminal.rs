@@ -11,7 +11,7 @@ use containerd_shim_protos::api::{self, Status};
 use containerd_shim_protos::ttrpc::Code;
 use serde_json::json;
 
-use crate::harness::{Containerd, PATIENCE, Shim, alive, request, spec};
+use crate::harness::{Containerd, PATIENCE, Shim, alive, calm, request, sleeps, spec, within};
 use crate::home::{Home, call, process};
 use crate::programs::{echo, module};
 
@@ -148,20 +148,37 @@ async fn control_c_interrupts_and_close_io_ends_the_input() {
     home.leave().await;
 }
 
+/// Waits until the terminal of a shell belongs to a job of it.
+async fn job_in_front(shell: u32) {
+    within("the job", async {
+        loop {
+            let stat = std::fs::read_to_string(format!("/proc/{shell}/stat")).unwrap();
+            let (_, fields) = stat.rsplit_once(") ").unwrap();
+            // Behind the state and the parent: process group, session, terminal, its process group.
+            let fields: Vec<_> = fields.split(' ').collect();
+            if fields[2] != fields[5] {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_shell_has_job_control() {
     let home = Home::with_busybox().await;
-    let (mut client, _) = home.sit("e", &["/bin/sh", "-i"]).await;
+    let (mut client, shell) = home.sit("e", &["/bin/sh", "-i"]).await;
     client.types("tty; stty size\n");
     client.sees("/dev/pts/0\r\n30 100\r\n").await;
     assert!(!client.screen().contains("job control"), "{}", client.screen());
     // A foreground job is stopped and interrupted without its shell.
     client.types("sleep 1000\n");
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    job_in_front(shell).await;
     client.types("\u{1a}");
     client.sees("Stopped").await;
     client.types("fg\n");
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    job_in_front(shell).await;
     client.types("\u{3}");
     client.types("echo st''ill\n");
     client.sees("still\r\n").await;
@@ -224,16 +241,10 @@ async fn nobody_wakes_while_nobody_writes() {
     let home = Home::new().await;
     let (_client, _) = home.sit("e", &["echo.wat"]).await;
     home.containerd.events(4).await;
-    // Threads for blocking work go after a second.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    let switches = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", home.shim.pid)).unwrap();
-        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
-    };
-    let before = switches();
+    calm(home.shim.pid).await;
+    let before = sleeps(home.shim.pid);
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(switches(), before, "the shim woke up with nothing to do");
+    assert_eq!(sleeps(home.shim.pid), before, "the shim woke up with nothing to do");
     home.leave().await;
 }
 
