@@ -25,8 +25,9 @@ use super::plan::{FromGuest, ToGuest};
 /// limit to 2 MiB, and the annotations.
 pub(super) const MESSAGE_LIMIT: usize = 16 << 20;
 
-/// Most descriptors that travel with a message: a code image and its compiler's socket.
-const MOST_FDS: usize = 2;
+/// Most descriptors that travel with a message, a container's mounts as a rule; the kernel's limit, see
+/// unix(7).
+const MOST_FDS: usize = 253;
 
 /// Makes the two ends: the shim's, and the guest's as a descriptor for a child process.
 pub(super) fn pair() -> io::Result<(ShimEnd, OwnedFd)> {
@@ -98,6 +99,13 @@ impl ShimEnd {
         message: &ToGuest,
         fds: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
+        if fds.is_empty() {
+            return self.send(message).await;
+        }
+        if fds.len() > MOST_FDS {
+            let text = format!("{} descriptors, {MOST_FDS} at most can be sent", fds.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let frame = encode(message)?;
         let sent = self
             .stream

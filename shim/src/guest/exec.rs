@@ -256,24 +256,4 @@ impl Guest {
             other => Err(unexpected(&other, "Ready")),
         }
     }
-
-    /// Releases the process and sends its plan, with descriptors.
-    async fn say_with(&mut self, plan: &ToGuest, fds: &[OwnedFd]) -> Result<(), GuestError> {
-        if fds.is_empty() {
-            return self.say(plan, true).await;
-        }
-        let Some(channel) = self.channel.as_mut() else { return Ok(()) };
-        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        let sent = match channel.release().await {
-            Ok(()) => channel.send_with(plan, &fds).await,
-            Err(error) => Err(error),
-        };
-        match sent {
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                Err(GuestError::os("send the plan to the new process")(error))
-            }
-            // That it has ended is left for its answer, which says why.
-            _ => Ok(()),
-        }
-    }
 }

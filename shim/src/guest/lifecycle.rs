@@ -181,11 +181,7 @@ impl Guest {
                 [Some(code.image.as_fd()), code.compiler.as_ref().map(AsFd::as_fd)]
             });
             let fds: Vec<_> = fds.flatten().collect();
-            let sent = match &fds[..] {
-                [] => channel.send(&ToGuest::Start).await,
-                fds => channel.send_with(&ToGuest::Start, fds).await,
-            };
-            if let Err(error) = sent {
+            if let Err(error) = channel.send_with(&ToGuest::Start, &fds).await {
                 // A dead guest is reported with its exit code, below.
                 warn!(id = %self.id, %error, "send start to the guest");
             }

@@ -22,6 +22,7 @@ mod early;
 mod error;
 mod exec;
 mod filter;
+pub(crate) mod foreign;
 mod hooks;
 mod identity;
 mod lifecycle;

@@ -56,33 +56,46 @@ impl Root {
     }
 
     /// Makes all mounts of the spec, in order.
-    /// `groups` are the container's own, for a mount that shows them.
-    pub(super) fn mount_all(&self, mounts: &[Mount], groups: &[Group]) -> Result<(), Failure> {
+    /// `groups` are the container's own, for a mount that shows them; `foreign` are the mounts that the
+    /// shim has opened.
+    pub(super) fn mount_all(
+        &self,
+        mounts: &[Mount],
+        groups: &[Group],
+        foreign: Vec<OwnedFd>,
+    ) -> Result<(), Failure> {
+        let mut foreign = foreign.into_iter();
         for mount in mounts {
             let what = match &mount.what {
-                MountWhat::Bind { source, .. } => source.display().to_string(),
+                MountWhat::Bind { source, .. } | MountWhat::Foreign { source, .. } => {
+                    source.display().to_string()
+                }
                 MountWhat::New { kind, .. } => kind.clone(),
                 MountWhat::Cgroup => "cgroup".to_owned(),
                 MountWhat::Remount => "other options".to_owned(),
             };
-            let done = self.mount(mount, groups);
+            let done = self.mount(mount, groups, &mut foreign);
             done.act("mount", format_args!("{what} on {}", mount.destination.display()))?;
         }
         Ok(())
     }
 
-    fn mount(&self, mount: &Mount, groups: &[Group]) -> io::Result<()> {
+    fn mount(
+        &self,
+        mount: &Mount,
+        groups: &[Group],
+        foreign: &mut impl Iterator<Item = OwnedFd>,
+    ) -> io::Result<()> {
         let to = &mount.destination;
         match &mount.what {
             MountWhat::Bind { source, recursive } => {
                 let made = tree(source, true, *recursive)?;
-                let target = if path::kind(&made)? == FileType::Directory {
-                    path::make_dir(self.fd(), to)?
-                } else {
-                    path::make_file(self.fd(), to)?
-                };
                 change(made.as_fd(), mount)?;
-                attach(made.as_fd(), target.as_fd())
+                self.attach_at(made.as_fd(), to)
+            }
+            MountWhat::Foreign { .. } => {
+                let made = foreign.next().ok_or(io::ErrorKind::UnexpectedEof)?;
+                self.attach_at(made.as_fd(), to)
             }
             MountWhat::New { kind, source, options, copy_up } => {
                 // What is copied into must not be read-only yet.
@@ -103,6 +116,16 @@ impl Root {
                 change(target.as_fd(), mount)
             }
         }
+    }
+
+    /// Attaches a file or a folder, at what is made for it if there is nothing.
+    fn attach_at(&self, made: BorrowedFd<'_>, to: &Path) -> io::Result<()> {
+        let target = if path::kind(made)? == FileType::Directory {
+            path::make_dir(self.fd(), to)?
+        } else {
+            path::make_file(self.fd(), to)?
+        };
+        attach(made, target.as_fd())
     }
 
     /// On v2 the container's own group; on v1 a tmpfs with one folder a hierarchy, each showing the
@@ -218,7 +241,7 @@ pub(super) fn freeze_root(root: BorrowedFd<'_>) -> Result<(), Failure> {
 }
 
 /// Applies the attributes and the propagation of `mount`.
-fn change(fd: BorrowedFd<'_>, mount: &Mount) -> io::Result<()> {
+pub(super) fn change(fd: BorrowedFd<'_>, mount: &Mount) -> io::Result<()> {
     if mount.attributes != NOTHING {
         sys::mount_setattr(fd, mount.attributes.0, mount.attributes.1, 0, false)?;
     }

@@ -90,10 +90,12 @@ fn refuse(what: String, why: &str) -> GuestError {
 }
 
 /// Writes the id mappings of a fresh process; see user_namespaces(7).
-pub(super) fn write_mappings(pid: i32, workload: &Workload) -> Result<(), GuestError> {
-    for (file, mappings) in
-        [("gid_map", &workload.gid_mappings), ("uid_map", &workload.uid_mappings)]
-    {
+pub(super) fn write_mappings(
+    pid: i32,
+    uids: &[IdMapping],
+    gids: &[IdMapping],
+) -> Result<(), GuestError> {
+    for (file, mappings) in [("gid_map", gids), ("uid_map", uids)] {
         let path = format!("/proc/{pid}/{file}");
         let text: String = mappings.iter().map(line).collect();
         // The kernel takes a whole map in one write or not at all.

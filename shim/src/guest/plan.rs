@@ -15,8 +15,9 @@ use super::settings::Settings;
 /// A message of the shim.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum ToGuest {
-    /// Build this and park. Always the first message. To a further process of a container come along the
-    /// two files of [`Plan::memory`], which it could not open itself.
+    /// Build this and park. Always the first message. To the first process of a container come along its
+    /// foreign mounts in their order, to a further one the two files of [`Plan::memory`]: what it could
+    /// not open itself.
     Plan(Box<Plan>),
     /// The shim's hooks are done; answers [`FromGuest::HooksDue`].
     Proceed,
@@ -146,6 +147,13 @@ pub(super) struct Mount {
 pub(super) enum MountWhat {
     /// A file or folder of the host.
     Bind {
+        /// Absolute on the host.
+        source: PathBuf,
+        /// With the mounts below it.
+        recursive: bool,
+    },
+    /// A file or folder of the host that the shim has opened, with all attributes of the mount.
+    Foreign {
         /// Absolute on the host.
         source: PathBuf,
         /// With the mounts below it.

@@ -171,7 +171,7 @@ fn be_built(channel: &mut GuestEnd) -> Result<Parked, End> {
     let _ = rustix::process::setsid();
     // Modes in plans and mount options are exact.
     rustix::process::umask(rustix::fs::Mode::empty());
-    let parked = if plan.joins { take_place(plan, fds)? } else { build(channel, plan)? };
+    let parked = if plan.joins { take_place(plan, fds)? } else { build(channel, plan, fds)? };
     channel.send(&FromGuest::Ready)?;
     Ok(parked)
 }
@@ -190,7 +190,8 @@ fn name_process(plan: &Plan) {
     }
 }
 
-fn build(channel: &mut GuestEnd, plan: Plan) -> Result<Parked, End> {
+/// Builds the container around this process; `foreign` are mounts that the shim has opened.
+fn build(channel: &mut GuestEnd, plan: Plan, foreign: Vec<OwnedFd>) -> Result<Parked, End> {
     let files = &plan.files;
     name_host(&plan)?;
     let proc = if plan.sysctls.is_empty() { None } else { Some(Proc::open()?) };
@@ -203,7 +204,7 @@ fn build(channel: &mut GuestEnd, plan: Plan) -> Result<Parked, End> {
         _ => None,
     };
     let root = Root::prepare(files)?;
-    root.mount_all(&files.mounts, &plan.groups)?;
+    root.mount_all(&files.mounts, &plan.groups, foreign)?;
     if plan.cgroup_namespace {
         sys::unshare_cgroup().act("make", "a cgroup namespace")?;
     }

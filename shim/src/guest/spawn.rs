@@ -19,7 +19,7 @@ use super::state::{self, State};
 use super::sys::{FIRST_SAFE_FD, Launch, Launched};
 use super::wait::Child;
 use super::{
-    Guest, GuestError, Runner, SUBCOMMAND, SpawnRequest, Stdio, device_rules, mounts, sys,
+    Guest, GuestError, Runner, SUBCOMMAND, SpawnRequest, Stdio, device_rules, foreign, mounts, sys,
     translate,
 };
 
@@ -106,7 +106,7 @@ impl Guest {
         state.start_time = born.map_err(GuestError::os("look at the guest process"))?;
         state.write(&self.bundle)?;
         if namespaces.needs_mappings() {
-            namespaces::write_mappings(self.pid, workload)?;
+            namespaces::write_mappings(self.pid, &workload.uid_mappings, &workload.gid_mappings)?;
         }
         if let Some(score) = workload.process.oom_score_adj {
             adjust_oom_score(self.pid, score)?;
@@ -118,7 +118,8 @@ impl Guest {
         }
         let hook_limit = plan.create_container.is_empty();
         let host_hooks = plan.host_hooks;
-        self.say(&ToGuest::Plan(Box::new(plan)), true).await?;
+        let trees = foreign::open_all(&plan.files.mounts, workload)?;
+        self.say_with(&ToGuest::Plan(Box::new(plan)), &trees).await?;
         if host_hooks {
             match self.next_soon("mounting its file systems").await? {
                 FromGuest::HooksDue => {}
@@ -128,7 +129,7 @@ impl Guest {
             let (early, late) = (&self.hooks.prestart, &self.hooks.create_runtime);
             hooks::run_until_failure(HookStage::Prestart, early, &state).await?;
             hooks::run_until_failure(HookStage::CreateRuntime, late, &state).await?;
-            self.say(&ToGuest::Proceed, false).await?;
+            self.say(&ToGuest::Proceed).await;
         }
         let phase = "setting itself up";
         // Hooks have limits of their own.
@@ -141,12 +142,25 @@ impl Guest {
     }
 
     /// Sends a message; that the guest has ended is left for the next answer, which says why.
-    pub(super) async fn say(&mut self, message: &ToGuest, release: bool) -> Result<(), GuestError> {
-        let Some(channel) = self.channel.as_mut() else { return Ok(()) };
-        let mut sent = if release { channel.release().await } else { Ok(()) };
-        if sent.is_ok() {
-            sent = channel.send(message).await;
+    async fn say(&mut self, message: &ToGuest) {
+        if let Some(channel) = self.channel.as_mut() {
+            let _ = channel.send(message).await;
         }
+    }
+
+    /// Releases the process and sends its plan, with descriptors. That it has ended is left for the next
+    /// answer, which says why.
+    pub(super) async fn say_with(
+        &mut self,
+        plan: &ToGuest,
+        fds: &[OwnedFd],
+    ) -> Result<(), GuestError> {
+        let Some(channel) = self.channel.as_mut() else { return Ok(()) };
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        let sent = match channel.release().await {
+            Ok(()) => channel.send_with(plan, &fds).await,
+            Err(error) => Err(error),
+        };
         match sent {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                 Err(GuestError::os("send the container's plan to the guest process")(error))

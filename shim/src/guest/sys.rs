@@ -348,7 +348,22 @@ pub(super) fn mount_setattr(
     propagation: u64,
     recursive: bool,
 ) -> io::Result<()> {
-    let attributes = MountAttr { set, clear, propagation, userns_fd: 0 };
+    set_mount(fd, &MountAttr { set, clear, propagation, userns_fd: 0 }, recursive)
+}
+
+/// Has the mount that `fd` is the root of show other owners: the ids inside of this user namespace become
+/// those outside.
+pub(super) fn map_ids(
+    fd: BorrowedFd<'_>,
+    namespace: BorrowedFd<'_>,
+    recursive: bool,
+) -> io::Result<()> {
+    let userns_fd = u64::from(namespace.as_raw_fd().unsigned_abs());
+    let attributes = MountAttr { set: libc::MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns_fd };
+    set_mount(fd, &attributes, recursive)
+}
+
+fn set_mount(fd: BorrowedFd<'_>, attributes: &MountAttr, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: an open descriptor, an empty C string and a live struct of the size given.
     let result = unsafe {
@@ -357,7 +372,7 @@ pub(super) fn mount_setattr(
             fd.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            ptr::from_ref(&attributes),
+            ptr::from_ref(attributes),
             size_of::<MountAttr>(),
         )
     };

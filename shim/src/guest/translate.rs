@@ -72,7 +72,7 @@ pub(super) fn plan(
         memory: None,
         hostname: workload.hostname.clone(),
         domainname: workload.domainname.clone(),
-        files: files(workload, *runner == Runner::Linux && !namespaces.user)?,
+        files: files(workload, *runner == Runner::Linux, namespaces.user)?,
         termination: termination::path_of(workload),
         sysctls: sysctls(workload)?,
         host_hooks: !hooks.prestart.is_empty() || !hooks.create_runtime.is_empty(),
@@ -157,7 +157,8 @@ fn filters(workload: &Workload, runner: &Runner) -> Result<Vec<Filter>, GuestErr
     }
 }
 
-fn files(workload: &Workload, nodes_work: bool) -> Result<Files, GuestError> {
+fn files(workload: &Workload, linux: bool, user: bool) -> Result<Files, GuestError> {
+    let nodes_work = linux && !user;
     let host_dev = |mount: &spec::Mount| mount.is_bind() && mount.destination == Path::new("/dev");
     Ok(Files {
         rootfs: workload.rootfs.path.clone(),
@@ -166,7 +167,7 @@ fn files(workload: &Workload, nodes_work: bool) -> Result<Files, GuestError> {
         mounts: workload
             .mounts
             .iter()
-            .map(|one| mount(one, nodes_work))
+            .map(|one| mount(one, nodes_work, user))
             .collect::<Result<_, _>>()?,
         nodes_work,
         own_dev: !workload.mounts.iter().any(host_dev),
@@ -177,16 +178,25 @@ fn files(workload: &Workload, nodes_work: bool) -> Result<Files, GuestError> {
     })
 }
 
-fn mount(mount: &spec::Mount, nodes_work: bool) -> Result<Mount, GuestError> {
-    if mount.id_map.is_some() {
-        return Err(GuestError::Spec {
-            what: format!("an id-mapped mount on {}", mount.destination.display()),
-            why: "is not supported; mount it without idmap".to_owned(),
-        });
+fn mount(mount: &spec::Mount, nodes_work: bool, user: bool) -> Result<Mount, GuestError> {
+    let mut what = what(mount);
+    if user || mount.id_map.is_some() {
+        what = match what {
+            MountWhat::Bind { source, recursive } => MountWhat::Foreign { source, recursive },
+            other if mount.id_map.is_none() => other,
+            _ => {
+                return Err(GuestError::Spec {
+                    what: format!("mapped ids for the mount on {}", mount.destination.display()),
+                    why: "is none of a folder or file of the host (bind); leave out idmap, \
+                          uidMappings and gidMappings"
+                        .to_owned(),
+                });
+            }
+        };
     }
     Ok(Mount {
         destination: mount.destination.clone(),
-        what: what(mount),
+        what,
         attributes: attributes(mount),
         recursive: (
             mount.recursive.set | if nodes_work { 0 } else { no_devices(mount) },

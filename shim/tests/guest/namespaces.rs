@@ -1,6 +1,6 @@
 //! New namespaces, joined ones, user namespaces.
 
-use coracle_shim::guest::Exit;
+use coracle_shim::guest::{Exit, Guest};
 use serde_json::json;
 
 use crate::support::*;
@@ -192,5 +192,88 @@ fn namespaces_that_cannot_be_joined_are_named() {
             let error = bundle.refused().await;
             assert!(error.contains("cannot join a namespace given by path"), "{error}");
         }
+    });
+}
+
+/// A folder that only root may enter, and one in it with a file of user 0 and one of user 5.
+fn private_volume() -> (tempfile::TempDir, std::path::PathBuf) {
+    let private = tempfile::tempdir().unwrap();
+    let volume = private.path().join("volume");
+    std::fs::create_dir(&volume).unwrap();
+    for (name, owner) in [("of-root", 0), ("of-five", 5)] {
+        std::fs::write(volume.join(name), name).unwrap();
+        std::os::unix::fs::chown(volume.join(name), Some(owner), Some(owner)).unwrap();
+    }
+    (private, volume)
+}
+
+/// Owner and group, as the host sees them.
+fn owners(guest: &Guest, path: &str) -> (u32, u32) {
+    use std::os::unix::fs::MetadataExt;
+    let found = std::fs::metadata(inside(guest, path)).unwrap();
+    (found.uid(), found.gid())
+}
+
+#[test]
+fn volumes_are_mapped_into_a_user_namespace_also_where_its_root_may_not_look() {
+    block_on(async {
+        let mut bundle = Bundle::new();
+        with_user_namespace(&mut bundle);
+        let (_private, volume) = private_volume();
+        bundle.mount(bind(&volume, "/plain", &["rbind", "ro"]));
+        bundle.mount(bind(&volume, "/mapped", &["rbind", "ridmap"]));
+        let mut other = bind(volume.join("of-five"), "/file", &["bind"]);
+        other["uidMappings"] = json!([{"containerID": 5, "hostID": 100_006, "size": 1}]);
+        other["gidMappings"] = json!([{"containerID": 5, "hostID": 100_007, "size": 1}]);
+        bundle.mount(other);
+        let mut guest = bundle.spawn().await.unwrap();
+        assert_eq!(owners(&guest, "/plain/of-five"), (5, 5));
+        assert_eq!(owners(&guest, "/mapped/of-root"), (100_000, 100_000));
+        assert_eq!(owners(&guest, "/mapped/of-five"), (100_005, 100_005));
+        assert_eq!(owners(&guest, "/file"), (100_006, 100_007));
+        assert!(mount_options(&guest, "/plain").contains(&"ro".to_owned()));
+        assert!(mount_options(&guest, "/mapped").contains(&"rw".to_owned()));
+
+        // A further container of the pod, which joins the user namespace.
+        let mut joining = Bundle::new();
+        with_user_namespace(&mut joining);
+        let path = format!("/proc/{}/ns/user", guest.pid());
+        let all = joining.spec["linux"]["namespaces"].as_array_mut().unwrap();
+        all.iter_mut().find(|one| one["type"] == "user").unwrap()["path"] = json!(path);
+        joining.mount(bind(&volume, "/mapped", &["rbind", "idmap"]));
+        let mut second = joining.spawn().await.unwrap();
+        assert_eq!(owners(&second, "/mapped/of-five"), (100_005, 100_005));
+        second.cleanup().await.unwrap();
+        joining.assert_clean();
+        guest.cleanup().await.unwrap();
+        bundle.assert_clean();
+    });
+}
+
+#[test]
+fn mapped_ids_need_no_user_namespace_but_mappings_and_a_bind() {
+    block_on(async {
+        let mut bundle = Bundle::new();
+        let (_private, volume) = private_volume();
+        let mut mapped = bind(&volume, "/mapped", &["bind"]);
+        mapped["uidMappings"] = json!([{"containerID": 0, "hostID": 7000, "size": 10}]);
+        mapped["gidMappings"] = mapped["uidMappings"].clone();
+        bundle.mount(mapped);
+        let mut guest = bundle.spawn().await.unwrap();
+        assert_eq!(owners(&guest, "/mapped/of-five"), (7005, 7005));
+        guest.cleanup().await.unwrap();
+        bundle.assert_clean();
+
+        let mut bundle = Bundle::new();
+        bundle.mount(bind(bundle.path().join("rootfs"), "/mapped", &["bind", "idmap"]));
+        let error = bundle.refused().await;
+        assert!(error.contains("on /mapped: no ids to map: give the mount uidMappings"), "{error}");
+        bundle.assert_clean();
+
+        let mut bundle = Bundle::new();
+        bundle.mount(mount("/fresh", "tmpfs", &["ridmap"]));
+        let error = bundle.refused().await;
+        assert!(error.contains("mapped ids for the mount on /fresh, which is none of"), "{error}");
+        bundle.assert_clean();
     });
 }

@@ -227,7 +227,16 @@ pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
 
 /// Waits until the guest's program waits for a time, a descriptor or a signal.
 pub(crate) async fn asleep(guest: &Guest) {
-    let waits = [libc::SYS_poll, libc::SYS_ppoll, libc::SYS_clock_nanosleep].map(|n| n.to_string());
+    let waits = [
+        libc::SYS_poll,
+        libc::SYS_ppoll,
+        libc::SYS_clock_nanosleep,
+        libc::SYS_read,
+        libc::SYS_readv,
+        libc::SYS_recvfrom,
+        libc::SYS_recvmsg,
+    ]
+    .map(|n| n.to_string());
     let waits = |call: String| call.split(' ').next().is_some_and(|n| waits.iter().any(|w| w == n));
     while !waits(proc(guest, "syscall")) {
         tokio::time::sleep(std::time::Duration::from_millis(1)).await;

@@ -6,6 +6,8 @@ use std::ptr;
 
 use libc::{c_char, c_long, sock_filter};
 
+use super::{Launched, clone_args, clone3};
+
 /// Commands, a program type and an attach type of bpf(2); `linux/bpf.h`.
 const BPF_PROG_LOAD: c_long = 5;
 const BPF_PROG_ATTACH: c_long = 8;
@@ -90,6 +92,30 @@ fn bpf<T>(command: c_long, attributes: &T) -> io::Result<c_long> {
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_ref(attributes), size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Makes a process in a user namespace of its own, which it only holds: kill it. It is a child of this
+/// one, and ends with the calling thread.
+pub(in crate::guest) fn hold_user_namespace() -> io::Result<Launched> {
+    let mut pidfd = -1;
+    let mut args = clone_args((libc::CLONE_NEWUSER | libc::CLONE_PIDFD) as u64, None);
+    args.pidfd = &raw mut pidfd as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    match clone3(&args)? {
+        0 => loop {
+            // SAFETY: integers only; neither call touches memory of this copy of the process, and it never
+            // goes on to anything else.
+            unsafe {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+                libc::pause();
+            }
+        },
+        pid => {
+            // SAFETY: CLONE_PIDFD made the kernel store a new descriptor here, ours alone.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Launched { pid: pid as i32, pidfd })
+        }
+    }
 }
 
 /// Takes a session keyring of its own, so that the container's processes reach no key of the host's; see
