@@ -38,8 +38,6 @@ const MAX_SPEC: u64 = 10 << 20;
 const MAX_SOCKET_PATH: usize = 107;
 /// The Task API version of an answer to containerd 2.3.
 const V3: i32 = 3;
-/// The runtime spec versions a bundle may have.
-const SPEC_VERSIONS: (&str, &str) = ("1.0.0", "1.2.1");
 /// Type of the features message in `-info`.
 const FEATURES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/features/Features";
 
@@ -386,17 +384,11 @@ pub fn remove_dead_socket(socket: &Path) -> io::Result<()> {
 /// # Errors
 /// When the answer cannot be written.
 pub fn info() -> Result<(), BootstrapError> {
-    let features = serde_json::json!({
-        "ociVersionMin": SPEC_VERSIONS.0,
-        "ociVersionMax": SPEC_VERSIONS.1,
-        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
-        "linux": { "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"] },
-    });
     let version =
         RuntimeVersion { version: env!("CARGO_PKG_VERSION").into(), ..Default::default() };
     let features = Any {
         type_url: FEATURES_TYPE.into(),
-        value: features.to_string().into_bytes(),
+        value: coracle_oci::spec::features().to_string().into_bytes(),
         ..Default::default()
     };
     let info = RuntimeInfo {

@@ -4,6 +4,7 @@
 //! is removed by [`crate::guest::cleanup_bundle`].
 
 mod identity;
+mod mapped;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -43,7 +44,22 @@ pub enum MountError {
         /// What the kernel said.
         source: Errno,
     },
-    /// An option that needs a device set up first.
+    /// A mount whose ids are mapped.
+    #[error(
+        "mount {kind} {origin} on {target} with the ids of its options uidmap and gidmap: {source}",
+        target = target.display()
+    )]
+    Mapped {
+        /// File system type.
+        kind: String,
+        /// Device or folder.
+        origin: String,
+        /// Where to.
+        target: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// An option that needs a device set up first, or with a value that is none.
     #[error(
         "mount {origin}: option {option:?} is not supported, use a snapshotter that needs none"
     )]
@@ -146,10 +162,14 @@ struct Options {
     flags: MsFlags,
     propagation: MsFlags,
     data: String,
+    ids: mapped::Ids,
 }
 
 fn make_one(wanted: &RootfsMount, target: &Path) -> Result<(), MountError> {
     let options = sort(wanted)?;
+    if !options.ids.is_empty() {
+        return make_mapped(wanted, &options, target);
+    }
     if options.data.len() <= OPTIONS_LIMIT {
         return mount_with(wanted, &options, target);
     }
@@ -162,33 +182,53 @@ fn make_one(wanted: &RootfsMount, target: &Path) -> Result<(), MountError> {
     mount_from(&base, wanted, &Options { data: short, ..options }, target)
 }
 
-fn mount_with(wanted: &RootfsMount, options: &Options, target: &Path) -> Result<(), MountError> {
-    let failed = |source| MountError::Mount {
+/// A failed mount.
+fn failed(wanted: &RootfsMount, target: &Path) -> impl Fn(Errno) -> MountError {
+    |source| MountError::Mount {
         kind: wanted.kind.clone(),
         origin: wanted.source.clone(),
         target: target.to_owned(),
         source,
-    };
-    let none = None::<&str>;
+    }
+}
+
+fn mount_with(wanted: &RootfsMount, options: &Options, target: &Path) -> Result<(), MountError> {
+    mount_plain(wanted, options, target).map_err(failed(wanted, target))?;
+    set_propagation(options, target).map_err(failed(wanted, target))
+}
+
+/// Makes a mount with its flags.
+fn mount_plain(wanted: &RootfsMount, options: &Options, target: &Path) -> nix::Result<()> {
     let data = Some(options.data.as_str()).filter(|data| !data.is_empty());
-    mount(Some(wanted.source.as_str()), target, Some(wanted.kind.as_str()), options.flags, data)
-        .map_err(failed)?;
-    let later = |flags| mount(none, target, none, flags, none);
+    mount(Some(wanted.source.as_str()), target, Some(wanted.kind.as_str()), options.flags, data)?;
     // A bind mount takes its other flags only when mounted again (mount(2), MS_BIND).
     let extra = options.flags - (MsFlags::MS_BIND | MsFlags::MS_REC);
-    let outcome = if options.flags.contains(MsFlags::MS_BIND) && !extra.is_empty() {
-        later(options.flags | MsFlags::MS_REMOUNT)
-    } else {
-        Ok(())
-    };
-    let outcome = outcome.and_then(|()| {
-        if options.propagation.is_empty() { Ok(()) } else { later(options.propagation) }
-    });
-    outcome.map_err(|errno| {
-        // Half a mount must not stay where the caller counts none.
+    if options.flags.contains(MsFlags::MS_BIND) && !extra.is_empty() {
+        return change(target, options.flags | MsFlags::MS_REMOUNT);
+    }
+    Ok(())
+}
+
+fn set_propagation(options: &Options, target: &Path) -> nix::Result<()> {
+    if options.propagation.is_empty() { Ok(()) } else { change(target, options.propagation) }
+}
+
+/// Changes a fresh mount, or removes it: half a mount must not stay where the caller counts none.
+fn change(target: &Path, flags: MsFlags) -> nix::Result<()> {
+    let none = None::<&str>;
+    mount(none, target, none, flags, none).inspect_err(|_| {
         let _ = unmount_top(target);
-        failed(errno)
     })
+}
+
+fn make_mapped(wanted: &RootfsMount, options: &Options, target: &Path) -> Result<(), MountError> {
+    mapped::make(wanted, options, target).map_err(|source| MountError::Mapped {
+        kind: wanted.kind.clone(),
+        origin: wanted.source.clone(),
+        target: target.to_owned(),
+        source,
+    })?;
+    set_propagation(options, target).map_err(failed(wanted, target))
 }
 
 /// Mounts with relative paths, from `base`. The working directory belongs to the whole process, so
@@ -199,14 +239,9 @@ fn mount_from(
     options: &Options,
     target: &Path,
 ) -> Result<(), MountError> {
-    let failed = |source| MountError::Mount {
-        kind: wanted.kind.clone(),
-        origin: wanted.source.clone(),
-        target: target.to_owned(),
-        source,
-    };
+    let failed = failed(wanted, target);
     let work = || {
-        unshare(CloneFlags::CLONE_FS).and_then(|()| nix::unistd::chdir(base)).map_err(failed)?;
+        unshare(CloneFlags::CLONE_FS).and_then(|()| nix::unistd::chdir(base)).map_err(&failed)?;
         mount_with(wanted, options, target)
     };
     std::thread::scope(|scope| scope.spawn(work).join()).unwrap_or(Err(failed(Errno::EAGAIN)))
@@ -217,6 +252,11 @@ fn sort(wanted: &RootfsMount) -> Result<Options, MountError> {
     let mut flags = MsFlags::empty();
     let mut propagation = MsFlags::empty();
     let mut data = Vec::new();
+    let mut ids = mapped::Ids::default();
+    let unknown = |option: &str| MountError::Option {
+        origin: wanted.source.clone(),
+        option: option.to_owned(),
+    };
     for option in &wanted.options {
         match option.as_str() {
             "" | "defaults" => {}
@@ -250,19 +290,15 @@ fn sort(wanted: &RootfsMount) -> Result<Options, MountError> {
             "rshared" => propagation = MsFlags::MS_SHARED | MsFlags::MS_REC,
             "unbindable" => propagation = MsFlags::MS_UNBINDABLE,
             "runbindable" => propagation = MsFlags::MS_UNBINDABLE | MsFlags::MS_REC,
-            "loop" => {
-                return Err(MountError::Option {
-                    origin: wanted.source.clone(),
-                    option: option.clone(),
-                });
-            }
+            "loop" => return Err(unknown(option)),
+            other if ids.take(other).ok_or_else(|| unknown(other))? => {}
             other => data.push(other),
         }
     }
     if wanted.kind == "bind" {
         flags |= MsFlags::MS_BIND;
     }
-    Ok(Options { flags, propagation, data: data.join(",") })
+    Ok(Options { flags, propagation, data: data.join(","), ids })
 }
 
 /// Makes the lower folders of an overlay relative to the folder they share, which is what makes

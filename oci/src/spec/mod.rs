@@ -7,6 +7,7 @@
 mod annotation;
 mod check;
 mod device_rule;
+mod features;
 mod hook;
 mod io;
 mod linux;
@@ -22,6 +23,7 @@ use oci_spec::runtime as json;
 pub use annotation::{Annotations, ContainerType, ImageVariant};
 pub(crate) use check::clean;
 pub use device_rule::{DeviceAccess, DeviceClass, DeviceRule};
+pub use features::features;
 pub use hook::{Hook, Hooks};
 pub use io::{
     BlockIoLimits, DeviceNumber, DeviceRate, DeviceWeight, HugePageLimit, NetworkClass, RdmaLimit,

@@ -144,20 +144,22 @@ impl Propagation {
     }
 
     pub(super) fn parse(option: &str) -> Option<Self> {
-        let (kind, recursive) = match option {
-            "private" => (PropagationKind::Private, false),
-            "rprivate" => (PropagationKind::Private, true),
-            "shared" => (PropagationKind::Shared, false),
-            "rshared" => (PropagationKind::Shared, true),
-            "slave" => (PropagationKind::Slave, false),
-            "rslave" => (PropagationKind::Slave, true),
-            "unbindable" => (PropagationKind::Unbindable, false),
-            "runbindable" => (PropagationKind::Unbindable, true),
-            _ => return None,
-        };
-        Some(Self { kind, recursive })
+        let (_, kind, recursive) = PROPAGATIONS.iter().find(|(name, ..)| *name == option)?;
+        Some(Self { kind: *kind, recursive: *recursive })
     }
 }
+
+/// Options of propagation: name, kind, whether for the whole subtree.
+const PROPAGATIONS: [(&str, PropagationKind, bool); 8] = [
+    ("private", PropagationKind::Private, false),
+    ("rprivate", PropagationKind::Private, true),
+    ("rshared", PropagationKind::Shared, true),
+    ("rslave", PropagationKind::Slave, true),
+    ("runbindable", PropagationKind::Unbindable, true),
+    ("shared", PropagationKind::Shared, false),
+    ("slave", PropagationKind::Slave, false),
+    ("unbindable", PropagationKind::Unbindable, false),
+];
 
 /// `MOUNT_ATTR_*` bits for `mount_setattr(2)` with `AT_RECURSIVE`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -236,6 +238,17 @@ const USER_MOUNT: MountFlags =
 /// Words of fstab that concern `mount(8)` itself and never reach a file system.
 const IGNORED_OPTIONS: &[&str] =
     &["_netdev", "auto", "defaults", "noauto", "nofail", "nogroup", "noowner", "nouser", "nousers"];
+
+/// All options that are not left to the file system, sorted.
+pub(super) fn option_names() -> Vec<&'static str> {
+    let flags = FLAG_OPTIONS.iter().map(|(name, ..)| *name);
+    let recursive = RECURSIVE_OPTIONS.iter().map(|(name, ..)| *name);
+    let propagation = PROPAGATIONS.iter().map(|(name, ..)| *name);
+    let others = IGNORED_OPTIONS.iter().copied().chain(["idmap", "ridmap", "tmpcopyup"]);
+    let mut all: Vec<_> = flags.chain(recursive).chain(propagation).chain(others).collect();
+    all.sort_unstable();
+    all
+}
 
 const ATTR_RDONLY: u64 = 0x1;
 const ATTR_NOSUID: u64 = 0x2;

@@ -149,13 +149,13 @@ impl CapabilitySet {
     }
 
     fn parse(names: Option<&json::Capabilities>) -> Self {
-        let number = |name: &json::Capability| BY_NUMBER.iter().position(|known| known == name);
+        let number = |name: &json::Capability| CAPABILITIES.iter().position(|known| known == name);
         Self(names.into_iter().flatten().filter_map(number).fold(0, |set, n| set | 1 << n))
     }
 }
 
 /// Capabilities in the order of `linux/capability.h`, so that the index is the number.
-const BY_NUMBER: [json::Capability; 41] = {
+pub(super) const CAPABILITIES: [json::Capability; 41] = {
     use json::Capability as C;
     [
         C::Chown,

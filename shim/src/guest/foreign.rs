@@ -5,9 +5,12 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use coracle_oci::spec::{self, IdMapping, NamespaceKind, Workload};
+use rustix::fs::CWD;
+use rustix::mount::MoveMountFlags;
 use rustix::process::{WaitId, WaitIdOptions};
 
 use super::namespaces::write_mappings;
@@ -66,6 +69,21 @@ impl Ids {
         };
         Ok(&self.last.insert(made).2)
     }
+}
+
+/// Clones what is mounted at a path, without what is mounted below it.
+pub(crate) fn clone(at: &Path) -> io::Result<OwnedFd> {
+    mounts::tree(at, true, false)
+}
+
+/// Maps the ids of a cloned mount.
+pub(crate) fn map(mount: BorrowedFd<'_>, namespace: &OwnedFd) -> io::Result<()> {
+    sys::map_ids(mount, namespace.as_fd(), false)
+}
+
+/// Mounts a clone at a path.
+pub(crate) fn attach(mount: BorrowedFd<'_>, at: &Path) -> io::Result<()> {
+    Ok(rustix::mount::move_mount(mount, c"", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
 /// Makes a user namespace with these mappings, which lives as long as the descriptor; see

@@ -3,7 +3,7 @@
 use super::*;
 use std::fs;
 
-fn overlay(options: &[&str]) -> RootfsMount {
+pub(super) fn overlay(options: &[&str]) -> RootfsMount {
     RootfsMount {
         kind: "overlay".into(),
         source: "overlay".into(),

@@ -174,6 +174,8 @@ async fn version_and_info() {
     assert_eq!(info.name, "io.containerd.wasm.v1");
     let features: serde_json::Value = serde_json::from_slice(&info.features.value).unwrap();
     assert!(features["hooks"].as_array().unwrap().contains(&"prestart".into()));
+    // Without it kubelet gives a pod no user namespace.
+    assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], true);
 }
 
 #[tokio::test]
