@@ -45,6 +45,7 @@ check: ## Formatting, lints, docs, licences, scripts: warnings are errors.
 	cargo fmt --manifest-path engine/benches/corpus/rust/Cargo.toml --check
 	cargo fmt --manifest-path test-images/thirdparty/ruby/Cargo.toml --check
 	cargo fmt --manifest-path shim/box/Cargo.toml --check
+	cargo clippy --locked --manifest-path shim/box/Cargo.toml --target-dir $(CACHE)/box -- -D warnings
 	python3 -m unittest discover -q -s engine/supply-chain -p 'test_*.py'
 	python3 engine/supply-chain/guard.py tree
 	python3 engine/supply-chain/guard.py advisories

@@ -138,10 +138,9 @@ fn resolve(host: &str) -> io::Result<Vec<(u32, Vec<u8>)>> {
         })
         .collect();
     let first = list.as_mut_ptr();
-    for n in 0..MOST - 1 {
-        // SAFETY: the next element lies within the list.
-        let next = unsafe { first.add(n + 1) };
-        list[n].next = next;
+    for n in 1..MOST {
+        // SAFETY: both elements lie within the list, and nothing else refers to them.
+        unsafe { (*first.add(n - 1)).next = first.add(n) };
     }
     let hints = AddrInfo {
         flags: 0,
