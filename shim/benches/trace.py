@@ -37,9 +37,9 @@ STEPS = {
          "mounting and finding may hang, while State must answer; the loop waits"),
         (r"^statx\(.*/std", "streams", "each output: what it is, a reader to keep, a writer for the guest"),
         (r"/mountinfo", "which cgroups there are", "mount table and own groups"),
+        (r"^openat\(.*guest\.json\.new", "its state file", "a shim killed from here on leaves a trace of what it makes"),
         (r"^mkdir\(\"/sys", "the container's cgroup",
          "v1: a folder in each of nine hierarchies, and a cpuset that inherits by hand"),
-        (r"^openat\(.*guest\.json\.new", "its state file", "a shim killed from here on leaves a trace"),
         (r"/tasks|^open\(\"/dev/null", "the guest's process",
          "v1: nine files to enter by; the executable behind a read-only mount; a channel; `clone3`; what it got is closed"),
         (r"^openat\(.*/stat\"", "state file again", "the pid, and when it was born"),
@@ -57,7 +57,8 @@ STEPS = {
         (r"^write\(\d+<anon", "done", "wakes the loop, waits for more work"),
     ],
     "guest": [
-        (r"/tasks>|^read\(", "the cgroup entered", "v1: nine hierarchies; on v2 it is born there"),
+        (r"/tasks>|^read\(", "the cgroup entered",
+         "a copy of the shim's end of the channel goes; v1: nine hierarchies, on v2 it is born there"),
         (r"^read\(", "becomes the runner", "at the shim's word; four descriptors and no more, dies with the shim; an exec "
          "leaves nothing of the shim's memory"),
         (r"^brk", "libc begins", "as above"),

@@ -83,7 +83,9 @@ impl Group {
         };
         let suffix = if matches!(share, Share::First) { FIRST } else { "" };
         let spec = CgroupSpec { path: Some(format!("{path}{suffix}")), resources };
-        Ok(Self(Cgroup::make(&spec, "compile")?))
+        let group = Cgroup::named(&spec, "compile")?;
+        group.make(&spec.resources)?;
+        Ok(Self(group))
     }
 
     /// The files to which a process writes `0` to enter it.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use coracle_oci::CgroupError;
 use coracle_oci::cgroup::{CgroupPath, Host, Version};
-use coracle_oci::spec::CgroupSpec;
+use coracle_oci::spec::{CgroupSpec, Resources};
 use rustix::process::{Pid, PidfdFlags};
 
 use super::plan::Group;
@@ -25,7 +25,7 @@ const KILL_ROUNDS: u32 = 500;
 /// Pause between two rounds.
 const KILL_PAUSE: Duration = Duration::from_millis(10);
 
-/// A container's cgroup that exists.
+/// A container's cgroup.
 #[derive(Debug, Clone)]
 pub(crate) struct Cgroup {
     inner: coracle_oci::cgroup::Cgroup,
@@ -41,17 +41,19 @@ pub(super) enum Entry {
 }
 
 impl Cgroup {
-    /// Makes the group and sets its limits; on failure nothing is left.
-    pub(crate) fn make(spec: &CgroupSpec, id: &str) -> Result<Self, CgroupError> {
+    /// The group that a spec asks for; it need not exist.
+    pub(crate) fn named(spec: &CgroupSpec, id: &str) -> Result<Self, CgroupError> {
         let path = CgroupPath::parse(spec.path.as_deref(), id)?;
-        let inner = coracle_oci::cgroup::Cgroup::new(&Host::detect()?, &path);
-        inner.create()?;
-        if let Err(error) = inner.apply(&spec.resources) {
+        Ok(Self { inner: coracle_oci::cgroup::Cgroup::new(&Host::detect()?, &path) })
+    }
+
+    /// Makes the group and sets its limits; on failure nothing is left.
+    pub(crate) fn make(&self, limits: &Resources) -> Result<(), CgroupError> {
+        self.inner.create()?;
+        self.inner.apply(limits).inspect_err(|_| {
             // The first failure is the one to report.
-            let _ = inner.remove();
-            return Err(error);
-        }
-        Ok(Self { inner })
+            let _ = self.inner.remove();
+        })
     }
 
     /// A group that exists.
@@ -156,6 +158,18 @@ impl Cgroup {
             std::thread::sleep(KILL_PAUSE);
         }
         self.inner.remove()
+    }
+
+    /// Removes the group as soon as nobody is in it, and kills nobody: whoever stays has been there before.
+    /// Blocks.
+    pub(super) fn remove_once_empty(&self) -> Result<(), CgroupError> {
+        for _ in 0..KILL_ROUNDS {
+            if self.pids()?.is_empty() {
+                return self.inner.remove();
+            }
+            std::thread::sleep(KILL_PAUSE);
+        }
+        Ok(())
     }
 }
 

@@ -82,6 +82,12 @@ pub(super) struct ShimEnd {
     fds: Vec<OwnedFd>,
 }
 
+impl AsFd for ShimEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
 impl ShimEnd {
     /// Releases a fresh child, which waits for one byte before it executes the runner.
     pub(super) async fn release(&mut self) -> io::Result<()> {

@@ -50,6 +50,7 @@ pub fn cleanup_bundle(bundle: &Path, id: &str) -> Result<Remains, GuestError> {
     emptied?;
     unmounted?;
     state::remove(bundle)?;
+    state::remove_draft(bundle)?;
     Ok(remains)
 }
 
@@ -57,9 +58,13 @@ fn remove_processes(state: &State) -> (Remains, Result<(), GuestError>) {
     let pid = u32::try_from(state.pid).ok().filter(|pid| *pid != 0);
     let killed = kill_guest(state);
     let emptied = match state.cgroup() {
-        Some(cgroup) => cgroup.destroy_blocking().map_err(GuestError::from),
+        // Its shim died before it knew the guest, which dies by itself then. The group may not have been
+        // made, and be that of somebody else, for which Create would have been refused.
+        Some(cgroup) if pid.is_none() => cgroup.remove_once_empty(),
+        Some(cgroup) => cgroup.destroy_blocking(),
         None => Ok(()),
     };
+    let emptied = emptied.map_err(GuestError::from);
     match killed {
         Ok(killed) => (Remains { pid, killed }, emptied),
         Err(error) => (Remains { pid, killed: false }, Err(error)),

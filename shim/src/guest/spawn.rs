@@ -34,7 +34,14 @@ pub(super) async fn spawn(
     let SpawnRequest { id, bundle, workload, stdio, runner: kind } = request;
     let namespaces = Namespaces::of(workload)?;
     let plan = translate::plan(id, bundle, workload, &kind, &namespaces)?;
-    let cgroup = Cgroup::make(&workload.cgroup, id)?;
+    let cgroup = Cgroup::named(&workload.cgroup, id)?;
+    let mut state = State::new(id, Some(&cgroup));
+    // Written before there is anything to find, so that a shim killed at any moment leaves its trace.
+    state.write(bundle)?;
+    if let Err(error) = cgroup.make(&workload.cgroup.resources) {
+        forget(bundle);
+        return Err(error.into());
+    }
     // In a user namespace no device node can be made, and those of mounts do not work.
     if kind == Runner::Linux
         && !namespaces.user
@@ -42,13 +49,7 @@ pub(super) async fn spawn(
     {
         return Err(give_up(error, bundle, &cgroup).await);
     }
-    let mut state = State::new(id, Some(&cgroup));
-    // Written before the process exists, so that even a shim killed in between leaves its trace.
-    let launched = match state.write(bundle) {
-        Ok(()) => launch(id, stdio, &namespaces, &cgroup, runner).await,
-        Err(error) => Err(error),
-    };
-    let (channel, launched) = match launched {
+    let (channel, launched) = match launch(id, stdio, &namespaces, &cgroup, runner).await {
         Ok(launched) => launched,
         Err(error) => return Err(give_up(error, bundle, &cgroup).await),
     };
@@ -87,10 +88,15 @@ async fn give_up(error: GuestError, bundle: &Path, cgroup: &Cgroup) -> GuestErro
     if let Err(second) = cgroup.destroy().await {
         warn!(error = %second, "remove the cgroup of a guest whose creation failed");
     }
-    if let Err(second) = state::remove(bundle) {
-        warn!(error = %second, "remove the state of a guest whose creation failed");
-    }
+    forget(bundle);
     error
+}
+
+/// Removes the state of a guest that will not be.
+fn forget(bundle: &Path) {
+    if let Err(error) = state::remove(bundle) {
+        warn!(%error, "remove the state of a guest whose creation failed");
+    }
 }
 
 impl Guest {
@@ -205,6 +211,7 @@ pub(super) async fn launch(
         cgroup_v1: walks,
         stdio: files.stdio(),
         channel: theirs.as_fd(),
+        peer: ours.as_fd(),
         executable: files.executable.as_fd(),
         arguments: &[PROGRAM_NAME, &command, &id],
         become_root: namespaces.needs_mappings(),

@@ -34,7 +34,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// The state of a guest that is about to be created in `cgroup`.
+    /// The state of a guest that is about to be created in `cgroup`, which need not exist yet.
     pub(super) fn new(id: &str, cgroup: Option<&Cgroup>) -> Self {
         let inner = cgroup.map(Cgroup::inner);
         Self {
@@ -55,7 +55,7 @@ impl State {
     /// Writes the file so that it is either the old or the new one at every moment.
     pub(super) fn write(&self, bundle: &Path) -> Result<(), GuestError> {
         let path = bundle.join(NAME);
-        let draft = bundle.join(format!("{NAME}.new"));
+        let draft = draft(bundle);
         let write = || -> io::Result<()> {
             let mut options = OpenOptions::new();
             options.write(true).create(true).truncate(true).mode(0o600);
@@ -87,8 +87,21 @@ impl State {
 
 /// Removes the file; one that is gone is fine.
 pub(super) fn remove(bundle: &Path) -> Result<(), GuestError> {
-    let path = bundle.join(NAME);
-    match std::fs::remove_file(&path) {
+    remove_file(&bundle.join(NAME))
+}
+
+/// Removes what a shim left that died while it wrote the file.
+pub(super) fn remove_draft(bundle: &Path) -> Result<(), GuestError> {
+    remove_file(&draft(bundle))
+}
+
+/// What becomes the file when it is whole.
+fn draft(bundle: &Path) -> PathBuf {
+    bundle.join(format!("{NAME}.new"))
+}
+
+fn remove_file(path: &Path) -> Result<(), GuestError> {
+    match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(GuestError::os(format!("remove {}", path.display()))(error))
         }

@@ -67,6 +67,8 @@ pub(super) struct Launch<'a> {
     pub(super) stdio: [BorrowedFd<'a>; 3],
     /// The guest's end of the channel.
     pub(super) channel: BorrowedFd<'a>,
+    /// The shim's end of it, of which the child gets a copy.
+    pub(super) peer: BorrowedFd<'a>,
     /// The executable.
     pub(super) executable: BorrowedFd<'a>,
     /// Its arguments. The environment is empty.
@@ -169,6 +171,9 @@ impl Launch<'_> {
 
     /// The new process until `execveat`. Allocates nothing, never returns.
     fn child(&self, argv: &[*const c_char], join: bool) -> ! {
+        // As long as this is open here, the channel does not end with the shim, and the wait below neither.
+        // SAFETY: an integer; nothing in this copy of the process uses the descriptor.
+        unsafe { libc::close(self.peer.as_raw_fd()) };
         for tasks in self.cgroup_v1 {
             // SAFETY: writes one byte from a static array to a descriptor that is open.
             if unsafe { libc::write(tasks.as_raw_fd(), c"0".as_ptr().cast(), 1) } != 1 {

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
+use coracle_oci::cgroup::{Cgroup, CgroupPath, Host, Version};
 use coracle_shim::guest::{Exit, Guest, GuestError, Remains, cleanup_bundle};
 
 use crate::support::*;
@@ -230,6 +231,38 @@ fn cleanup_spares_a_process_that_merely_has_the_pid() {
     assert!(bystander.try_wait().unwrap().is_none());
     bystander.kill().unwrap();
     bystander.wait().unwrap();
+    bundle.assert_clean();
+}
+
+/// What a shim leaves that is killed before it knows its guest: groups that it has made, or not yet.
+#[test]
+fn cleanup_before_there_is_a_guest_removes_groups_and_spares_who_is_in_them() {
+    let bundle = Bundle::new();
+    std::fs::write(bundle.path().join("config.json"), "{}").unwrap();
+    let group = CgroupPath::parse(Some(&format!("/{}", bundle.id)), &bundle.id).unwrap();
+    let group = Cgroup::new(&Host::detect().unwrap(), &group);
+    let state = serde_json::json!({
+        "id": bundle.id, "pid": 0, "start_time": 0,
+        "unified": group.version() == Version::V2, "cgroup": group.dirs().collect::<Vec<_>>(),
+    });
+    let clean = || {
+        std::fs::write(bundle.path().join("coracle-guest.json"), state.to_string()).unwrap();
+        assert_eq!(cleanup_bundle(bundle.path(), &bundle.id).unwrap(), Remains::default());
+    };
+    clean();
+    bundle.assert_clean();
+    group.create().unwrap();
+    clean();
+    bundle.assert_clean();
+    group.create().unwrap();
+    let mut bystander = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+    group.add(bystander.id()).unwrap();
+    clean();
+    assert_eq!(bystander.try_wait().unwrap(), None);
+    assert!(!bundle.cgroups().is_empty(), "it is the bystander's");
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+    clean();
     bundle.assert_clean();
 }
 

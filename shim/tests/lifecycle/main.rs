@@ -12,6 +12,7 @@ mod faults;
 mod first;
 mod harness;
 mod home;
+mod killed;
 mod linux;
 mod linux_rights;
 mod oom;
