@@ -57,6 +57,15 @@ impl Cgroup {
         Self { version, folders: dirs.into_iter().map(folder).collect() }
     }
 
+    /// Leaves out the hierarchies in which this process may not make it.
+    pub fn keep_possible(&mut self) {
+        let may_write = |dir: &Path| rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok();
+        self.folders.retain(|folder| {
+            let parents = folder.dir.ancestors().skip(1);
+            parents.clone().find(|dir| dir.exists()).is_some_and(may_write)
+        });
+    }
+
     /// Which interface the group has.
     #[must_use]
     pub fn version(&self) -> Version {

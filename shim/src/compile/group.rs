@@ -83,8 +83,11 @@ impl Group {
         };
         let suffix = if matches!(share, Share::First) { FIRST } else { "" };
         let spec = CgroupSpec { path: Some(format!("{path}{suffix}")), resources };
-        let group = Cgroup::named(&spec, "compile")?;
-        group.make(&spec.resources)?;
+        let mut group = Cgroup::named(&spec, "compile")?;
+        group.do_without_root();
+        if !group.is_nowhere() {
+            group.make(&spec.resources)?;
+        }
         Ok(Self(group))
     }
 

@@ -16,7 +16,7 @@ use coracle_oci::spec::{CgroupSpec, Resources};
 use rustix::process::{Pid, PidfdFlags};
 
 use super::plan::Group;
-use super::sys;
+use super::{namespaces, sys};
 
 /// How often the processes of a group are killed before it is given up. With the pauses this is five
 /// seconds, which only a process stuck in the kernel outlives.
@@ -44,7 +44,19 @@ impl Cgroup {
     /// The group that a spec asks for; it need not exist.
     pub(crate) fn named(spec: &CgroupSpec, id: &str) -> Result<Self, CgroupError> {
         let path = CgroupPath::parse(spec.path.as_deref(), id)?;
-        Ok(Self { inner: coracle_oci::cgroup::Cgroup::new(&Host::detect()?, &path) })
+        let mut group = Self { inner: coracle_oci::cgroup::Cgroup::new(&Host::detect()?, &path) };
+        // As under runc: a containerd without root, which was given no groups, names none.
+        if spec.path.is_none() {
+            group.do_without_root();
+        }
+        Ok(group)
+    }
+
+    /// In a user namespace, gives up the hierarchies in which it may not be made.
+    pub(crate) fn do_without_root(&mut self) {
+        if namespaces::in_user_namespace() {
+            self.inner.keep_possible();
+        }
     }
 
     /// Makes the group and sets its limits; on failure nothing is left.
@@ -88,6 +100,11 @@ impl Cgroup {
         }
         let open = |file: PathBuf| OpenOptions::new().write(true).open(file).map(OwnedFd::from);
         self.inner.join_files().into_iter().map(open).collect::<io::Result<_>>().map(Entry::Walks)
+    }
+
+    /// Whether it is no group at all: its processes stay where the shim is.
+    pub(crate) fn is_nowhere(&self) -> bool {
+        self.inner.dirs().next().is_none()
     }
 
     /// Pids of all processes of the group.

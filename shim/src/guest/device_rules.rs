@@ -12,7 +12,7 @@ use coracle_oci::cgroup::DevicePolicy;
 use coracle_oci::spec::DeviceRule;
 
 use super::cgroups::Cgroup;
-use super::{GuestError, sys};
+use super::{GuestError, namespaces, sys};
 
 /// What `devices.list` of cgroup v1 says of a group that may use everything.
 const EVERYTHING: &str = "a *:* rwm";
@@ -22,6 +22,14 @@ const EVERYTHING: &str = "a *:* rwm";
 /// # Errors
 /// When the kernel refuses a rule, or has no means to keep it.
 pub(super) fn apply(cgroup: &Cgroup, rules: &[DeviceRule]) -> Result<(), GuestError> {
+    match put(cgroup, rules) {
+        // Nothing makes nodes there, and those of mounts do not work.
+        Err(_) if namespaces::in_user_namespace() => Ok(()),
+        done => done,
+    }
+}
+
+fn put(cgroup: &Cgroup, rules: &[DeviceRule]) -> Result<(), GuestError> {
     let policy = DevicePolicy::new(rules);
     let act = || "rule the container's devices by its cgroup";
     if let Some(dir) = cgroup.inner().unified_dir() {

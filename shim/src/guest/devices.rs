@@ -84,11 +84,20 @@ impl Folder {
 fn make(folders: &mut Folders<'_>, device: &Device, user_namespace: bool) -> io::Result<()> {
     let root = folders.root;
     let (folder, name) = folders.of(&device.path)?;
-    if device.kind != libc::S_IFIFO && (user_namespace || folder.no_devices) {
-        bind(root, device)?;
-    } else if create(folder, name, device)? {
+    let is_pipe = device.kind == libc::S_IFIFO;
+    let made = match user_namespace || folder.no_devices {
+        true if !is_pipe => None,
+        _ => match create(folder, name, device) {
+            // The shim itself is in a user namespace.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !is_pipe => None,
+            made => Some(made?),
+        },
+    };
+    match made {
         // The kernel has made just what was asked for.
-        return Ok(());
+        Some(true) => return Ok(()),
+        Some(false) => {}
+        None => bind(root, device)?,
     }
     // One name in a folder that was opened above; the node itself may be a mount.
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -242,7 +242,9 @@ impl Guest {
     /// [`GuestError::State`] when the guest has ended, [`GuestError::Os`] for an unknown signal.
     pub fn signal(&self, signal: i32, all: bool) -> Result<(), GuestError> {
         let ended = || GuestError::State { act: "signal", state: "stopped" };
-        if let (true, Some(cgroup)) = (all, &self.cgroup) {
+        if let (true, Some(cgroup)) = (all, &self.cgroup)
+            && !cgroup.is_nowhere()
+        {
             let hit = cgroup.signal(signal).map_err(GuestError::os("signal the cgroup"))?;
             return if hit > 0 { Ok(()) } else { Err(ended()) };
         }
@@ -270,9 +272,9 @@ impl Guest {
     /// When the cgroup cannot be read.
     pub fn pids(&self) -> Result<Vec<u32>, GuestError> {
         match &self.cgroup {
-            Some(cgroup) => Ok(cgroup.pids()?),
-            None if self.child.ended().is_some() => Ok(Vec::new()),
-            None => Ok(vec![self.pid.unsigned_abs()]),
+            Some(cgroup) if !cgroup.is_nowhere() => Ok(cgroup.pids()?),
+            _ if self.child.ended().is_some() => Ok(Vec::new()),
+            _ => Ok(vec![self.pid.unsigned_abs()]),
         }
     }
 

@@ -89,6 +89,13 @@ fn refuse(what: String, why: &str) -> GuestError {
     GuestError::Spec { what, why: why.to_owned() }
 }
 
+/// Whether this process is in another user namespace than the host's first one, so that root here is not
+/// root there.
+pub(super) fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// Writes the id mappings of a fresh process; see user_namespaces(7).
 pub(super) fn write_mappings(
     pid: i32,

@@ -17,6 +17,7 @@ mod linux;
 mod linux_rights;
 mod oom;
 mod programs;
+mod rootless;
 mod sandbox;
 mod snapshot;
 mod streams;
