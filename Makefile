@@ -12,7 +12,7 @@ export CORACLE_CACHE := $(CACHE)
 export CORACLE_BIN_DIR := $(abspath $(BIN))
 export PATH := $(CACHE)/tools/bin:$(PATH)
 
-SCRIPTS := $(shell git ls-files -- '*.sh' .ci/run)
+SCRIPTS := $(shell git ls-files -- '*.sh' .ci/run deploy/testbed/vm/init)
 
 .PHONY: help
 help: ## Show this list.
@@ -71,6 +71,10 @@ test-guests: build images ## Real programs that use sockets, under `coracle run`
 .PHONY: test-e2e
 test-e2e: build images ## The main job under real containerd and Docker.
 	CORACLE_LOG=info deploy/testbed/with.sh cargo test --locked -p coracle-shim --test e2e -- --test-threads=2
+
+.PHONY: test-cgroupv2
+test-cgroupv2: build images ## cgroup v2, in a virtual machine that has nothing of v1.
+	deploy/testbed/vm/run.sh
 
 .PHONY: fuzz
 fuzz: ## Fuzz all targets of the engine, 15 minutes in all (FUZZ_SECONDS changes it).

@@ -112,8 +112,14 @@ missing_tools() {
   done <<<"$TOOLS"
 }
 
-# Whether everything is in place, without the cost of verifying it.
-fetched() { [[ -f $(suite_dir trixie)/VERSIONS && -f $(suite_dir sid)/VERSIONS && -z $(missing_tools) ]]; }
+# Whether everything for these daemons is in place, without the cost of verifying it.
+fetched() {
+  local daemon
+  for daemon in "$@"; do
+    [[ -f $(suite_dir "$(suite_of "$daemon")")/VERSIONS ]] || return 1
+  done
+  [[ -z $(missing_tools) ]]
+}
 
 # --- prerequisites --------------------------------------------------------------------------------------------------------
 

@@ -298,7 +298,7 @@ main() {
   local daemons begun
   mapfile -t daemons < <(starting_order)
   ((${#daemons[@]})) || usage_error "no daemons in '$DAEMONS'"
-  fetched || "$TESTBED_SOURCE/fetch.sh"
+  fetched "${daemons[@]}" || "$TESTBED_SOURCE/fetch.sh"
   begun=$(date +%s%N)
   lock_machine
   if is_up "${daemons[@]}"; then

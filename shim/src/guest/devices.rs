@@ -24,7 +24,9 @@ const LINKS: [(&str, &str); 5] = [
 
 /// Opens the host's null device as a mount source, after making sure that it is one.
 pub(super) fn host_null() -> Result<OwnedFd, Failure> {
-    host_device(Path::new("/dev/null"), libc::S_IFCHR, (1, 3)).act("open", "the host's /dev/null")
+    let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_device(Path::new("/dev/null"), flags, libc::S_IFCHR, (1, 3))
+        .act("open", "the host's /dev/null")
 }
 
 /// Creates the nodes, or binds the host's where a user namespace forbids their creation or the mount
@@ -134,6 +136,15 @@ fn bind(root: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
 /// A detached mount of a device node of the host.
 fn host_device(at: &Path, kind: u32, number: (u32, u32)) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    open_device(at, flags, kind, number)
+}
+
+fn open_device(
+    at: &Path,
+    flags: OpenTreeFlags,
+    kind: u32,
+    number: (u32, u32),
+) -> io::Result<OwnedFd> {
     let source = rustix::mount::open_tree(rustix::fs::CWD, at, flags)?;
     verify(source.as_fd(), kind, number)?;
     Ok(source)

@@ -172,16 +172,14 @@ impl Root {
         empty: &mut Option<OwnedFd>,
     ) -> io::Result<()> {
         let Some(target) = self.existing(hidden)? else { return Ok(()) };
-        let cover = if path::kind(&target)? == FileType::Directory {
-            let empty = match empty {
-                Some(empty) => empty,
-                None => empty.insert(empty_folder()?),
-            };
-            clone_tree(empty.as_fd(), false)?
-        } else {
-            clone_tree(null, false)?
-        };
-        attach(cover.as_fd(), target.as_fd())
+        if path::kind(&target)? != FileType::Directory {
+            return attach(clone_tree(null, false)?.as_fd(), target.as_fd());
+        }
+        // Only what is attached can be cloned before Linux 6.15, so the first one is no clone.
+        match empty {
+            Some(empty) => attach(clone_tree(empty.as_fd(), false)?.as_fd(), target.as_fd()),
+            None => attach(empty.insert(empty_folder()?).as_fd(), target.as_fd()),
+        }
     }
 
     /// Makes paths read-only, with everything mounted below them.
@@ -285,7 +283,7 @@ pub(super) fn tree(at: &Path, clone: bool, recursive: bool) -> io::Result<OwnedF
     Ok(rustix::mount::open_tree(CWD, at, flags)?)
 }
 
-/// Clones what a descriptor refers to into a detached mount.
+/// Clones what a descriptor refers to into a detached mount. Before Linux 6.15 it must be no detached one itself.
 pub(super) fn clone_tree(fd: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::OPEN_TREE_CLONE

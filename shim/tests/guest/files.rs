@@ -110,8 +110,10 @@ fn bind_mounts_are_what_their_flags_say() {
 fn hidden_and_protected_paths_and_a_read_only_root() {
     block_on(async {
         let mut bundle = Bundle::new();
-        std::fs::create_dir_all(bundle.rootfs("/secrets")).unwrap();
-        std::fs::write(bundle.rootfs("/secrets/key"), "key").unwrap();
+        for folder in ["/secrets", "/more/secrets"] {
+            std::fs::create_dir_all(bundle.rootfs(folder)).unwrap();
+            std::fs::write(bundle.rootfs(folder).join("key"), "key").unwrap();
+        }
         bundle.spec["root"]["readonly"] = true.into();
         bundle.spec["process"]["cwd"] = "/made/here".into();
         bundle.spec["linux"]["maskedPaths"] = json!([
@@ -119,6 +121,7 @@ fn hidden_and_protected_paths_and_a_read_only_root() {
             "/proc/timer_list",
             "/proc/acpi",
             "/secrets",
+            "/more/secrets",
             "/no/such",
             "/proc/keys/x"
         ]);
@@ -127,8 +130,10 @@ fn hidden_and_protected_paths_and_a_read_only_root() {
         assert!(
             std::fs::metadata(inside(&guest, "/proc/keys")).unwrap().file_type().is_char_device()
         );
-        assert_eq!(std::fs::read_dir(inside(&guest, "/secrets")).unwrap().count(), 0);
-        assert!(mount_options(&guest, "/secrets").contains(&"ro".to_owned()));
+        for folder in ["/secrets", "/more/secrets"] {
+            assert_eq!(std::fs::read_dir(inside(&guest, folder)).unwrap().count(), 0);
+            assert!(mount_options(&guest, folder).contains(&"ro".to_owned()));
+        }
         let setting = inside(&guest, "/proc/sys/kernel/hostname");
         assert_eq!(try_write(setting), Err(ErrorKind::ReadOnlyFilesystem));
         assert_eq!(try_write(inside(&guest, "/x")), Err(ErrorKind::ReadOnlyFilesystem));

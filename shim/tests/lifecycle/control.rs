@@ -345,7 +345,9 @@ async fn paused_and_resumed() {
     c.shim.kill("c", libc::SIGTERM).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(c.shim.status("c").await, Status::PAUSED, "the signal waits");
-    assert_eq!(c.usage().await.cpu_ns, before.cpu_ns, "it does not work");
+    // On v2 the signal wakes it up for the moment in which it sees that it is paused.
+    let worked = Duration::from_nanos(c.usage().await.cpu_ns - before.cpu_ns);
+    assert!(worked < Duration::from_millis(50), "it works: {worked:?}");
     let waiting = c.shim.wait("c");
     c.resume().await.unwrap();
     assert_eq!(within("the end", waiting).await.unwrap().exit_status, 143);
