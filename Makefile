@@ -70,7 +70,7 @@ test-guests: build images ## Real programs that use sockets, under `coracle run`
 
 .PHONY: test-e2e
 test-e2e: build images ## The main job under real containerd and Docker.
-	CORACLE_LOG=info deploy/testbed/with.sh cargo test --locked -p coracle-shim --test e2e -- --test-threads=2
+	CORACLE_LOG=info deploy/testbed/with.sh --daemons all cargo test --locked -p coracle-shim --test e2e -- --test-threads=2
 
 .PHONY: test-cgroupv2
 test-cgroupv2: build images ## cgroup v2, in a virtual machine that has nothing of v1.

@@ -15,7 +15,8 @@
 #   socket     a socket of a shim without a shim. The folder of these sockets is common to all of a machine's containerds:
 #              one that another bed left while this one was up shows here as well
 #   fifo       a FIFO folder of `ctr` that nobody has open (common like the sockets)
-#   bundle     a bundle or a runtime's state folder
+#   bundle     a bundle or a runtime's state folder; what CRI keeps of a pod or container
+#   address    an address that a pod still has
 #   temp       a file in the bed's folder for temporary files
 #
 #   --wait SECONDS  how long things may take to settle (default 3)
@@ -106,7 +107,7 @@ find_records() {
       { client "$daemon" ps --all --quiet --no-trunc || true; } | sed "s/\$/ in $daemon/" | found container
       continue
     fi
-    { client "$daemon" namespaces ls -q || true; } | while read -r namespace; do
+    { client "$(ctr_of "$daemon")" namespaces ls -q || true; } | while read -r namespace; do
       [[ $namespace != moby ]] || continue
       find_containerd_records "$daemon" "$namespace"
     done
@@ -114,11 +115,12 @@ find_records() {
 }
 
 find_containerd_records() {
-  local in=" in $1, namespace $2"
+  local in=" in $1, namespace $2" ctr
+  ctr=$(ctr_of "$1")
   export TESTBED_NAMESPACE=$2
-  { client "$1" containers ls -q || true; } | sed "s/\$/$in/" | found container
-  { client "$1" tasks ls -q || true; } | sed "s/\$/$in/" | found task
-  { client "$1" snapshots ls || true; } | awk '$NF == "Active" || $NF == "View" { print $1 }' | sed "s/\$/$in/" | found snapshot
+  { client "$ctr" containers ls -q || true; } | sed "s#\$#$in#" | found container
+  { client "$ctr" tasks ls -q || true; } | sed "s#\$#$in#" | found task
+  { client "$ctr" snapshots ls || true; } | awk '$NF == "Active" || $NF == "View" { print $1 }' | sed "s#\$#$in#" | found snapshot
 }
 
 # The cgroups that a namespace or a dockerd holds its containers in stay; while the bed is up they are no leftover.
@@ -153,12 +155,16 @@ find_fifos() {
 
 find_bundles() {
   {
-    find "$BED_RUN"/c*/{state,root}/io.containerd.runtime.v2.task -mindepth 2 -maxdepth 2
+    find "$BED_RUN"/[ck]*/{state,root}/io.containerd.{runtime.v2.task,sandbox.controller.v1.shim} -mindepth 2 -maxdepth 2
+    find "$BED_RUN"/k*/{state,root}/io.containerd.grpc.v1.cri/{sandboxes,containers} -mindepth 1 -maxdepth 1
+    find "$BED_RUN"/k*/runc -mindepth 2 -maxdepth 2
     find "$BED_RUN"/d*/exec/containerd -mindepth 1 -maxdepth 1 -type d
     find "$BED_RUN"/d*/exec/runtime-runc -mindepth 2 -maxdepth 2
     find "$RUNC_STATE/$BED_PREFIX"* -mindepth 1 -maxdepth 1
   } 2>/dev/null | found bundle || true
 }
+
+find_addresses() { find "$BED_RUN"/k*/cni-addresses/pods -name '10.*' 2>/dev/null | found address || true; }
 
 find_temp() { find "$BED_RUN/tmp" -mindepth 1 2>/dev/null | found temp || true; }
 
@@ -174,6 +180,7 @@ leftovers() {
   find_sockets
   find_fifos
   find_bundles
+  find_addresses
   find_temp
 }
 

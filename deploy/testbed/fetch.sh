@@ -4,8 +4,9 @@
 # Downloads the containerd and Docker releases of the test bed as Debian packages and unpacks them, uninstalled, into
 #   ${TESTBED_CACHE:-${CORACLE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/coracle}/testbed}
 #
-#   trixie  containerd 1.7.24, dockerd and docker 26.1.5
-#   sid     containerd 2.1.9,  dockerd and docker 28.5.2
+#   bookworm  containerd 1.6.20, network plugins of CNI, an image registry
+#   trixie    containerd 1.7.24, dockerd and docker 26.1.5
+#   sid       containerd 2.1.9,  dockerd and docker 28.5.2
 #
 # The mirror is the one that this machine's apt sources name; apt verifies the archive's signature and each package's hash.
 # The machine's own apt never sees the other suites: the downloads use a configuration, lists and cache of their own.
@@ -21,7 +22,10 @@ set -euo pipefail
 . "$TESTBED_SOURCE/apt.sh"
 
 # suite, package, version wanted, major line that may stand in
-readonly PACKAGES='trixie containerd 1.7.24 1
+readonly PACKAGES='bookworm containerd 1.6.20 1
+bookworm containernetworking-plugins 1.1.1 1
+bookworm docker-registry 2.8.2 2
+trixie containerd 1.7.24 1
 trixie docker.io 26.1.5 26
 trixie docker-cli 26.1.5 26
 sid containerd 2.1.9 2
@@ -103,8 +107,9 @@ unpack_suite() {
 try_suite() {
   local suite=$1 dir program
   dir=$(suite_dir "$suite")
-  for program in containerd dockerd docker; do
-    "$(find "$dir/usr" -name "$program" -type f -perm -u+x | head -n 1)" --version >/dev/null ||
+  for program in containerd dockerd docker docker-registry; do
+    [[ -n $(find "$dir/usr/bin" "$dir/usr/sbin" -name "$program" 2>/dev/null) ]] || continue
+    PATH=$dir/usr/bin:$dir/usr/sbin "$program" --version >/dev/null ||
       die "$suite: $program does not run on this machine"
   done
 }
@@ -132,14 +137,14 @@ fetch_suite() {
 
 report() {
   local suite
-  for suite in trixie sid; do
+  for suite in "${SUITES[@]}"; do
     awk -v suite="$suite" '{ printf "testbed: %s: %s %s\n", suite, $1, $2 }' "$(suite_dir "$suite")/VERSIONS" >&2
   done
 }
 
 check_only() {
   local suite
-  for suite in trixie sid; do
+  for suite in "${SUITES[@]}"; do
     suite_verified "$suite" || die "$suite is missing or damaged in $TESTBED_CACHE; run fetch.sh"
   done
   report
@@ -163,8 +168,8 @@ main() {
   # Two fetches at once would unpack over each other.
   exec 8>"$TESTBED_CACHE/lock"
   flock 8
-  fetch_suite trixie
-  fetch_suite sid
+  local suite
+  for suite in "${SUITES[@]}"; do fetch_suite "$suite"; done
   report
 }
 

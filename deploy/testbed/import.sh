@@ -97,7 +97,7 @@ client() {
 }
 
 # Unpacking is left to `ctr run`, which knows the platform to run: at import, containerd 1.7 fails on an index without the host's.
-load_containerd() { client "$1" images import --all-platforms --no-unpack "$WORK/image.tar"; }
+load_containerd() { client "$(ctr_of "$1")" images import --all-platforms --no-unpack "$WORK/image.tar"; }
 
 load_docker() { client "$1" load --input "$WORK/image.tar"; }
 
@@ -114,7 +114,7 @@ load_graph() {
 load_into() {
   local daemon=$1 load=load_docker verb=loaded output name
   case $daemon in
-    c*) load=load_containerd ;;
+    [ck]*) load=load_containerd ;;
     *g)
       load=load_graph
       DOCKER_MANIFEST=$(docker_manifest)

@@ -31,14 +31,21 @@ trap 'say "${BASH_SOURCE[0]##*/}:$LINENO: failed: $BASH_COMMAND"' ERR
 
 # --- what a bed is made of ------------------------------------------------------------------------------------------------
 
-# A daemon is named by its kind and version: c = containerd, d = dockerd, g = with the graph-driver image store.
-readonly ALL_DAEMONS=(c17 c21 d26 d26g d28)
+# A daemon is named by its kind and version: c = containerd, k = containerd with CRI, as in Kubernetes, d = dockerd;
+# g = with the graph-driver image store, s = with the sandbox controllers that 1.7 has behind a switch.
+readonly CRI_DAEMONS=(k16 k17 k17s k21)
+readonly ALL_DAEMONS=(c16 c17 c21 d26 d26g d28 "${CRI_DAEMONS[@]}")
+# Those of a bed that nobody chose daemons for. CRI wants tools that take minutes to build.
+readonly DEFAULT_DAEMONS=(c16 c17 c21 d26 d26g d28)
+# What fetch.sh unpacks.
+readonly SUITES=(bookworm trixie sid)
 
 # The Debian suite that a daemon's programs come from.
 suite_of() {
   case $1 in
-    c17 | d26 | d26g) echo trixie ;;
-    c21 | d28) echo sid ;;
+    c16 | k16) echo bookworm ;;
+    c17 | k17 | k17s | d26 | d26g) echo trixie ;;
+    c21 | k21 | d28) echo sid ;;
     *) usage_error "no such daemon: $1; known: ${ALL_DAEMONS[*]}" ;;
   esac
 }
@@ -52,7 +59,15 @@ containerd_of() {
   esac
 }
 
-is_containerd() { [[ $1 == c* ]]; }
+is_containerd() { [[ $1 == [ck]* ]]; }
+
+is_cri() { [[ $1 == k* ]]; }
+
+# The script that runs `ctr` for a containerd.
+ctr_of() { if is_cri "$1"; then echo "$1-ctr"; else echo "$1"; fi; }
+
+# The containerd namespace of a daemon's containers: that of CRI is fixed in it.
+namespace_of() { if is_cri "$1"; then echo k8s.io; else echo "$BED_PREFIX$1"; fi; }
 
 # --- paths ----------------------------------------------------------------------------------------------------------------
 
@@ -70,12 +85,19 @@ readonly RUNC_STATE=/run/containerd/runc
 # Fixed in `ctr`: the FIFOs of foreground containers.
 readonly CTR_FIFOS=/run/containerd/fifo
 # Folders outside the run folders that daemons and `ip netns` make, whatever their configuration says; innermost first.
-readonly SHARED_FOLDERS=("$SHIM_SOCKETS" "$RUNC_STATE" "$CTR_FIFOS" /run/containerd /run/docker/plugins /run/docker /run/netns)
+readonly SHARED_FOLDERS=("$SHIM_SOCKETS" "$RUNC_STATE" "$CTR_FIFOS" /run/containerd /run/docker/plugins /run/docker /run/netns
+  /var/lib/cni/results /var/lib/cni)
 # In the environment of every daemon of a bed, and so of each shim; set to the run folder.
 readonly BED_MARK=CORACLE_TESTBED_BED
 
 # Where fetch.sh unpacks a suite.
 suite_dir() { echo "$TESTBED_CACHE/suite/$1"; }
+
+# Where the programs are that CRI has to give pods a network.
+cni_programs() { echo "$(suite_dir bookworm)/usr/lib/cni"; }
+
+# Where cri-tools.sh puts crictl and critest.
+cri_tools_dir() { echo "$TESTBED_CACHE/cri-tools-$(sha256sum "$TESTBED_SOURCE/cri/go.sum" | cut -c1-12)"; }
 
 # Sets BED_NAME, BED_RUN and BED_PREFIX for one bed.
 select_bed() {
@@ -287,6 +309,6 @@ stale_fifos() {
 
 # Socket paths that the bed's bundles name (`address` up to containerd 1.7, `bootstrap.json` from 2.0 on).
 bundle_sockets() {
-  find "$BED_RUN"/c*/state -maxdepth 4 \( -name address -o -name bootstrap.json \) -exec cat {} + 2>/dev/null |
+  find "$BED_RUN"/[ck]*/state -maxdepth 4 \( -name address -o -name bootstrap.json \) -exec cat {} + 2>/dev/null |
     grep -oE "unix://$SHIM_SOCKETS/[0-9a-f]+" | sed 's#^unix://##' | sort -u || true
 }

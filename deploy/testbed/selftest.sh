@@ -129,6 +129,24 @@ run_by_shim() {
   fi
 }
 
+# One pod of runc's, from its start to its removal. Its container is never started: nothing is to be seen of it but by CRI.
+run_pod() {
+  local bed=$1 daemon=$2 pod
+  printf '{"metadata":{"name":"p","uid":"1","namespace":"n"},"linux":{"cgroup_parent":"/cb-%s-pods"}}' "$bed" >"$WORK/pod.json"
+  pod=$(client "$bed" "$daemon" runp --runtime runc "$WORK/pod.json")
+  client "$bed" "$daemon" inspectp "$pod" | jq -e '.status.state == "SANDBOX_READY" and (.status.network.ip | startswith("10.88."))'
+  [[ -n ${3-} ]] || { client "$bed" "$daemon" stopp "$pod" && client "$bed" "$daemon" rmp "$pod"; }
+}
+
+sees_pod() {
+  local list kind
+  run_pod "$1" "$2" stays
+  list=$(clean "$1" --wait 0 2>/dev/null) && return 1
+  for kind in process container cgroup mount bundle address; do
+    grep -q "^$kind	" <<<"$list" || { echo "no $kind in: $list"; return 1; }
+  done
+}
+
 # --- what must be noticed -------------------------------------------------------------------------------------------------
 
 # A forgotten container must show in each of the ways that it is there.
@@ -189,7 +207,7 @@ kill_start() {
 # Everything of a bed with running and frozen containers dies at once, then down.
 kill_everything() {
   local bed=$1 daemon pids
-  for daemon in "${ALL_DAEMONS[@]}"; do run_detached "$bed" "$daemon" running; done
+  for daemon in "${DEFAULT_DAEMONS[@]}"; do run_detached "$bed" "$daemon" running; done
   client "$bed" d26 pause running
   mapfile -t pids < <(
     select_bed "$bed"
@@ -222,7 +240,7 @@ with_signalled() {
 
 finish() {
   local status=$? bed
-  for bed in one two shim crash wsig wnext wcode wleft; do
+  for bed in one two shim pods crash wsig wnext wcode wleft; do
     if [[ -e $TESTBED_ROOT/$bed ]]; then down "$bed" || true; fi
   done
   rm -rf -- "$WORK"
@@ -261,13 +279,13 @@ main() {
   check 'an unknown daemon is refused' refuses 'no such daemon' "$TESTBED_SOURCE/up.sh" --name three --daemons c99
   check 'image into bed one' "$TESTBED_SOURCE/import.sh" --name one "$WORK/hello.tar"
   check 'image into bed two' "$TESTBED_SOURCE/import.sh" --name two "$WORK/hello.tar"
-  for daemon in "${ALL_DAEMONS[@]}"; do
+  for daemon in "${DEFAULT_DAEMONS[@]}"; do
     check_daemon one "$daemon"
     check_daemon two "$daemon"
   done
   check 'bed one is clean after its containers' clean one --wait 10
   check 'bed two is clean after its containers' clean two --wait 10
-  for daemon in c17 c21 d26 d26g d28; do
+  for daemon in "${DEFAULT_DAEMONS[@]}"; do
     check "a container left under $daemon is seen" sees_leftovers one "$daemon"
   done
   check 'bed two is clean beside it' clean two
@@ -280,11 +298,21 @@ main() {
   check 'the renewed bed is clean' clean two
   check 'bed two goes down' down two
   check 'a bed starts with a shim of its own' start_with_shim
-  for daemon in "${ALL_DAEMONS[@]}"; do
+  for daemon in "${DEFAULT_DAEMONS[@]}"; do
     check "$daemon runs the shim of CORACLE_BIN_DIR" expect 0 "$GREETING" run_by_shim shim "$daemon"
   done
   check 'it is clean after that' clean shim
   check 'it goes down' down shim
+  check 'a bed with CRI starts' up pods --daemons "$(IFS=,; echo "${CRI_DAEMONS[*]}")"
+  for daemon in "${CRI_DAEMONS[@]}"; do
+    check "$daemon: a pod" run_pod pods "$daemon"
+  done
+  check 'it is clean after the pods' clean pods --wait 10
+  for daemon in "${CRI_DAEMONS[@]}"; do
+    check "a pod left under $daemon is seen" sees_pod pods "$daemon"
+  done
+  check 'it goes down with pods in it' down pods
+  check 'it is gone' gone pods
   for delay in 50 150 250 400 700; do
     check "a start killed after $delay ms leaves nothing" kill_start crash "$delay"
   done

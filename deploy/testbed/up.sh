@@ -6,10 +6,13 @@
 # Starting a bed that is up does nothing; one that is half up is taken down first.
 #
 #   --name NAME     the bed's name, a-z and 0-9, at most 12 characters (default dev); beds of different names do not meet
-#   --daemons LIST  comma-separated part of the bed (default all); the containerd that a dockerd needs comes with it
-#                     c17  containerd 1.7      d26   dockerd 26 on c17, containerd image store
-#                     c21  containerd 2.1      d26g  dockerd 26 on c17, graph-driver image store
-#                                              d28   dockerd 28 on c21, containerd image store
+#   --daemons LIST  comma-separated part of the bed; the containerd that a dockerd needs comes with it
+#                     c16  containerd 1.6      d26   dockerd 26 on c17, containerd image store
+#                     c17  containerd 1.7      d26g  dockerd 26 on c17, graph-driver image store
+#                     c21  containerd 2.1      d28   dockerd 28 on c21, containerd image store
+#                   (these six are the default), and the same containerds with CRI, for pods
+#                     k16, k17, k21            k17s  1.7 with ENABLE_CRI_SANDBOXES
+#                   or `all`. The first start with CRI builds crictl, which takes minutes (cri-tools.sh).
 #   --owner PID     `down.sh --stale` takes the bed down once this process is gone
 #
 # Environment:
@@ -23,12 +26,14 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source-path=SCRIPTDIR source=cri.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/cri.sh"
 
 # How long a daemon may take until it answers, in seconds. They need well under one; loaded machines need patience.
 readonly PATIENCE=60
 
 parse_arguments() {
-  NAME=dev DAEMONS=$(IFS=,; echo "${ALL_DAEMONS[*]}") OWNER=''
+  NAME=dev DAEMONS=$(IFS=,; echo "${DEFAULT_DAEMONS[*]}") OWNER=''
   while (($#)); do
     case $1 in
       -h | --help)
@@ -43,6 +48,7 @@ parse_arguments() {
     (($# >= 2)) || usage_error "$1 needs a value"
     shift 2
   done
+  [[ $DAEMONS != all ]] || DAEMONS=$(IFS=,; echo "${ALL_DAEMONS[*]}")
 }
 
 # The chosen daemons in starting order, each containerd before its dockerds.
@@ -75,6 +81,7 @@ launch() {
   local daemon=$1 pid
   shift
   local keep=() variable
+  [[ $daemon != *s ]] || keep+=(ENABLE_CRI_SANDBOXES=1)
   while read -r variable; do
     keep+=("$variable=${!variable}")
   done < <(compgen -e | grep -E '^(CORACLE|RUST)_' || true)
@@ -85,17 +92,19 @@ launch() {
   echo "$pid $(start_time "$pid")" >"$BED_RUN/pid/$daemon"
 }
 
-# The configuration of a containerd. Off are the plugins that reach outside the bed: CRI (its CNI folders), NRI (a socket in
-# /run), tracing.
+# The configuration of a containerd. Off are the plugins that reach outside the bed: CRI where it is not wanted (its CNI
+# folders), NRI (a socket in /run), tracing.
 containerd_config() {
   local daemon=$1 version=$2 dir=$BED_RUN/$1
+  local cri='"io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",'
+  if is_cri "$daemon"; then cri=''; fi
   cat <<TOML
 version = $version
 root = "$dir/root"
 state = "$dir/state"
 temp = "$BED_RUN/tmp"
 disabled_plugins = [
-  "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
+  $cri
   "io.containerd.nri.v1.nri", "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp",
 ]
 [grpc]
@@ -107,6 +116,7 @@ level = "$LOG_LEVEL"
 [plugins."io.containerd.internal.v1.opt"]
 path = "$dir/opt"
 TOML
+  if is_cri "$daemon"; then "cri_config_v$version" "$daemon"; fi
 }
 
 start_containerd() {
@@ -114,7 +124,12 @@ start_containerd() {
   [[ $(version_of "$daemon" containerd) == 1.* ]] || config_version=3
   mkdir -p "$BED_RUN/$daemon"
   containerd_config "$daemon" "$config_version" >"$BED_RUN/$daemon/config.toml"
-  launch "$daemon" containerd --config "$BED_RUN/$daemon/config.toml"
+  if is_cri "$daemon"; then
+    prepare_cri "$daemon"
+    launch "$daemon" nsenter --net="/run/netns/$BED_PREFIX$daemon" containerd --config "$BED_RUN/$daemon/config.toml"
+  else
+    launch "$daemon" containerd --config "$BED_RUN/$daemon/config.toml"
+  fi
 }
 
 dockerd_config() {
@@ -145,7 +160,9 @@ start_daemon() {
 # --- waiting --------------------------------------------------------------------------------------------------------------
 
 answers() {
-  if is_containerd "$1"; then
+  if is_cri "$1"; then
+    timeout -s KILL 5 "$BED_RUN/bin/$1" info >/dev/null 2>&1
+  elif is_containerd "$1"; then
     timeout -s KILL 5 "$BED_RUN/bin/$1" version >/dev/null 2>&1
   else
     # Of the client's own making, `docker version` prints only half and fails when there is no server.
@@ -173,14 +190,16 @@ wait_for() {
 # A client that needs no arguments to reach its daemon, ends by SIGKILL when the daemon hangs (docker ignores SIGTERM then),
 # and never tries to pull.
 write_client() {
-  local daemon=$1 dir file=$BED_RUN/bin/$1
+  local daemon=$1 dir file=$BED_RUN/bin/${2-$1}
   dir=$(suite_dir "$(suite_of "$daemon")")
   {
     echo '#!/bin/bash'
     # shellcheck disable=SC2016 # for the client to expand
     echo 'limit=(timeout --foreground -s KILL "${TESTBED_TIMEOUT:-300}")'
-    if is_containerd "$daemon"; then
-      echo "exec \"\${limit[@]}\" $dir/usr/bin/ctr -a $BED_RUN/$daemon/sock -n \"\${TESTBED_NAMESPACE:-$BED_PREFIX$daemon}\" \"\$@\""
+    if is_cri "$daemon" && [[ -z ${2-} ]]; then
+      cri_client "$daemon"
+    elif is_containerd "$daemon"; then
+      echo "exec \"\${limit[@]}\" $dir/usr/bin/ctr -a $BED_RUN/$daemon/sock -n \"\${TESTBED_NAMESPACE:-$(namespace_of "$daemon")}\" \"\$@\""
     else
       # shellcheck disable=SC2016 # for the client to expand
       echo 'case ${1-} in run | create) verb=$1; shift; set -- "$verb" --pull=never "$@" ;; esac'
@@ -196,12 +215,14 @@ describe_daemon() {
   local daemon=$1 key=TESTBED_${1^^} dir=$BED_RUN/$1 package=docker.io program=docker
   if is_containerd "$daemon"; then package=containerd program=ctr; fi
   printf '%s=%s\n' \
-    "$key" "$BED_RUN/bin/$daemon" "${key}_SOCKET" "$dir/sock" "${key}_NAMESPACE" "$BED_PREFIX$daemon" \
+    "$key" "$BED_RUN/bin/$daemon" "${key}_SOCKET" "$dir/sock" "${key}_NAMESPACE" "$(namespace_of "$daemon")" \
     "${key}_VERSION" "$(version_of "$daemon" "$package")" \
     "${key}_CLIENT" "$(suite_dir "$(suite_of "$daemon")")/usr/bin/$program" \
     "${key}_PID" "$(cut -d' ' -f1 "$BED_RUN/pid/$daemon")" "${key}_LOG" "$BED_RUN/log/$daemon"
   if is_containerd "$daemon"; then
-    printf '%s=%s\n' "${key}_ROOT" "$dir/root" "${key}_STATE" "$dir/state"
+    printf '%s=%s\n' "${key}_ROOT" "$dir/root" "${key}_STATE" "$dir/state" "${key}_CTR" "$BED_RUN/bin/$(ctr_of "$daemon")"
+    ! is_cri "$daemon" || printf '%s=%s\n' "${key}_NETNS" "$BED_PREFIX$daemon" "${key}_CRICTL" "$(cri_tools_dir)/crictl" \
+      "${key}_CRITEST" "$(cri_tools_dir)/critest"
     return 0
   fi
   printf '%s=%s\n' "${key}_ROOT" "$dir/data" "${key}_NETNS" "$BED_PREFIX$daemon" \
@@ -263,11 +284,15 @@ start_bed() {
   trap take_down EXIT
   for daemon in "$@"; do
     write_client "$daemon"
+    ! is_cri "$daemon" || write_client "$daemon" "$(ctr_of "$daemon")"
     start_daemon "$daemon"
     # A dockerd started before its containerd answers would wait in steps of a second; containerd needs a tenth.
     if is_containerd "$daemon"; then wait_for "$daemon"; fi
   done
-  for daemon in "$@"; do wait_for "$daemon"; done
+  for daemon in "$@"; do
+    wait_for "$daemon"
+    ! is_cri "$daemon" || load_pause_image "$daemon"
+  done
   write_env "$@"
   bed_mounts >"$BED_RUN/mounts.base"
   trap - EXIT
@@ -283,6 +308,7 @@ report() {
   [[ -x $BIN_DIR/containerd-shim-wasm-v1 ]] || say "warning: no containerd-shim-wasm-v1 in $BIN_DIR yet"
   [[ -z $OWNER ]] || return 0
   say "use:  . $BED_RUN/testbed.env"
+  ! is_cri "$daemon" || return 0
   say "      \$TESTBED_${daemon^^} run --rm --$(is_containerd "$daemon" && echo 'runtime ' || echo 'runtime=')io.containerd.wasm.v1 IMAGE ..."
   say "end:  $TESTBED_SOURCE/down.sh --name $BED_NAME"
 }
@@ -299,6 +325,7 @@ main() {
   mapfile -t daemons < <(starting_order)
   ((${#daemons[@]})) || usage_error "no daemons in '$DAEMONS'"
   fetched "${daemons[@]}" || "$TESTBED_SOURCE/fetch.sh"
+  if [[ " ${daemons[*]}" == *" k"* && ! -x $(cri_tools_dir)/critest ]]; then "$TESTBED_SOURCE/cri-tools.sh"; fi
   begun=$(date +%s%N)
   lock_machine
   if is_up "${daemons[@]}"; then

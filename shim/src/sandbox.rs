@@ -173,6 +173,7 @@ impl Sandbox {
             written.map_err(|source| SandboxError::Bundle { bundle: bundle.clone(), source })?;
         // What is wrong with the pod is said before anything runs.
         spec::load(&bundle)?;
+        let rootfs = if rootfs.is_empty() { vec![bundle::empty_root()] } else { rootfs };
         let mounts = RootfsMounts::make(&bundle, &rootfs)?;
         Ok(Self {
             id,

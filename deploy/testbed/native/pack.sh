@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# usage: pack.sh FILE.tar
+# usage: pack.sh [--program NAME] [--image NAME] FILE.tar
 #
-# Builds hello.c into a static program and packs it, alone, as an image: an OCI image layout in a tar file, of the name
-# docker.io/library/testbed-hello:latest. Needs a C compiler with a static C library (Debian: gcc libc6-dev).
+# Builds a program of this folder (default hello) statically and packs it, alone, as an image: an OCI image layout in a tar
+# file, of the given name (default docker.io/library/testbed-PROGRAM:latest). Needs a C compiler with a static C library
+# (Debian: gcc libc6-dev).
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
-
-readonly NAME=docker.io/library/testbed-hello:latest
 
 # Puts a file into the layout as a blob, and prints its descriptor's media type, digest and size as JSON members.
 blob() {
@@ -23,29 +22,39 @@ plain_tar() { tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C 
 pack() {
   local layer config manifest
   mkdir -p "$WORK"/{layout/blobs/sha256,root}
-  cc -static -Os -Wall -Wextra -Werror -s -o "$WORK/root/hello" "$TESTBED_SOURCE/native/hello.c"
-  plain_tar "$WORK/root" "$WORK/layer.tar" hello
+  cc -static -Os -Wall -Wextra -Werror -s -o "$WORK/root/$PROGRAM" "$TESTBED_SOURCE/native/$PROGRAM.c"
+  plain_tar "$WORK/root" "$WORK/layer.tar" "$PROGRAM"
   layer=$(blob "$WORK/layer.tar" application/vnd.oci.image.layer.v1.tar)
-  printf '{"architecture":"%s","os":"linux","config":{"Entrypoint":["/hello"],"WorkingDir":"/"},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
-    "$(dpkg --print-architecture)" "$(sha256sum "$WORK/layer.tar" | cut -d' ' -f1)" >"$WORK/config.json"
+  printf '{"architecture":"%s","os":"linux","config":{"Entrypoint":["/%s"],"WorkingDir":"/"},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
+    "$(dpkg --print-architecture)" "$PROGRAM" "$(sha256sum "$WORK/layer.tar" | cut -d' ' -f1)" >"$WORK/config.json"
   config=$(blob "$WORK/config.json" application/vnd.oci.image.config.v1+json)
   printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{%s},"layers":[{%s}]}' \
     "$config" "$layer" >"$WORK/manifest.json"
   manifest=$(blob "$WORK/manifest.json" application/vnd.oci.image.manifest.v1+json)
   printf '{"schemaVersion":2,"manifests":[{%s,"annotations":{"io.containerd.image.name":"%s","org.opencontainers.image.ref.name":"latest"}}]}' \
-    "$manifest" "$NAME" >"$WORK/layout/index.json"
+    "$manifest" "$IMAGE" >"$WORK/layout/index.json"
   printf '{"imageLayoutVersion":"1.0.0"}' >"$WORK/layout/oci-layout"
   plain_tar "$WORK/layout" "$1" oci-layout index.json blobs
 }
 
 main() {
-  case ${1-} in
-    -h | --help)
-      print_help "${BASH_SOURCE[0]}"
-      return 0
-      ;;
-    '' | -*) usage_error "where to?" ;;
-  esac
+  PROGRAM=hello IMAGE=''
+  while [[ ${1-} == -* ]]; do
+    case $1 in
+      -h | --help)
+        print_help "${BASH_SOURCE[0]}"
+        return 0
+        ;;
+      --program) PROGRAM=${2-} ;;
+      --image) IMAGE=${2-} ;;
+      *) usage_error "unknown argument: $1" ;;
+    esac
+    (($# >= 2)) || usage_error "$1 needs a value"
+    shift 2
+  done
+  [[ -n ${1-} ]] || usage_error "where to?"
+  [[ -f $TESTBED_SOURCE/native/$PROGRAM.c ]] || usage_error "no such program: '$PROGRAM'"
+  IMAGE=${IMAGE:-docker.io/library/testbed-$PROGRAM:latest}
   WORK=$(mktemp -d)
   trap 'rm -rf -- "$WORK"' EXIT
   pack "$1"

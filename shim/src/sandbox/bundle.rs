@@ -1,7 +1,8 @@
 //! The sandbox's bundle: a `config.json` for its sleeper, and the files that its containers share.
 //!
 //! containerd makes the bundle's folder and leaves it empty. A spec is written into it, so that a
-//! sandbox is built, found again and removed like every other container.
+//! sandbox is built, found again and removed like every other container; its root is made here, too,
+//! since containerd removes no bundle whose root file system holds anything.
 
 use std::fs;
 use std::io;
@@ -11,11 +12,22 @@ use coracle_oci::spec::{Mount, Workload};
 use serde_json::{Value, json};
 
 use super::config::{NODE, PodSandboxConfig};
+use crate::request::RootfsMount;
 
 /// The node's own, for pods that bring no name servers.
 const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 /// The name of systemd's unit begins with this, as for CRI's other sandboxes.
 const UNIT_PREFIX: &str = "cri-containerd";
+
+/// The root of a sandbox for which containerd mounts none: room for the folders that its mounts want.
+pub(super) fn empty_root() -> RootfsMount {
+    let options = ["nosuid", "nodev", "noexec", "mode=755", "size=64k"];
+    RootfsMount {
+        kind: "tmpfs".to_owned(),
+        source: "tmpfs".to_owned(),
+        options: options.map(str::to_owned).to_vec(),
+    }
+}
 
 /// Files of a pod that its containers get when their spec mounts nothing there.
 #[derive(Debug, Clone, Default)]

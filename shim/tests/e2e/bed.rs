@@ -26,9 +26,9 @@ pub(crate) struct Daemon {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     client: PathBuf,
-    /// Whether images with wasm layers run: not with Docker's graph-driver store, which holds
-    /// images of the host's platform only, and not with Docker 26, whose container records in
-    /// containerd name no image.
+    /// Whether images with wasm layers run: not with containerd 1.6, which takes none but tar
+    /// layers, not with Docker's graph-driver store, which holds images of the host's platform only,
+    /// and not with Docker 26, whose container records in containerd name no image.
     pub(crate) runs_layers: bool,
     /// Whether this is a Docker with the graph-driver store.
     pub(crate) graph_store: bool,
@@ -89,7 +89,9 @@ pub(crate) fn daemons() -> &'static [Daemon] {
     DAEMONS.get_or_init(|| {
         let names = std::env::var("TESTBED_DAEMONS")
             .expect("no test bed: run these tests with deploy/testbed/with.sh (make test-e2e)");
-        names.split_whitespace().map(Daemon::from_env).collect()
+        // Those with CRI are for `pods`.
+        let names = names.split_whitespace().filter(|name| !name.starts_with('k'));
+        names.map(Daemon::from_env).collect()
     })
 }
 
@@ -129,7 +131,7 @@ impl Daemon {
             name: format!("{name} ({})", var("_VERSION").unwrap_or_default()),
             kind: if name.starts_with('c') { Kind::Ctr } else { Kind::Docker },
             client: var("").expect("the bed names a client script for each daemon").into(),
-            runs_layers: !name.starts_with("d26"),
+            runs_layers: !name.starts_with("d26") && name != "c16",
             graph_store: var("_STORE").is_ok_and(|store| store == "graph"),
             netns: var("_NETNS").ok(),
             containerd: containerd(name, var),

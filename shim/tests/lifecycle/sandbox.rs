@@ -120,6 +120,9 @@ impl Pod {
 
     /// Nothing is left but what containerd itself made.
     fn assert_clean(&self) {
+        // containerd refuses to remove a bundle whose root file system holds anything.
+        let left: Vec<_> = fs::read_dir(self.bundle.join("rootfs")).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
         let group = self.group();
         let group = group.trim_start_matches('/');
         for pod in groups().iter().filter(|path| path.ends_with(group)) {
