@@ -156,7 +156,8 @@ find_fifos() {
 find_bundles() {
   {
     find "$BED_RUN"/[ck]*/{state,root}/io.containerd.{runtime.v2.task,sandbox.controller.v1.shim} -mindepth 2 -maxdepth 2
-    find "$BED_RUN"/k*/{state,root}/io.containerd.grpc.v1.cri/{sandboxes,containers} -mindepth 1 -maxdepth 1
+    # Not those of k17s, which itself forgets them of pods whose sandbox is the shim's.
+    find "$BED_RUN"/k[0-9][0-9]/{state,root}/io.containerd.grpc.v1.cri/{sandboxes,containers} -mindepth 1 -maxdepth 1
     find "$BED_RUN"/k*/runc -mindepth 2 -maxdepth 2
     find "$BED_RUN"/d*/exec/containerd -mindepth 1 -maxdepth 1 -type d
     find "$BED_RUN"/d*/exec/runtime-runc -mindepth 2 -maxdepth 2

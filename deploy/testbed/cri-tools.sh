@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # usage: cri-tools.sh
 #
-# Builds crictl and critest, Kubernetes' clients of CRI, into the test bed's cache folder, once (three minutes). Version and
-# checksums of all that they are made of are in cri/go.mod and cri/go.sum. Needs Go and its module proxy.
+# Builds crictl and critest, Kubernetes' clients of CRI, and a small one of ours (cri/attach) into the test bed's cache folder,
+# once (three minutes). Version and checksums of all that they are made of are in cri/go.mod and cri/go.sum. Needs Go and its
+# module proxy.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
@@ -14,6 +15,7 @@ build() {
   say "building crictl and critest; this takes some minutes"
   cd -- "$TESTBED_SOURCE/cri"
   go build -o "$dir/crictl" "$MODULE/cmd/crictl"
+  go build -o "$dir/attach" ./attach
   # critest is a test program, whose package has no other files.
   go test -c -o "$dir/critest" "$MODULE/cmd/critest"
 }

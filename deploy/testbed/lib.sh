@@ -96,8 +96,10 @@ suite_dir() { echo "$TESTBED_CACHE/suite/$1"; }
 # Where the programs are that CRI has to give pods a network.
 cni_programs() { echo "$(suite_dir bookworm)/usr/lib/cni"; }
 
-# Where cri-tools.sh puts crictl and critest.
-cri_tools_dir() { echo "$TESTBED_CACHE/cri-tools-$(sha256sum "$TESTBED_SOURCE/cri/go.sum" | cut -c1-12)"; }
+# Where cri-tools.sh puts crictl, critest and attach.
+cri_tools_dir() {
+  echo "$TESTBED_CACHE/cri-tools-$(cat "$TESTBED_SOURCE"/cri/{go.mod,go.sum,attach/*.go} | sha256sum | cut -c1-12)"
+}
 
 # Sets BED_NAME, BED_RUN and BED_PREFIX for one bed.
 select_bed() {

@@ -221,8 +221,7 @@ describe_daemon() {
     "${key}_PID" "$(cut -d' ' -f1 "$BED_RUN/pid/$daemon")" "${key}_LOG" "$BED_RUN/log/$daemon"
   if is_containerd "$daemon"; then
     printf '%s=%s\n' "${key}_ROOT" "$dir/root" "${key}_STATE" "$dir/state" "${key}_CTR" "$BED_RUN/bin/$(ctr_of "$daemon")"
-    ! is_cri "$daemon" || printf '%s=%s\n' "${key}_NETNS" "$BED_PREFIX$daemon" "${key}_CRICTL" "$(cri_tools_dir)/crictl" \
-      "${key}_CRITEST" "$(cri_tools_dir)/critest"
+    ! is_cri "$daemon" || printf '%s=%s\n' "${key}_NETNS" "$BED_PREFIX$daemon" "${key}_TOOLS" "$(cri_tools_dir)"
     return 0
   fi
   printf '%s=%s\n' "${key}_ROOT" "$dir/data" "${key}_NETNS" "$BED_PREFIX$daemon" \

@@ -1,12 +1,17 @@
-// crictl and critest, Kubernetes' clients of CRI, for the test bed (see ../cri-tools.sh). No code of ours is here: a module of its
-// own pins them and all that they are made of.
+// crictl and critest, Kubernetes' clients of CRI, for the test bed (see ../cri-tools.sh): a module of its own pins them and all
+// that they are made of.
 module coracle.test/testbed/cri
 
 go 1.24
 
 tool github.com/kubernetes-sigs/cri-tools/cmd/crictl
 
-require github.com/kubernetes-sigs/cri-tools v1.30.0
+require (
+	github.com/kubernetes-sigs/cri-tools v1.30.0
+	google.golang.org/grpc v1.63.0
+	k8s.io/client-go v0.30.0
+	k8s.io/cri-api v0.30.0
+)
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
@@ -71,7 +76,6 @@ require (
 	golang.org/x/time v0.3.0 // indirect
 	google.golang.org/genproto/googleapis/api v0.0.0-20240227224415-6ceb2ff114de // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20240401170217-c3f982113cda // indirect
-	google.golang.org/grpc v1.63.0 // indirect
 	google.golang.org/protobuf v1.33.0 // indirect
 	gopkg.in/inf.v0 v0.9.1 // indirect
 	gopkg.in/yaml.v2 v2.4.0 // indirect
@@ -81,9 +85,7 @@ require (
 	k8s.io/apimachinery v0.30.0 // indirect
 	k8s.io/apiserver v0.30.0 // indirect
 	k8s.io/cli-runtime v0.30.0 // indirect
-	k8s.io/client-go v0.30.0 // indirect
 	k8s.io/component-base v0.30.0 // indirect
-	k8s.io/cri-api v0.30.0 // indirect
 	k8s.io/klog/v2 v2.120.1 // indirect
 	k8s.io/kube-openapi v0.0.0-20240228011516-70dd3763d340 // indirect
 	k8s.io/kubectl v0.0.0 // indirect

@@ -57,8 +57,14 @@ impl PodFiles {
     /// Adds them to a container of the pod.
     pub fn complete(&self, workload: &mut Workload) {
         for (source, destination) in &self.0 {
-            if workload.mounts.iter().all(|mount| mount.destination != Path::new(destination)) {
-                workload.mounts.push(Mount::bind(source.clone(), destination.into()));
+            let ours = Mount::bind(source.clone(), destination.into());
+            let mut mounts = workload.mounts.iter_mut();
+            match mounts.find(|mount| mount.destination == Path::new(destination)) {
+                None => workload.mounts.push(ours),
+                // containerd 1.7 mounts the files that it writes for sandboxes of its own, and where it
+                // wrote none, because the sandbox is ours, a folder that it has made.
+                Some(there) if there.source.as_deref().is_some_and(Path::is_dir) => *there = ours,
+                Some(_) => {}
             }
         }
     }
@@ -196,6 +202,7 @@ mod tests {
         write_spec(dir.path(), "s", &config(0), None).unwrap();
         let mut workload = spec::load(dir.path()).unwrap();
         workload.mounts.push(Mount::bind("/other".into(), "/etc/hosts".into()));
+        workload.mounts.push(Mount::bind(dir.path().into(), "/etc/resolv.conf".into()));
         files.complete(&mut workload);
         let sources = |at: &str| {
             let at = workload.mounts.iter().filter(|mount| mount.destination == Path::new(at));

@@ -281,7 +281,7 @@ fn entry_point(image: &str) -> &'static str {
     }
 }
 
-fn tar_of(image: &str) -> PathBuf {
+pub(crate) fn tar_of(image: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test-images/build");
     root.join(format!("{}.tar", image.replace(':', "--")))
 }

@@ -7,7 +7,7 @@ use crate::faults::guest_pid;
 use crate::lifecycle::eventually;
 
 /// Takes 72 MB of a table, of which `memory.grow` knows nothing, then leaves with 0.
-const TABLE: &str = r#"(module (memory (export "memory") 1) (table $all 0 funcref)
+pub(crate) const TABLE: &str = r#"(module (memory (export "memory") 1) (table $all 0 funcref)
     (elem declare func $self)
     (func $self (export "_start")
         (drop (table.grow $all (ref.func $self) (i32.const 9000000)))))"#;
