@@ -57,6 +57,8 @@ pub struct ShimConfig {
     /// What a runtime option said about the cgroup driver. The path in `config.json` decides;
     /// this only serves to notice a contradiction.
     pub systemd_cgroup: Option<bool>,
+    /// User and group that own the streams: root of the container's user namespace.
+    pub io_owner: (u32, u32),
     /// Bounds of one compilation.
     pub compile: CompileLimits,
     /// Modules larger than this, in bytes, start before all of their code is made.
@@ -186,6 +188,7 @@ impl ShimConfig {
             stdin_patience: Duration::from_millis(50),
             output_patience: Duration::from_millis(250),
             systemd_cgroup: None,
+            io_owner: (0, 0),
             compile: CompileLimits::default(),
             lazy_above: LAZY_ABOVE,
             cache,
@@ -258,11 +261,10 @@ impl ShimConfig {
             Err(error) => return faults.push(format!("decode {RUNC_OPTIONS}: {error}")),
         };
         self.systemd_cgroup = Some(options.systemd_cgroup);
+        self.io_owner = (options.io_uid, options.io_gid);
         let foreign = [
             ("NoPivotRoot", options.no_pivot_root),
             ("ShimCgroup", !options.shim_cgroup.is_empty()),
-            ("IoUid", options.io_uid != 0),
-            ("IoGid", options.io_gid != 0),
             ("BinaryName", !options.binary_name.is_empty()),
             ("CriuImagePath", !options.criu_image_path.is_empty()),
             ("CriuWorkPath", !options.criu_work_path.is_empty()),
@@ -473,8 +475,9 @@ mod tests {
             value: options.write_to_bytes().unwrap(),
             ..Any::default()
         };
-        let good = runc(RuncOptions { systemd_cgroup: true, ..RuncOptions::default() });
-        assert_eq!(config().with_options(Some(&good)).unwrap().systemd_cgroup, Some(true));
+        let good = RuncOptions { systemd_cgroup: true, io_uid: 5, ..RuncOptions::default() };
+        let good = config().with_options(Some(&runc(good))).unwrap();
+        assert_eq!((good.systemd_cgroup, good.io_owner), (Some(true), (5, 0)));
         let bad = runc(RuncOptions {
             binary_name: "crun".into(),
             no_pivot_root: true,

@@ -124,6 +124,7 @@ async fn assemble(
     }
     let owner = Owner { container: request.id.as_str(), namespace: &config.namespace };
     let (ends, stdio) = io::open(&request.stdio, owner, config.stdin_patience).await?;
+    let ends = ends.given_to(config.io_owner)?;
     let digest = program.as_ref().and_then(Found::digest);
     let (compilation, runner) = match program {
         Some(Found::Wasm(source, entry)) => (Some(source.begin()), Runner::Wasm { entry }),

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
+use rustix::fs::{FileType, Gid, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 use tokio::net::unix::pipe;
@@ -57,6 +57,36 @@ pub struct GuestEnds {
     pub stdout: Option<OwnedFd>,
     /// Descriptor 2.
     pub stderr: Option<OwnedFd>,
+}
+
+impl GuestEnds {
+    /// Gives FIFOs and pipes to a user and group, so that root of a user namespace can open them by
+    /// `/dev/stdout` and its like.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn given_to(self, (uid, gid): (u32, u32)) -> Result<Self, StdioError> {
+        if (uid, gid) == (0, 0) {
+            return Ok(self);
+        }
+        let names = [("stdin", &self.stdin), ("stdout", &self.stdout), ("stderr", &self.stderr)];
+        for (name, fd) in names.into_iter().filter_map(|(name, fd)| Some((name, fd.as_ref()?))) {
+            give(fd, uid, gid).map_err(|error| StdioError {
+                name,
+                path: PathBuf::from(format!("for user {uid} and group {gid}")),
+                source: error.into(),
+            })?;
+        }
+        Ok(self)
+    }
+}
+
+/// Changes the owner of a FIFO or pipe, and of nothing else.
+fn give(fd: &OwnedFd, uid: u32, gid: u32) -> rustix::io::Result<()> {
+    if FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode) != FileType::Fifo {
+        return Ok(());
+    }
+    rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
 }
 
 /// Whose streams they are, for loggers.

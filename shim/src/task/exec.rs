@@ -193,6 +193,7 @@ impl Exec {
         let owner =
             io::Owner { container: self.facts.id.as_str(), namespace: &household.config.namespace };
         let (ends, kept) = io::open(&stdio, owner, household.config.stdin_patience).await?;
+        let ends = ends.given_to(household.config.io_owner)?;
         let digest = found.digest();
         let (source, runner) = match found {
             Found::Wasm(source, entry) => (Some(source), Runner::Wasm { entry }),

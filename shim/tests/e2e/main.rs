@@ -19,6 +19,7 @@ mod network;
 mod pack;
 mod pods;
 mod pods_use;
+mod pods_users;
 mod programs;
 mod run;
 mod suite;
