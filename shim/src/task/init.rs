@@ -209,13 +209,21 @@ impl Task {
         self.stdio.close_input();
     }
 
-    /// Pids: of all processes of the container, empty once it has ended.
+    /// Pids: of all processes of the container, empty once it has ended. As long as the end of its first
+    /// one is not told, that one is among them: a containerd that comes back takes a shim without
+    /// processes for one to be removed, and forgets it when it then cannot be.
     ///
     /// # Errors
     /// When the cgroup cannot be read.
     pub fn pids(&self) -> Result<Vec<u32>, TaskError> {
         match &self.lock().state {
-            State::Created(guest, _) | State::Running(guest) => Ok(guest.pids()?),
+            State::Created(guest, _) | State::Running(guest) => {
+                let mut pids = guest.pids()?;
+                if !pids.contains(&self.facts.pid) {
+                    pids.push(self.facts.pid);
+                }
+                Ok(pids)
+            }
             State::Starting => Ok(vec![self.facts.pid]),
             State::Stopped(..) | State::Deleting(_) => Ok(Vec::new()),
         }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -125,6 +126,30 @@ async fn hello_is_read_and_its_end_seen() {
     assert_eq!(program.shim.wait("c").await.unwrap().exit_status, 0);
     assert_eq!(within("the output", out).await.unwrap(), "hello\n");
     assert_eq!(within("the output", err).await.unwrap(), "");
+    program.leave().await;
+}
+
+/// The exit is held back for a moment while nobody reads: until it is told, there is a process.
+#[tokio::test]
+async fn what_runs_by_its_state_has_a_pid() {
+    let program = Program::new(&hello()).await;
+    let out = program.fifo("out");
+    let mut create = request("c", &program.bundle);
+    create.stdout = out.to_str().unwrap().into();
+    let reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&out).unwrap();
+    let pid = program.shim.create_with(create).await.unwrap();
+    program.shim.start("c").await.unwrap();
+    within("the end", async {
+        while program.shim.status("c").await == api::Status::RUNNING {
+            let pids = program.shim.pids("c").await;
+            if program.shim.status("c").await == api::Status::RUNNING {
+                assert_eq!(pids, [pid]);
+            }
+        }
+    })
+    .await;
+    assert!(program.shim.pids("c").await.is_empty());
+    drop(reader);
     program.leave().await;
 }
 
