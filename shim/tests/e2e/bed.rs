@@ -91,7 +91,8 @@ pub(crate) fn daemons() -> &'static [Daemon] {
             .expect("no test bed: run these tests with deploy/testbed/with.sh (make test-e2e)");
         // Those with CRI are for `pods`.
         let names = names.split_whitespace().filter(|name| !name.starts_with('k'));
-        names.map(Daemon::from_env).collect()
+        let of_bed = |key: &str| std::env::var(key).ok();
+        names.map(|name| Daemon::of_bed(name, of_bed)).collect()
     })
 }
 
@@ -124,17 +125,18 @@ pub(crate) fn unique(prefix: &str) -> String {
 }
 
 impl Daemon {
-    fn from_env(name: &str) -> Daemon {
+    /// One of a bed that is described by these variables.
+    pub(crate) fn of_bed(name: &str, of_bed: impl Fn(&str) -> Option<String>) -> Daemon {
         let key = format!("TESTBED_{}", name.to_uppercase());
-        let var = |suffix: &str| std::env::var(format!("{key}{suffix}"));
+        let var = |suffix: &str| of_bed(&format!("{key}{suffix}"));
         Daemon {
             name: format!("{name} ({})", var("_VERSION").unwrap_or_default()),
             kind: if name.starts_with('c') { Kind::Ctr } else { Kind::Docker },
             client: var("").expect("the bed names a client script for each daemon").into(),
             runs_layers: !name.starts_with("d26") && name != "c16",
-            graph_store: var("_STORE").is_ok_and(|store| store == "graph"),
-            netns: var("_NETNS").ok(),
-            containerd: containerd(name, var),
+            graph_store: var("_STORE").is_some_and(|store| store == "graph"),
+            netns: var("_NETNS"),
+            containerd: containerd(name, &of_bed),
             imported: Mutex::default(),
         }
     }
@@ -252,18 +254,16 @@ impl Daemon {
 }
 
 /// The containerd of a daemon, itself one or a Docker.
-fn containerd(
-    name: &str,
-    var: impl Fn(&str) -> Result<String, std::env::VarError>,
-) -> Option<Containerd> {
-    if var("_STORE").is_ok_and(|store| store == "graph") {
+fn containerd(name: &str, of_bed: &impl Fn(&str) -> Option<String>) -> Option<Containerd> {
+    let var = |suffix: &str| of_bed(&format!("TESTBED_{}{suffix}", name.to_uppercase()));
+    if var("_STORE").is_some_and(|store| store == "graph") {
         return None;
     }
-    let below = var("_CONTAINERD").unwrap_or_else(|_| name.to_owned()).to_uppercase();
-    let of = |suffix: &str| std::env::var_os(format!("TESTBED_{below}{suffix}"));
+    let below = var("_CONTAINERD").unwrap_or_else(|| name.to_owned()).to_uppercase();
+    let of = |suffix: &str| of_bed(&format!("TESTBED_{below}{suffix}"));
     Some(Containerd {
         socket: of("_SOCKET")?.into(),
-        namespace: var("_NETNS").or_else(|_| var("_NAMESPACE")).ok()?,
+        namespace: var("_NETNS").or_else(|| var("_NAMESPACE"))?,
         log: of("_LOG")?.into(),
     })
 }

@@ -183,7 +183,11 @@ fn docker_health_checks_run_as_exec_probes() {
 
 /// Calls the client on a terminal of 77 columns and 33 rows, by script(1): waits for each text on the
 /// screen, then types what belongs to it.
-fn talk(daemon: &Daemon, words: &[&str], dialogue: &[(&str, &str)]) -> Result<Finished, String> {
+pub(crate) fn talk(
+    daemon: &Daemon,
+    words: &[&str],
+    dialogue: &[(&str, &str)],
+) -> Result<Finished, String> {
     let quoted: Vec<String> =
         words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
     let client = daemon.client().display();

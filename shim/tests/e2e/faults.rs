@@ -20,27 +20,27 @@ pub(crate) fn guest_pid(daemon: &Daemon, id: &str) -> Result<u32, String> {
     text.trim().parse().map_err(|_| format!("no pid of {id} in {text:?}"))
 }
 
-fn parent_of(pid: u32) -> Result<u32, String> {
+pub(crate) fn parent_of(pid: u32) -> Result<u32, String> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
         .map_err(|error| format!("reading the status of {pid}: {error}"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
     line.and_then(|pid| pid.trim().parse().ok()).ok_or(format!("no parent of {pid}"))
 }
 
-fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it can be killed");
 }
 
 /// A process that exists, zombies not counted.
-fn alive(pid: u32) -> bool {
+pub(crate) fn alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
 }
 
 /// Removes the FIFOs that `ctr run --detach` made: it leaves that to `ctr tasks delete`, which finds
 /// no task any more once containerd has cleaned up after a dead shim, with any runtime.
-fn remove_fifos(id: &str) {
+pub(crate) fn remove_fifos(id: &str) {
     let Ok(folders) = std::fs::read_dir("/run/containerd/fifo") else { return };
     for folder in folders.flatten().map(|folder| folder.path()) {
         if folder.join(format!("{id}-stdout")).exists() {

@@ -10,13 +10,13 @@ const SPIN: Spec<'static> =
 /// Polls until `done` holds.
 pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) -> Result<(), String> {
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(30) {
+    while start.elapsed() < Duration::from_secs(60) {
         if done() {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    Err(format!("not within 30 s: {what}"))
+    Err(format!("not within 60 s: {what}"))
 }
 
 fn docker_exit_code(daemon: &Daemon, id: &str) -> Result<i32, String> {

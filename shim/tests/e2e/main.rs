@@ -16,11 +16,13 @@ mod faults;
 mod lifecycle;
 mod linux;
 mod network;
+mod own_bed;
 mod pack;
 mod pods;
 mod pods_use;
 mod pods_users;
 mod programs;
+mod recovery;
 mod run;
 mod suite;
 
