@@ -75,6 +75,7 @@ test-e2e: build images ## The main job under real containerd and Docker.
 .PHONY: test-cgroupv2
 test-cgroupv2: build images ## cgroup v2, in a virtual machine that has nothing of v1.
 	deploy/testbed/vm/run.sh
+	deploy/testbed/vm/run.sh --systemd
 
 .PHONY: fuzz
 fuzz: ## Fuzz all targets of the engine, 15 minutes in all (FUZZ_SECONDS changes it).

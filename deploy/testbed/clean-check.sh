@@ -56,7 +56,7 @@ bed_daemons() {
 client() {
   local daemon=$1
   shift
-  TESTBED_TIMEOUT=10 "$BED_RUN/bin/$daemon" "$@" 2>/dev/null
+  TESTBED_TIMEOUT=$((${TESTBED_PATIENCE:-60} / 6)) "$BED_RUN/bin/$daemon" "$@" 2>/dev/null
 }
 
 # --- one function a kind --------------------------------------------------------------------------------------------------

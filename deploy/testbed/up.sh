@@ -20,6 +20,7 @@
 #                    it comes first in each containerd's PATH
 #   TESTBED_ROOT     parent of the run folders (default /var/lib/coracle-bed)
 #   TESTBED_CACHE    where fetch.sh put the programs
+#   TESTBED_PATIENCE  seconds that a daemon may take until it answers (default 60)
 #   TESTBED_LOG_LEVEL  of containerd and dockerd (default info); debug makes containerd start the shim with -debug
 #   CORACLE_*, RUST_* reach the daemons and with them the shims, but for the folders of the code cache, which are the
 #                    bed's own; nothing else of the caller's environment does
@@ -29,8 +30,8 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=cri.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/cri.sh"
 
-# How long a daemon may take until it answers, in seconds. They need well under one; loaded machines need patience.
-readonly PATIENCE=60
+# How long a daemon may take until it answers, in seconds. They need well under one; loaded and emulated machines need patience.
+readonly PATIENCE=${TESTBED_PATIENCE:-60}
 
 parse_arguments() {
   NAME=dev DAEMONS=$(IFS=,; echo "${DEFAULT_DAEMONS[*]}") OWNER=''
@@ -161,12 +162,12 @@ start_daemon() {
 
 answers() {
   if is_cri "$1"; then
-    timeout -s KILL 5 "$BED_RUN/bin/$1" info >/dev/null 2>&1
+    timeout -s KILL "$((PATIENCE / 4))" "$BED_RUN/bin/$1" info >/dev/null 2>&1
   elif is_containerd "$1"; then
-    timeout -s KILL 5 "$BED_RUN/bin/$1" version >/dev/null 2>&1
+    timeout -s KILL "$((PATIENCE / 4))" "$BED_RUN/bin/$1" version >/dev/null 2>&1
   else
     # Of the client's own making, `docker version` prints only half and fails when there is no server.
-    timeout -s KILL 5 "$BED_RUN/bin/$1" version --format '{{.Server.Version}}' >/dev/null 2>&1
+    timeout -s KILL "$((PATIENCE / 4))" "$BED_RUN/bin/$1" version --format '{{.Server.Version}}' >/dev/null 2>&1
   fi
 }
 

@@ -13,6 +13,8 @@ use coracle_oci::cgroup::stats::Stats;
 use coracle_oci::spec::Resources;
 use tokio::time::Instant;
 
+use crate::systemd::{self, SystemdError};
+
 /// How long the processes may take to stop; one that waits for a broken disk never does.
 const PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// Pauses between two looks whether they have, the first and the longest.
@@ -27,6 +29,9 @@ pub enum GroupError {
     /// A file of it.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// Its unit.
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
     /// It is paused, or not.
     #[error("it is {0}")]
     State(&'static str),
@@ -99,8 +104,13 @@ impl Group {
     /// The first limit that cannot be kept.
     pub async fn update(&self, resources: Resources) -> Result<(), GroupError> {
         let cgroup = self.cgroup()?.clone();
-        let done = tokio::task::spawn_blocking(move || cgroup.apply(&resources)).await;
-        Ok(done.map_err(|_| GroupError::Broken("set the limits"))??)
+        let set = move || {
+            // First, since only the kernel knows whether a limit can be kept.
+            cgroup.apply(&resources)?;
+            Ok(systemd::update(&cgroup, &resources)?)
+        };
+        let done = tokio::task::spawn_blocking(set).await;
+        done.map_err(|_| GroupError::Broken("set the limits"))?
     }
 
     /// Stops all processes. They run on if this fails.

@@ -4,7 +4,7 @@
 //! `start` and leaves a process behind that [`serve`]s; [`service`] receives the Task API there,
 //! [`request`] makes its messages typed, [`registry`] finds the [`task`], and [`response`] turns
 //! what came of it back into messages. [`group`] is a task's control group, of which [`stats`] and
-//! [`update`] speak. [`sandbox`] holds a pod's namespaces where containerd leaves that to
+//! [`update`] speak, and [`systemd`] tells systemd. [`sandbox`] holds a pod's namespaces where containerd leaves that to
 //! the shim. [`cleanup`] answers `delete` when a shim is gone. [`warm`] is what the
 //! operator's tool starts to compile for containers to come.
 //!
@@ -34,6 +34,7 @@ pub mod sandbox;
 pub mod serve;
 pub mod service;
 pub mod stats;
+pub mod systemd;
 pub mod task;
 pub mod telemetry;
 pub mod toolbox;

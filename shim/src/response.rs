@@ -79,6 +79,7 @@ fn group_code(error: &GroupError) -> Code {
             | CgroupError::Refused { .. } => Code::INVALID_ARGUMENT,
             _ => Code::INTERNAL,
         },
+        GroupError::Systemd(_) => Code::INTERNAL,
         GroupError::Stuck => Code::DEADLINE_EXCEEDED,
         GroupError::Broken(_) => Code::INTERNAL,
     }

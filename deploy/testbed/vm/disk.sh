@@ -19,11 +19,12 @@ readonly VM_CACHE=$TESTBED_CACHE/vm
 # What the machine has; apt adds what these depend on.
 readonly PACKAGES=(
   linux-image-cloud-amd64 base-files base-passwd
-  systemd dbus                                                         # the second way to boot
-  bash coreutils dash findutils grep mawk mount procps sed util-linux  # scripts of the bed
-  hostname iproute2 iptables jq kmod runc                                     # what the bed needs from a machine
-  btrfs-progs busybox-static e2fsprogs                                 # what tests call
-  libgcc-s1 libseccomp2                                                # what their programs are linked to
+  systemd dbus # the second way to boot
+  # Scripts of the bed, and what it needs from a machine.
+  bash bsdutils coreutils dash findutils grep hostname mawk mount procps sed util-linux
+  iproute2 iptables jq kmod runc
+  # What tests call, and what their programs are linked to.
+  btrfs-progs busybox-static e2fsprogs libgcc-s1 libseccomp2
 )
 # Room for images and logs; the file has holes.
 readonly ROOT_SIZE=6G
@@ -31,7 +32,7 @@ readonly ROOT_SIZE=6G
 # Everything that the result depends on, but for versions: those are what the mirror has when it is made.
 fingerprint() {
   {
-    cat "$VM_SOURCE"/disk.sh "$VM_SOURCE"/initrd
+    cat "$VM_SOURCE"/disk.sh "$VM_SOURCE"/initrd "$VM_SOURCE"/tests.service
     cat "$(suite_dir sid)/SHA256SUMS"
   } | sha256sum | cut -c1-16
 }
@@ -59,6 +60,7 @@ configure_root() {
   echo coracle-vm >"$root/etc/hostname"
   echo '127.0.0.1 localhost coracle-vm' >"$root/etc/hosts"
   : >"$root/etc/machine-id"
+  install -D -m 644 "$VM_SOURCE/tests.service" "$root/etc/systemd/system/tests.service"
   kernel=$(basename "$root"/usr/lib/modules/*)
   depmod --basedir "$root" "$kernel"
 }

@@ -5,7 +5,7 @@
 # results, and fails when one failed, did not run, or ran nothing. Tests are named in `tests` beside this script; without
 # names all of them run. Build first: `cargo build --workspace --bins` and test-images/build.sh.
 #
-#   --systemd      systemd is the first process, and the tests are those of units and slices
+#   --systemd      systemd is the first process, and the tests are those of `tests.systemd`
 #   --keep FOLDER  keep the console and what the tests said
 #
 # Environment:
@@ -82,7 +82,7 @@ choose_accel() {
 # "NAME FOLDER COMMAND..." for each chosen test, where a `@TARGET` is replaced by the executable that cargo built for it.
 chosen_tests() {
   local name rest
-  grep -vE '^(#|$)' "$VM_SOURCE/tests" | while read -r name rest; do
+  grep -vE '^(#|$)' "$VM_SOURCE/tests${SYSTEMD:+.systemd}" | while read -r name rest; do
     ((${#NAMES[@]} == 0)) || [[ " ${NAMES[*]} " == *" $name "* ]] || continue
     echo "$name $rest"
   done
@@ -138,14 +138,15 @@ make_tests_disk() {
 
 # Writes the first serial line (kernel) to console, the second one (tests) to results.
 boot() {
-  local work=$1 disk=$2 accel=$3 limit=${CORACLE_VM_TIMEOUT:-} cpu=host options=''
+  local work=$1 disk=$2 accel=$3 limit=${CORACLE_VM_TIMEOUT:-} cpu=host options='' processors=2
   if [[ $accel == tcg ]]; then
-    # In the emulation of QEMU 7.2 the kernel's cmpxchg16b may damage the flags, and what follows; Linux has another way.
-    cpu=max options=clearcpuid=cx16
+    # In the emulation of QEMU 7.2 the kernel's cmpxchg16b may damage the flags, and a processor may run into code that another
+    # one has just patched. Linux has another way, and one processor needs no patience with others.
+    cpu=max options=clearcpuid=cx16 processors=1
   fi
   [[ -n $limit ]] || limit=$([[ $accel == kvm ]] && echo 600 || echo 3000)
   TMPDIR=$work timeout -s KILL "$limit" qemu-system-x86_64 \
-    -accel "$accel" -cpu "$cpu" -smp 2 -m "$MEMORY" "${BARE[@]}" \
+    -accel "$accel" -cpu "$cpu" -smp "$processors" -m "$MEMORY" "${BARE[@]}" \
     -serial "file:$work/console" -serial "file:$work/results" \
     -drive "file=$disk/root,format=raw,if=virtio,snapshot=on" \
     -drive "file=$work/tests,format=raw,if=virtio,snapshot=on" \
@@ -153,7 +154,10 @@ boot() {
     -append "console=ttyS0 quiet panic=-1 $options VM_INIT=$(first_process)"
 }
 
-first_process() { if [[ -n $SYSTEMD ]]; then echo /usr/lib/systemd/systemd; else echo /vm/init; fi; }
+# systemd takes the rest of the kernel's words from /proc/cmdline.
+first_process() {
+  if [[ -n $SYSTEMD ]]; then echo /usr/lib/systemd/systemd systemd.unit=tests.service; else echo /vm/init; fi
+}
 
 # --- results --------------------------------------------------------------------------------------------------------------
 

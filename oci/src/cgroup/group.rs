@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::host::{Host, Version};
 use super::limits::{write, write_all, write_error};
 use super::path::CgroupPath;
+use super::unit::Unit;
 use super::{v1, v2};
 use crate::error::CgroupError;
 use crate::spec::Resources;
@@ -23,6 +24,7 @@ const REMOVE_PAUSES: [u64; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 245];
 pub struct Cgroup {
     version: Version,
     folders: Vec<Folder>,
+    unit: Option<Unit>,
 }
 
 /// The group in one hierarchy.
@@ -43,7 +45,8 @@ impl Cgroup {
             dir: hierarchy.mount.join(path.within(&hierarchy.own)),
         };
         let folders = host.hierarchies().iter().map(folder).collect();
-        Self { version: host.version(), folders }
+        let unit = path.unit().filter(|_| host.version() == Version::V2);
+        Self { version: host.version(), folders, unit }
     }
 
     /// The group that lies in `dirs`, as [`Cgroup::dirs`] gave them: enough to read its processes
@@ -54,7 +57,20 @@ impl Cgroup {
             let mount = dir.parent().unwrap_or(&dir).to_path_buf();
             Folder { controllers: Vec::new(), mount, dir }
         };
-        Self { version, folders: dirs.into_iter().map(folder).collect() }
+        Self { version, folders: dirs.into_iter().map(folder).collect(), unit: None }
+    }
+
+    /// The same group, of which is known that it is a unit of systemd.
+    #[must_use]
+    pub fn with_unit(self, unit: Option<Unit>) -> Self {
+        Self { unit, ..self }
+    }
+
+    /// The unit of systemd that it is to be, by the form of its path; on v2 only. On v1 systemd leaves the files of others
+    /// alone.
+    #[must_use]
+    pub fn unit(&self) -> Option<&Unit> {
+        self.unit.as_ref()
     }
 
     /// Leaves out the hierarchies in which this process may not make it.
@@ -203,7 +219,7 @@ impl Cgroup {
     }
 
     /// On v2 period and quota are one value: a period alone must not take the quota away.
-    fn completed<'r>(&self, resources: &'r Resources) -> Cow<'r, Resources> {
+    pub(super) fn completed<'r>(&self, resources: &'r Resources) -> Cow<'r, Resources> {
         if resources.cpu.period.is_none() || resources.cpu.quota.is_some() {
             return Cow::Borrowed(resources);
         }

@@ -2,7 +2,7 @@
 //!
 //! [`Host`] knows what is mounted, [`CgroupPath`] what the spec asks for; together they give a
 //! [`Cgroup`], which can be made, limited, paused, counted ([`stats`]) and removed. Limits are planned purely
-//! ([`limits`]), a file a controller under `v1/` and `v2/`, and written afterwards, so tests need a
+//! ([`limits`]; for systemd [`unit`]), a file a controller under `v1/` and `v2/`, and written afterwards, so tests need a
 //! scratch folder and no rights. Signals and processes are the caller's business.
 //!
 //! Source: Linux `Documentation/admin-guide/cgroup-v1/` and `cgroup-v2.rst`.
@@ -16,6 +16,7 @@ mod oom;
 mod path;
 mod rdma;
 pub mod stats;
+pub mod unit;
 mod v1;
 mod v2;
 
@@ -24,3 +25,4 @@ pub use devices::DevicePolicy;
 pub use group::Cgroup;
 pub use host::{Hierarchy, Host, Version};
 pub use path::CgroupPath;
+pub use unit::Unit;

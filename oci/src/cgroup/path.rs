@@ -5,6 +5,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use super::unit::Unit;
 use crate::error::CgroupError;
 
 /// A control group's path, parsed.
@@ -74,6 +75,14 @@ impl CgroupPath {
                 slice_folders(slice).join(unit_name(prefix, name))
             }
         }
+    }
+
+    /// The unit of systemd's form; a name that is a slice's is none, for slices hold no processes.
+    #[must_use]
+    pub fn unit(&self) -> Option<Unit> {
+        let Self::Systemd { slice, prefix, name } = self else { return None };
+        let name = unit_name(prefix, name);
+        name.ends_with(".scope").then(|| Unit { name, slice: slice.clone() })
     }
 
     fn check_systemd(&self, text: &str) -> Result<(), CgroupError> {

@@ -150,7 +150,7 @@ fn remove_one(
     let group = coracle_oci::cgroup::Cgroup::new(host, &path);
     let dirs: Vec<_> = group.dirs().map(Path::to_path_buf).collect();
     if dirs.iter().any(|dir| dir.exists()) {
-        Cgroup::reopen(host.version(), dirs).destroy_blocking()?;
+        Cgroup::reopen(host.version(), dirs, None).destroy_blocking()?;
     }
     Ok(())
 }

@@ -11,12 +11,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use coracle_oci::CgroupError;
-use coracle_oci::cgroup::{CgroupPath, Host, Version};
+use coracle_oci::cgroup::{CgroupPath, Host, Unit, Version};
 use coracle_oci::spec::{CgroupSpec, Resources};
 use rustix::process::{Pid, PidfdFlags};
 
 use super::plan::Group;
-use super::{namespaces, sys};
+use super::{GuestError, namespaces, sys};
+use crate::systemd;
 
 /// How often the processes of a group are killed before it is given up. With the pauses this is five
 /// seconds, which only a process stuck in the kernel outlives.
@@ -73,9 +74,21 @@ impl Cgroup {
         Self { inner: inner.clone() }
     }
 
-    /// The group that another process has made, by version and folders.
-    pub(crate) fn reopen(version: Version, dirs: Vec<PathBuf>) -> Self {
-        Self { inner: coracle_oci::cgroup::Cgroup::from_dirs(version, dirs) }
+    /// The group that another process has made, by version, folders and unit of systemd.
+    pub(crate) fn reopen(version: Version, dirs: Vec<PathBuf>, unit: Option<Unit>) -> Self {
+        Self { inner: coracle_oci::cgroup::Cgroup::from_dirs(version, dirs).with_unit(unit) }
+    }
+
+    /// Tells systemd, where the group is one of its own, of the process that is in it.
+    pub(super) async fn register(&self, pid: i32, limits: &Resources) -> Result<(), GuestError> {
+        if self.inner.unit().is_none() {
+            return Ok(());
+        }
+        let (group, limits) = (self.inner.clone(), limits.clone());
+        let done = tokio::task::spawn_blocking(move || systemd::start(&group, pid, &limits)).await;
+        // It neither panics nor is it aborted, but a runtime that shuts down may refuse it.
+        let refused = |_| GuestError::os("tell systemd")(io::ErrorKind::Interrupted.into());
+        Ok(done.map_err(refused)??)
     }
 
     /// The group's files and values.
@@ -173,6 +186,10 @@ impl Cgroup {
                 let _ = self.inner.thaw();
             }
             std::thread::sleep(KILL_PAUSE);
+        }
+        if let Some(Err(error)) = self.inner.unit().map(systemd::stop) {
+            // It goes without its processes, too, only later.
+            tracing::warn!(%error, "unit of a removed cgroup");
         }
         self.inner.remove()
     }

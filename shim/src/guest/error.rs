@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::systemd::SystemdError;
+
 /// Why an operation on a guest failed. Each message is one sentence for the user's terminal.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
@@ -26,6 +28,9 @@ pub enum GuestError {
     /// The cgroup could not be made, limited or removed.
     #[error(transparent)]
     Cgroup(#[from] coracle_oci::CgroupError),
+    /// systemd did not take the cgroup as its unit.
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
     /// The guest's half reported a failure; the sentence is its own.
     #[error("{0}")]
     Refused(String),

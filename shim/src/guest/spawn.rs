@@ -114,6 +114,9 @@ impl Guest {
         if namespaces.needs_mappings() {
             namespaces::write_mappings(self.pid, &workload.uid_mappings, &workload.gid_mappings)?;
         }
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.register(self.pid, &workload.cgroup.resources).await?;
+        }
         if let Some(score) = workload.process.oom_score_adj {
             adjust_oom_score(self.pid, score)?;
         }

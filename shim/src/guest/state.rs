@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use coracle_oci::cgroup::Version;
+use coracle_oci::cgroup::{Unit, Version};
 use serde::{Deserialize, Serialize};
 
 use super::GuestError;
@@ -31,6 +31,9 @@ pub(super) struct State {
     pub(super) unified: bool,
     /// The folders of its cgroup.
     pub(super) cgroup: Vec<PathBuf>,
+    /// Its unit of systemd and the slice of that, if it is one.
+    #[serde(default)]
+    pub(super) unit: Option<(String, String)>,
 }
 
 impl State {
@@ -43,13 +46,15 @@ impl State {
             start_time: 0,
             unified: inner.is_some_and(|group| group.version() == Version::V2),
             cgroup: inner.into_iter().flat_map(|g| g.dirs()).map(Path::to_path_buf).collect(),
+            unit: inner.and_then(|g| g.unit()).map(|u| (u.name.clone(), u.slice.clone())),
         }
     }
 
     /// The cgroup, if there is one.
     pub(super) fn cgroup(&self) -> Option<Cgroup> {
         let version = if self.unified { Version::V2 } else { Version::V1 };
-        (!self.cgroup.is_empty()).then(|| Cgroup::reopen(version, self.cgroup.clone()))
+        let unit = self.unit.clone().map(|(name, slice)| Unit { name, slice });
+        (!self.cgroup.is_empty()).then(|| Cgroup::reopen(version, self.cgroup.clone(), unit))
     }
 
     /// Writes the file so that it is either the old or the new one at every moment.

@@ -90,7 +90,7 @@ impl Container {
         self.call("Resume", api::ResumeRequest { id: "c".into(), ..Default::default() }).await
     }
 
-    async fn update(&self, resources: Value) -> Result<(), (Code, String)> {
+    pub(crate) async fn update(&self, resources: Value) -> Result<(), (Code, String)> {
         let any = Any {
             type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".into(),
             value: resources.to_string().into_bytes(),

@@ -102,12 +102,12 @@ impl Containerd {
         format!("/coracle-test-{}-{id}", dir.trim_start_matches('.'))
     }
 
-    /// A bundle folder with this `config.json`.
+    /// A bundle folder with this `config.json`, and a group of its own unless that names one.
     pub(crate) fn bundle(&self, id: &str, spec: &serde_json::Value) -> PathBuf {
         let bundle = self.dir.path().join("bundles").join(id);
         std::fs::create_dir_all(bundle.join("rootfs")).unwrap();
         let mut spec = spec.clone();
-        if spec.get("linux").is_some() {
+        if spec.get("linux").is_some_and(|linux| linux.get("cgroupsPath").is_none()) {
             spec["linux"]["cgroupsPath"] = self.cgroup(id).into();
         }
         std::fs::write(bundle.join("config.json"), spec.to_string()).unwrap();

@@ -21,6 +21,7 @@ mod rootless;
 mod sandbox;
 mod snapshot;
 mod streams;
+mod systemd;
 mod tasks;
 mod terminal;
 mod toolbox;
