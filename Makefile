@@ -52,7 +52,7 @@ check: ## Formatting, lints, docs, licences, scripts: warnings are errors.
 	shellcheck -x $(SCRIPTS)
 
 .PHONY: test
-test: setup build images test-unit test-box test-guests test-e2e ## All tests: units, spec suite, real containerd and Docker.
+test: setup build images test-unit test-box test-guests test-e2e test-vm ## All tests: units, spec suite, real containerd and Docker.
 
 .PHONY: test-unit
 test-unit: build ## Tests that need no daemon, the spec suite included.
@@ -72,8 +72,13 @@ test-guests: build images ## Real programs that use sockets, under `coracle run`
 test-e2e: build images ## The main job under real containerd and Docker.
 	CORACLE_LOG=info deploy/testbed/with.sh --daemons all cargo test --locked -p coracle-shim --test e2e -- --test-threads=2
 
+.PHONY: test-vm
+test-vm: build images ## A part of test-cgroupv2 that emulation can do in minutes; all of it where KVM works.
+	deploy/testbed/vm/run.sh --short
+	deploy/testbed/vm/run.sh --systemd
+
 .PHONY: test-cgroupv2
-test-cgroupv2: build images ## cgroup v2, in a virtual machine that has nothing of v1.
+test-cgroupv2: build images ## cgroup v2, with systemd and without, in virtual machines that have nothing of v1.
 	deploy/testbed/vm/run.sh
 	deploy/testbed/vm/run.sh --systemd
 

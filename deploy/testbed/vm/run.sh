@@ -6,11 +6,12 @@
 # names all of them run. Build first: `cargo build --workspace --bins` and test-images/build.sh.
 #
 #   --systemd      systemd is the first process, and the tests are those of `tests.systemd`
+#   --short        under emulation without those that take minutes there
 #   --keep FOLDER  keep the console and what the tests said
 #
 # Environment:
 #   CORACLE_VM_ACCEL    kvm, tcg (emulation, some 15 times slower) or auto, the default: kvm where it works
-#   CORACLE_VM_TIMEOUT  seconds until the machine is given up (default 600; with tcg 3000)
+#   CORACLE_VM_TIMEOUT  seconds until the machine is given up (default 1200; with tcg 6000)
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
@@ -21,7 +22,7 @@ readonly MEMORY=3G
 readonly BARE=(-machine q35 -display none -nodefaults -no-reboot -nic none)
 
 parse_arguments() {
-  SYSTEMD='' KEEP='' NAMES=()
+  SYSTEMD='' SHORT='' KEEP='' NAMES=()
   while (($#)); do
     case $1 in
       -h | --help)
@@ -29,6 +30,7 @@ parse_arguments() {
         exit 0
         ;;
       --systemd) SYSTEMD=yes ;;
+      --short) SHORT=yes ;;
       --keep)
         (($# >= 2)) || usage_error "--keep needs a value"
         KEEP=$2
@@ -79,10 +81,12 @@ choose_accel() {
 
 # --- the disk with the tests ----------------------------------------------------------------------------------------------
 
-# "NAME FOLDER COMMAND..." for each chosen test, where a `@TARGET` is replaced by the executable that cargo built for it.
+# "NAME FOLDER COMMAND..." for each chosen test, on a machine of the kind $1.
 chosen_tests() {
-  local name rest
+  local accel=$1 name rest
   grep -vE '^(#|$)' "$VM_SOURCE/tests${SYSTEMD:+.systemd}" | while read -r name rest; do
+    [[ $name != *+ || -z $SHORT || $accel != tcg ]] || continue
+    name=${name%+}
     ((${#NAMES[@]} == 0)) || [[ " ${NAMES[*]} " == *" $name "* ]] || continue
     echo "$name $rest"
   done
@@ -112,10 +116,11 @@ add_stripped() {
   done
 }
 
+# Makes the disk of the tests; `@ROOM:TARGET` becomes the executable that cargo built for it. Their names are kept in `list`.
 make_tests_disk() {
-  local work=$1 tree=$1/tree target executable list images
+  local work=$1 accel=$2 tree=$1/tree target executable list images
   mkdir -p "$tree/checkout"
-  list=$(chosen_tests)
+  list=$(chosen_tests "$accel")
   [[ -n $list ]] || usage_error "no such test: ${NAMES[*]}"
   while read -r target executable; do
     executable=${executable#"$TESTBED_CHECKOUT/"}
@@ -124,7 +129,7 @@ make_tests_disk() {
     list=${list//"@$target"/"$TESTBED_CHECKOUT/$executable"}
   done < <(build_tests)
   [[ $list != *@* ]] || die "a test names a target that cargo does not have: $list"
-  echo "$list" >"$tree/tests"
+  echo "$list" | tee "$work/list" >"$tree/tests"
   add_stripped "$tree" target/debug/{containerd-shim-wasm-v1,coracle}
   mapfile -t images < <(cd "$TESTBED_CHECKOUT" && find test-images/build -maxdepth 1 -type f ! -name 'thirdparty-*')
   add_files "$tree" deploy/testbed shim/tests oci/tests "${images[@]}"
@@ -144,7 +149,7 @@ boot() {
     # one has just patched. Linux has another way, and one processor needs no patience with others.
     cpu=max options=clearcpuid=cx16 processors=1
   fi
-  [[ -n $limit ]] || limit=$([[ $accel == kvm ]] && echo 600 || echo 3000)
+  [[ -n $limit ]] || limit=$([[ $accel == kvm ]] && echo 1200 || echo 6000)
   TMPDIR=$work timeout -s KILL "$limit" qemu-system-x86_64 \
     -accel "$accel" -cpu "$cpu" -smp "$processors" -m "$MEMORY" "${BARE[@]}" \
     -serial "file:$work/console" -serial "file:$work/results" \
@@ -191,10 +196,9 @@ main() {
   WORK=$(mktemp -d /var/tmp/coracle-vm.XXXXXX)
   trap 'rm -rf -- "$WORK"' EXIT
   accel=$(choose_accel "$disk" "$WORK")
-  make_tests_disk "$WORK"
+  make_tests_disk "$WORK" "$accel"
   say "virtual machine: cgroup v2, $accel; disks ready after $((SECONDS - begun)) s"
   boot "$WORK" "$disk" "$accel" || say "the machine ended with status $?"
-  chosen_tests >"$WORK/list"
   touch "$WORK/results"
   judge "$WORK/list" "$WORK/results" || status=1
   if [[ -n $KEEP ]]; then
