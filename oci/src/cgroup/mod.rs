@@ -2,7 +2,7 @@
 //!
 //! [`Host`] knows what is mounted, [`CgroupPath`] what the spec asks for; together they give a
 //! [`Cgroup`], which can be made, limited, paused, counted ([`stats`]) and removed. Limits are planned purely
-//! ([`limits`]; for systemd [`unit`]), a file a controller under `v1/` and `v2/`, and written afterwards, so tests need a
+//! ([`limits`]; for systemd [`mod@unit`]), a file a controller under `v1/` and `v2/`, and written afterwards, so tests need a
 //! scratch folder and no rights. Signals and processes are the caller's business.
 //!
 //! Source: Linux `Documentation/admin-guide/cgroup-v1/` and `cgroup-v2.rst`.
