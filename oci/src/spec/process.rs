@@ -36,6 +36,10 @@ pub struct Process {
     pub apparmor_profile: Option<String>,
     /// SELinux label, if one is asked for.
     pub selinux_label: Option<String>,
+    /// Processors that a further process of a container may use (`execCPUAffinity.final`), ascending; empty
+    /// for those of its cgroup. It is born in that group, so `initial`, which says where to be before, has
+    /// nothing to hold for.
+    pub processors: Vec<u32>,
     /// Settings of the spec that this runtime does not have, by name. They mean nothing to a WebAssembly
     /// program; a Linux program must not run without them.
     pub unsupported: Vec<&'static str>,
@@ -228,6 +232,7 @@ impl Process {
             oom_score_adj: process.oom_score_adj(),
             apparmor_profile: non_empty(process.apparmor_profile()),
             selinux_label: non_empty(process.selinux_label()),
+            processors: processors(process.exec_cpu_affinity().as_ref())?,
             unsupported: unsupported(process),
         })
     }
@@ -252,6 +257,33 @@ impl User {
             umask: user.umask(),
         })
     }
+}
+
+/// Most processors that `sched_setaffinity(2)` is asked for, as glibc's `cpu_set_t` has them.
+const PROCESSORS: u32 = 1024;
+
+/// The processors of a list like `0-3,7`.
+fn processors(affinity: Option<&json::ExecCPUAffinity>) -> Result<Vec<u32>, SpecError> {
+    const FIELD: &str = "process.execCPUAffinity";
+    let Some(affinity) = affinity else { return Ok(Vec::new()) };
+    let parse = |list: &str| {
+        let mut all = std::collections::BTreeSet::new();
+        for part in list.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            match (first.parse::<u32>(), last.parse::<u32>()) {
+                (Ok(first), Ok(last)) if first <= last && last < PROCESSORS => {
+                    all.extend(first..=last)
+                }
+                _ => {
+                    let problem = "list processors below 1024 and ascending ranges, like 0-3,7";
+                    return Err(check::value(FIELD, list, problem));
+                }
+            }
+        }
+        Ok(all.into_iter().collect())
+    };
+    affinity.initial().as_deref().map_or(Ok(Vec::new()), parse)?;
+    affinity.cpu_affinity_final().as_deref().map_or(Ok(Vec::new()), parse)
 }
 
 fn unsupported(process: &json::Process) -> Vec<&'static str> {
@@ -324,6 +356,24 @@ fn rlimit_kind(kind: json::PosixRlimitType) -> RlimitKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processors_of_a_further_process() {
+        let of = |initial: &str, last: &str| {
+            let text = format!(r#"{{ "initial": "{initial}", "final": "{last}" }}"#);
+            let affinity: json::ExecCPUAffinity = serde_json::from_str(&text).unwrap();
+            processors(Some(&affinity)).map_err(|error| error.to_string())
+        };
+        assert_eq!(of("0", "5,0-2,1").unwrap(), [0, 1, 2, 5]);
+        assert_eq!(of("0", "1023").unwrap(), [1023]);
+        for (initial, last) in [("0", "3-1"), ("0", "1024"), ("0", "0-4294967296"), ("9-8", "0")] {
+            let error = of(initial, last).unwrap_err();
+            assert!(error.contains("process.execCPUAffinity"), "{error}");
+        }
+        assert_eq!(processors(None).unwrap(), [0; 0]);
+        let initial: json::ExecCPUAffinity = serde_json::from_str(r#"{ "initial": "0" }"#).unwrap();
+        assert_eq!(processors(Some(&initial)).unwrap(), [0; 0]);
+    }
 
     #[test]
     fn capability_numbers_match_the_kernel() {

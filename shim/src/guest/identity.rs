@@ -4,7 +4,7 @@
 //! user clears it.
 
 use rustix::process::{DumpableBehavior, Signal};
-use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
+use rustix::thread::{CapabilitySet, CapabilitySets, CpuSet, Gid, Uid};
 
 use super::plan::{Identity, Rights};
 use super::runner::{Act, Failure};
@@ -61,6 +61,18 @@ impl Wanted {
     }
 }
 
+/// Binds the process to these processors, if any are named. The kernel leaves out those that its cgroup does
+/// not have, and refuses when none is left.
+fn bind(processors: &[u32]) -> Result<(), Failure> {
+    if processors.is_empty() {
+        return Ok(());
+    }
+    let mut set = CpuSet::new();
+    processors.iter().for_each(|processor| set.set(*processor as usize));
+    rustix::thread::sched_setaffinity(None, &set)
+        .act("bind the process to", format_args!("processors {processors:?} (execCPUAffinity)"))
+}
+
 /// Becomes the user of the plan with what its rights name and nothing else.
 pub(super) fn take(identity: &Identity) -> Result<(), Failure> {
     let wanted = Wanted::of(&identity.rights)?;
@@ -71,6 +83,7 @@ pub(super) fn take(identity: &Identity) -> Result<(), Failure> {
         sys::set_rlimit(number, soft, hard)
             .act("set the resource limit", format_args!("{number} to {soft}:{hard}"))?;
     }
+    bind(&identity.processors)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(identity.umask));
     set_groups(identity)?;
     drop_bounds(wanted.bounding)?;

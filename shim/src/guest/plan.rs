@@ -224,6 +224,8 @@ pub(super) struct Identity {
     /// Whether it has a terminal: a further process has it for its streams already, the first one makes
     /// it.
     pub(super) terminal: bool,
+    /// Processors to run on; empty for those of the cgroup.
+    pub(super) processors: Vec<u32>,
     /// AppArmor profile to change to.
     pub(super) apparmor: Option<String>,
     /// SELinux label to change to.

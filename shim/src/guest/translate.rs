@@ -114,6 +114,7 @@ pub(super) fn plan_beside(
 ) -> Result<Plan, GuestError> {
     let mut plan = plan(id, bundle, workload, runner, namespaces)?;
     plan.joins = true;
+    plan.identity.processors.clone_from(&workload.process.processors);
     if let Program::Wasm { settings, .. } = &mut plan.program {
         settings.listen.clear();
         settings.initialize = None;
@@ -301,6 +302,8 @@ pub(super) fn identity(process: &spec::Process, linux: bool) -> Identity {
         rlimits: process.rlimits.iter().map(|l| (l.kind.number(), l.soft, l.hard)).collect(),
         rights,
         terminal: process.terminal,
+        // Means nothing to the container's first process, says the specification.
+        processors: Vec::new(),
         apparmor: process.apparmor_profile.clone(),
         selinux: process.selinux_label.clone(),
     }

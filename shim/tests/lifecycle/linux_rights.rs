@@ -205,3 +205,81 @@ async fn a_process_beside_a_guest_is_filtered_and_can_make_no_device() {
     linux.shim.wait("c").await.unwrap();
     linux.leave().await;
 }
+
+/// `execCPUAffinity` is for further processes alone; containers' first ones run where their group lets them.
+#[tokio::test]
+async fn a_process_runs_on_the_processors_that_it_asks_for() {
+    let mut spec = pause_spec("c");
+    spec["process"]["execCPUAffinity"] = json!({ "final": "1023" });
+    let home = Home::with(spec).await;
+    busybox(&home.bundle);
+    let allowed = |pid: u32| {
+        let seen = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        field(&seen, "Cpus_allowed_list")
+    };
+    let everywhere = allowed(home.pid);
+    for (exec, program) in [("linux", &["sleep", "1000"][..]), ("wasm", &["spin.wat"])] {
+        let mut bound = process(program);
+        bound["execCPUAffinity"] = json!({ "initial": "0", "final": "0" });
+        let pid = home.launch(exec, &bound).await.unwrap();
+        assert_eq!(allowed(pid), "0", "{exec}");
+    }
+    let mut free = process(&["sleep", "1000"]);
+    free["execCPUAffinity"] = json!({ "initial": "0" });
+    let pid = home.launch("free", &free).await.unwrap();
+    assert_eq!(allowed(pid), everywhere, "it is born in the group");
+    let mut absent = process(&["sleep", "1000"]);
+    absent["execCPUAffinity"] = json!({ "final": "1023" });
+    let (_, sentence) = home.launch("absent", &absent).await.unwrap_err();
+    assert!(sentence.contains("[1023] (execCPUAffinity): Invalid argument"), "{sentence}");
+    let mut wrong = process(&["sleep", "1000"]);
+    wrong["execCPUAffinity"] = json!({ "final": "3-1" });
+    let (_, sentence) = home.shim.exec(crate::home::call("wrong", &wrong)).await.unwrap_err();
+    assert!(sentence.contains("process.execCPUAffinity"), "{sentence}");
+    home.leave().await;
+}
+
+/// A label that cannot be had is never left out: what asks for it does not start.
+#[tokio::test]
+async fn a_process_whose_label_cannot_be_had_does_not_start() {
+    let home = Home::new().await;
+    busybox(&home.bundle);
+    for (exec, program) in [("linux", &["sh", "-c", ":"][..]), ("wasm", &["hello.wat"])] {
+        let mut labelled = process(program);
+        labelled["apparmorProfile"] = json!("no-such-profile");
+        let (_, sentence) = home.launch(exec, &labelled).await.unwrap_err();
+        assert!(sentence.contains("AppArmor profile no-such-profile"), "{sentence}");
+        let free = format!("{exec}-unconfined");
+        let mut unconfined = process(program);
+        unconfined["apparmorProfile"] = json!("unconfined");
+        home.launch(&free, &unconfined).await.unwrap();
+        assert_eq!(home.shim.wait_exec(&free).await, Ok(0));
+    }
+    home.leave().await;
+}
+
+/// Hooks are the container's: a further process runs none, and its own description has none.
+#[tokio::test]
+async fn a_further_process_runs_no_hook() {
+    let scratch = tempfile::tempdir().unwrap();
+    let note = scratch.path().join("note");
+    let hook = |stage: &str| {
+        let script = format!("echo {stage} >> {}", note.display());
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"] }])
+    };
+    let mut spec = pause_spec("c");
+    spec["hooks"] = json!({
+        "prestart": hook("prestart"), "createRuntime": hook("createRuntime"),
+        "poststart": hook("poststart"), "poststop": hook("poststop"),
+    });
+    let home = Home::with(spec).await;
+    busybox(&home.bundle);
+    let before = std::fs::read_to_string(&note).unwrap();
+    assert_eq!(before, "prestart\ncreateRuntime\npoststart\n");
+    home.launch("e", &process(&["sh", "-c", ":"])).await.unwrap();
+    assert_eq!(home.shim.wait_exec("e").await, Ok(0));
+    home.shim.delete_exec("e").await.unwrap();
+    assert_eq!(std::fs::read_to_string(&note).unwrap(), before);
+    home.leave().await;
+    assert_eq!(std::fs::read_to_string(&note).unwrap(), before + "poststop\n");
+}
