@@ -21,6 +21,9 @@ use super::{ExecRequest, GuestError, SpawnRequest, cgroups, cleanup, exec, spawn
 /// may wait for slow storage; it only keeps a stuck mount from blocking the shim for ever.
 const STEP_LIMIT: Duration = Duration::from_secs(120);
 
+/// How long a guest may take to write one line and end; its volume may be slow.
+const LAST_WORD_LIMIT: Duration = Duration::from_secs(2);
+
 /// One container process, from its creation to its removal.
 ///
 /// Dropping a guest kills it: whoever gives up half-way leaves no process behind. The cgroup stays
@@ -172,6 +175,17 @@ impl Guest {
             warn!(id = %self.id, error = %failure, "poststart hook");
         }
         Ok(())
+    }
+
+    /// Has the parked process tell Kubernetes why its program cannot run, and end. Who resists is killed by
+    /// whoever cleans up.
+    pub(crate) async fn give_up(&mut self, reason: &impl std::fmt::Display) {
+        let Some(mut channel) = self.channel.take() else { return };
+        self.child.complain("start", reason);
+        // One that has ended needs no telling.
+        if channel.send(&ToGuest::GiveUp(reason.to_string())).await.is_ok() {
+            let _ = tokio::time::timeout(LAST_WORD_LIMIT, self.wait()).await;
+        }
     }
 
     async fn let_go(&mut self) -> Result<(), GuestError> {

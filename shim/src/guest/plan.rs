@@ -24,6 +24,8 @@ pub(super) enum ToGuest {
     /// Run. The code comes along as descriptors: its image, and the socket of its compiler if that
     /// is still at work.
     Start,
+    /// The program cannot run, and why: to be told to Kubernetes, from inside. The process ends.
+    GiveUp(String),
 }
 
 /// A message of the guest's half.

@@ -80,6 +80,12 @@ fn live(mut channel: GuestEnd) -> u8 {
     };
     let code = match channel.receive() {
         Ok((ToGuest::Start, fds)) => program::Code::new(fds),
+        Ok((ToGuest::GiveUp(reason), _)) => {
+            if let Some(message) = parked.termination {
+                message.write(&reason);
+            }
+            return SETUP_FAILED;
+        }
         // The shim died or gave this container up.
         _ => return SETUP_FAILED,
     };

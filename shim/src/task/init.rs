@@ -315,7 +315,10 @@ impl Task {
                     guest.provide_code(code)?;
                 }
                 Err(CompileError::Cancelled { .. }) => return Err(too_late()),
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    guest.give_up(&error).await;
+                    return Err(error.into());
+                }
             }
         }
         tokio::select! {

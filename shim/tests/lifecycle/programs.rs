@@ -94,6 +94,21 @@ impl Program {
         (create, [read(out), read(err)])
     }
 
+    /// A file of the kubelet's for the reason of the program's end, mounted into the container.
+    fn message(&self) -> PathBuf {
+        let file = self.containerd.dir.path().join("message");
+        std::fs::write(&file, "").unwrap();
+        let config = self.bundle.join("config.json");
+        let mut spec: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+        spec["mounts"].as_array_mut().unwrap().push(serde_json::json!({
+            "destination": "/dev/termination-log", "type": "bind", "source": file,
+            "options": ["rbind"],
+        }));
+        std::fs::write(&config, spec.to_string()).unwrap();
+        file
+    }
+
     /// The pids of the shim's children, the dead and unreaped ones too.
     fn children(&self) -> String {
         let path = format!("/proc/{0}/task/{0}/children", self.shim.pid);
@@ -224,8 +239,12 @@ async fn what_cannot_run_fails_at_start_and_can_be_deleted() {
         (r#"(module (func (export "other")))"#, "_start"),
     ] {
         let program = Program::new(text).await;
+        let message = program.message();
         let pid = program.shim.create("c", &program.bundle).await.unwrap();
         let (_, sentence) = program.shim.start("c").await.unwrap_err();
+        // Kubernetes is told the same.
+        let message = std::fs::read_to_string(message).unwrap();
+        assert!(!message.is_empty() && sentence.contains(&message), "{message:?}, {sentence:?}");
         assert!(sentence.contains(word), "{sentence}");
         assert_eq!(sentence.lines().count(), 1, "{sentence}");
         assert_eq!(program.shim.wait("c").await.unwrap().exit_status, 126);
