@@ -16,7 +16,7 @@ const SPIN: Spec<'static> =
     Spec { image: "spin:rootfs", args: &[], env: &[], mounts: &[], stdin: None, flags: &[] };
 
 /// A file of the group that a container is in, by its names on v1 and v2.
-fn group_file(
+pub(crate) fn group_file(
     daemon: &Daemon,
     id: &str,
     controller: &str,
@@ -52,7 +52,7 @@ fn inspect(daemon: &Daemon, id: &str, field: &str) -> String {
 }
 
 /// What `ctr tasks list` says of a task.
-fn listed(daemon: &Daemon, id: &str, status: &str) -> bool {
+pub(crate) fn listed(daemon: &Daemon, id: &str, status: &str) -> bool {
     let list = daemon.call(&["tasks", "list"], None).stdout;
     list.lines().any(|line| line.starts_with(id) && line.contains(status))
 }

@@ -11,6 +11,7 @@ mod bed;
 mod cache;
 mod control;
 mod cri;
+mod ctr;
 mod exec;
 mod faults;
 mod lifecycle;

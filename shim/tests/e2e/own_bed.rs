@@ -216,17 +216,6 @@ impl OwnBed {
     pub(crate) fn becomes(&self, id: &str, status: &str) -> Result<(), String> {
         eventually(&format!("{id} to be {status:?}"), || self.status(id) == status)
     }
-
-    /// Deletes the task, which has ended, and gives its exit code: `ctr` says it, but only of a failure.
-    pub(crate) fn exit_code(&self, id: &str) -> Result<i32, String> {
-        let done = self.daemon.call(&["tasks", "delete", id], None);
-        done.expect("the task to be deleted", done.code == 0)?;
-        let Some((_, rest)) = done.stderr.split_once("exit with non-zero exit code ") else {
-            return Ok(0);
-        };
-        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().map_err(|_| format!("no exit code in {done:?}"))
-    }
 }
 
 /// Talks to containerd.
@@ -244,6 +233,17 @@ fn within<T>(
     let mut request = Request::new(message);
     request.metadata_mut().insert("containerd-namespace", namespace.clone());
     request
+}
+
+/// Deletes the task, which has ended, and gives its exit code: `ctr` says it, but only of a failure.
+pub(crate) fn exit_code(daemon: &Daemon, id: &str) -> Result<i32, String> {
+    let done = daemon.call(&["tasks", "delete", id], None);
+    done.expect("the task to be deleted", done.code == 0)?;
+    let Some((_, rest)) = done.stderr.split_once("exit with non-zero exit code ") else {
+        return Ok(0);
+    };
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().map_err(|_| format!("no exit code in {done:?}"))
 }
 
 /// All processes.

@@ -9,28 +9,28 @@ use crate::bed::{Daemon, RUNTIME, Spec, unique};
 use crate::exec::talk;
 use crate::faults::{alive, guest_pid, kill, remove_fifos};
 use crate::lifecycle::eventually;
-use crate::own_bed::{OwnBed, on_each_containerd, pids, shims_of};
+use crate::own_bed::{OwnBed, exit_code, on_each_containerd, pids, shims_of};
 
 /// A container that sleeps.
-fn sleeper(daemon: &Daemon) -> Result<String, String> {
+pub(crate) fn sleeper(daemon: &Daemon) -> Result<String, String> {
     daemon.start(&Spec { image: "sleep:rootfs", args: &["1000"], ..Spec::default() })
 }
 
 /// Calls `ctr` and wants success.
-fn ctr(daemon: &Daemon, words: &[&str]) -> Result<String, String> {
+pub(crate) fn ctr(daemon: &Daemon, words: &[&str]) -> Result<String, String> {
     let done = daemon.call(words, None);
     done.expect(&format!("success of {words:?}"), done.code == 0)?;
     Ok(done.stdout)
 }
 
 /// `ctr events`, collected in a file from now on.
-struct Events {
+pub(crate) struct Events {
     client: Child,
     file: tempfile::NamedTempFile,
 }
 
 impl Events {
-    fn listen(daemon: &Daemon) -> Result<Self, String> {
+    pub(crate) fn listen(daemon: &Daemon) -> Result<Self, String> {
         let file = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
         let out = file.reopen().map_err(|error| error.to_string())?;
         let client = Command::new(daemon.client())
@@ -42,7 +42,7 @@ impl Events {
         Ok(Self { client, file })
     }
 
-    fn seen(&self, topic: &str, id: &str) -> bool {
+    pub(crate) fn seen(&self, topic: &str, id: &str) -> bool {
         let text = std::fs::read_to_string(self.file.path()).unwrap_or_default();
         text.lines().any(|line| line.contains(&format!(" {topic} ")) && line.contains(id))
     }
@@ -86,7 +86,7 @@ fn comes_back(bed: &mut OwnBed, signal: Signal) -> Result<(), String> {
     // the shim still is about to tell may be kept.
     eventually("what has ended to be known", || bed.status(&ending) != "RUNNING")?;
     if bed.status(&ending) == "STOPPED" {
-        is_code(&ending, bed.exit_code(&ending)?, 137)?;
+        is_code(&ending, exit_code(&bed.daemon, &ending)?, 137)?;
     }
     for id in [&exited, &ending] {
         name_is_free(bed, id)?;
@@ -150,10 +150,10 @@ fn goes_on(bed: &OwnBed, id: &str, before: &str) -> Result<(), String> {
 fn ends(bed: &OwnBed, id: &str, signal: &str, code: i32) -> Result<(), String> {
     ctr(&bed.daemon, &["tasks", "kill", "--signal", signal, id])?;
     bed.becomes(id, "STOPPED")?;
-    is_code(id, bed.exit_code(id)?, code)
+    is_code(id, exit_code(&bed.daemon, id)?, code)
 }
 
-fn is_code(id: &str, found: i32, code: i32) -> Result<(), String> {
+pub(crate) fn is_code(id: &str, found: i32, code: i32) -> Result<(), String> {
     if found == code { Ok(()) } else { Err(format!("{id} ended with {found}, not {code}")) }
 }
 

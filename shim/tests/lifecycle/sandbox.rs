@@ -255,3 +255,21 @@ async fn delete_removes_the_sandbox_of_a_lost_shim() {
     gone(pid).await;
     pod.assert_clean();
 }
+
+#[tokio::test]
+async fn a_sandbox_answers_pings_and_says_its_platform() {
+    let pod = Pod::new().await;
+    pod.create().await.unwrap();
+    let ping = |id: &str| api::PingRequest { sandbox_id: id.into(), ..Default::default() };
+    pod.call::<api::PingResponse>("PingSandbox", ping("s")).await.unwrap();
+    let (code, _) = pod.call::<api::PingResponse>("PingSandbox", ping("x")).await.unwrap_err();
+    assert_eq!(code, Code::NOT_FOUND);
+    let request = api::PlatformRequest { sandbox_id: "s".into(), ..Default::default() };
+    let answer: api::PlatformResponse = pod.call("Platform", request).await.unwrap();
+    assert_eq!(
+        (answer.platform.os.as_str(), answer.platform.architecture.as_str()),
+        ("linux", "amd64")
+    );
+    pod.shut_down().await;
+    pod.assert_clean();
+}
