@@ -10,6 +10,7 @@ mod disks;
 mod exec;
 mod faults;
 mod first;
+mod flood;
 mod harness;
 mod home;
 mod killed;

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 use containerd_shim_protos::api::{self, Empty, Status};
 use containerd_shim_protos::events::task::TaskExit;
 use containerd_shim_protos::ttrpc::Code;
+use coracle_oci::digest::Digest;
 
+use crate::cache::{Node, Start};
+use crate::first::until;
 use crate::harness::{Containerd, Shim, V2, alive, request, spec, within};
 
 /// Imports and memory that all programs share.
@@ -193,6 +196,33 @@ async fn a_trap_is_134_with_its_name() {
     let report = within("the report", err).await.unwrap();
     assert!(report.contains("unreachable") && report.contains("deep"), "{report}");
     program.leave().await;
+}
+
+#[tokio::test]
+async fn the_log_names_task_and_digest_of_what_fails() {
+    let trap = module(r#"(func (export "_start") unreachable)"#);
+    let link = r#"(module (import "env" "nothing" (func)) (func (export "_start")))"#;
+    for (text, kind, reason) in [
+        (trap.as_str(), "trap", "unreachable"),
+        (link, "start", "nothing"),
+        ("(module", "start", "app.wat"),
+    ] {
+        let node = Node::new();
+        let start = Start::on(node.dir.path(), text).await;
+        start.shim.create("c", &start.bundle).await.unwrap();
+        // Two of them fail here already.
+        let _ = start.shim.start("c").await;
+        start.shim.wait("c").await.unwrap();
+        until("the line", || start.logged("program failed") == 1).await;
+        let log = start.log.lock().unwrap().clone();
+        let line = log.lines().find(|line| line.contains("program failed")).unwrap();
+        let digest = format!("digest={}", Digest::of(text.as_bytes()));
+        for word in ["task=c ", &digest, kind, reason] {
+            assert!(line.contains(word), "no {word} in {line}");
+        }
+        start.shim.delete("c").await.unwrap();
+        start.shim.shut_down().await;
+    }
 }
 
 #[tokio::test]
