@@ -229,3 +229,27 @@ fn containers_of_a_pod_that_shares_its_processes_see_each_other() {
         pod.remove()
     });
 }
+
+#[test]
+fn images_with_wasm_layers_and_artifacts_run_in_pods() {
+    on_each_handler(|cri, handler| {
+        // It takes none but tar layers.
+        if cri.name == "k16" {
+            return Ok(());
+        }
+        let pod = Pod::start(cri, handler)?;
+        // An artifact has no entry point, and CRI wants a command.
+        for (image, more) in
+            [("hello:layer", json!({})), ("hello:artifact", json!({ "command": ["/"] }))]
+        {
+            let hello = pod.run_with(image, &[], &more)?;
+            let ended = hello.ended()?;
+            let logs = hello.logs()?;
+            logs.expect(
+                &format!("{image}: {ended:?}"),
+                logs.stdout == "hello from C\n" && ended.0 == 0,
+            )?;
+        }
+        pod.remove()
+    });
+}
