@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use containerd_shim_protos::api;
@@ -33,6 +34,9 @@ use crate::update;
 const V3: &str = "containerd.task.v3.Task";
 /// The name containerd up to 2.2 uses for the same messages.
 const V2: &str = "containerd.task.v2.Task";
+
+/// How long the connections of a pod's shim stay open after its last answer.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// The shim: its tasks and what they share.
 pub struct Shim {
@@ -106,11 +110,27 @@ impl Shim {
         if (self.sandbox.is_taken() && !now) || !self.tasks.close(now) {
             return;
         }
+        self.end_all().await;
+        self.leave.notify_one();
+    }
+
+    /// ShutdownSandbox: like Shutdown with `now`, but the shim stays for [`LINGER`] after its answer.
+    /// Where answer and end of a connection come together, containerd's client takes either, and fails
+    /// the pod's removal with "ttrpc: closed"; of Shutdown it takes that for the answer.
+    pub async fn shut_down_pod(self: Arc<Self>) {
+        self.tasks.close(true);
+        self.end_all().await;
+        tokio::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            self.leave.notify_one();
+        });
+    }
+
+    async fn end_all(&self) {
         for task in self.tasks.all() {
             end(&task).await;
         }
         self.sandbox.clear().await;
-        self.leave.notify_one();
     }
 
     fn task(&self, id: &str) -> Result<Arc<Task>, TaskError> {

@@ -203,7 +203,7 @@ impl SandboxApi for SandboxService {
             self.0.sandbox().get(id.as_str())?;
         }
         let shim = Arc::clone(&self.0);
-        finish(async move { shim.shut_down(true).await }).await?;
+        finish(shim.shut_down_pod()).await?;
         Ok(api::ShutdownSandboxResponse::new())
     }
 }
