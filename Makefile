@@ -52,7 +52,7 @@ check: ## Formatting, lints, docs, licences, scripts: warnings are errors.
 	shellcheck -x $(SCRIPTS)
 
 .PHONY: test
-test: setup build images test-unit test-box test-guests test-e2e test-vm ## All tests: units, spec suite, real containerd and Docker.
+test: setup build images test-unit test-box test-guests test-e2e test-critest test-vm ## All tests: units, spec suite, real containerd and Docker.
 
 .PHONY: test-unit
 test-unit: build ## Tests that need no daemon, the spec suite included.
@@ -76,6 +76,10 @@ test-e2e: build images ## The main job under real containerd and Docker.
 test-vm: build images ## A part of test-cgroupv2 that emulation can do in minutes; all of it where KVM works.
 	deploy/testbed/vm/run.sh --short
 	deploy/testbed/vm/run.sh --systemd
+
+.PHONY: test-critest
+test-critest: build ## Kubernetes' conformance tests of CRI, with runc and with the shim.
+	deploy/testbed/critest.sh
 
 .PHONY: test-cgroupv2
 test-cgroupv2: build images ## cgroup v2, with systemd and without, in virtual machines that have nothing of v1.
