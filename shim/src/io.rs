@@ -6,17 +6,17 @@
 //!   until the task is deleted. A guest therefore neither gets EPIPE
 //!   while containerd restarts nor loses what it wrote before a client came to read.
 //! * Standard input is opened without waiting for its client. A reader without a writer sees the end
-//!   of file, so Start looks whether the client is there ([`KeptEnds::client_ready`]) and gives one
-//!   that is late a moment. Clients open before they call Create; one that is not there by then has
+//!   of file, so Start looks whether the client is there ([`KeptEnds::release_input`]) and holds the end back
+//!   for a moment if it is not. Clients open before they call Create; one that is not there soon after has
 //!   come and gone, as `ctr run < /dev/null` does, and the end of file is the truth. The shim keeps
-//!   no writer, so input ends when the client closes.
+//!   no writer for longer, so input ends when the client closes.
 
 pub mod logger;
 mod terminal;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -32,8 +32,7 @@ use terminal::{Keyboard, Screen, Terminal};
 
 use crate::request::{StdioPlan, Stream};
 
-/// How often a client that is late, or slow to read the last words, is looked at. The kernel tells
-/// neither by an event.
+/// How often a client that is slow to read the last words is looked at. The kernel tells it by no event.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// A stream that cannot be opened.
@@ -103,7 +102,7 @@ pub struct Owner<'a> {
 pub struct KeptEnds {
     /// Readers of the output FIFOs; never read from.
     readers: Vec<File>,
-    /// Standard input, when it is a FIFO, until the guest starts.
+    /// Standard input, when it is a FIFO, until the guest begins.
     stdin: Mutex<Option<Stdin>>,
     /// What its terminal will be connected to.
     desk: Mutex<Option<Desk>>,
@@ -122,12 +121,12 @@ struct Desk {
 #[derive(Debug)]
 struct Stdin {
     reader: File,
-    /// Until when a client is waited for.
+    /// Until when a client may be late.
     deadline: Instant,
 }
 
-/// Opens the three streams, and starts their logger if there is one. `patience` bounds the wait for a
-/// client of standard input. With a terminal the guest has no end of them: see [`KeptEnds::connect`].
+/// Opens the three streams, and starts their logger if there is one. `patience` is how long a client of
+/// standard input may be late. With a terminal the guest has no end of them: see [`KeptEnds::connect`].
 ///
 /// # Errors
 /// A path that does not exist or cannot be opened, a logger that does not run.
@@ -236,14 +235,21 @@ fn block_again(file: &File) -> io::Result<()> {
 }
 
 impl KeptEnds {
-    /// Resolves when the guest may begin to read: at once when a client is connected, has left
-    /// words behind, or was never announced; else after the rest of the patience.
-    pub async fn client_ready(&self) {
+    /// The guest is about to begin: from here on it sees the end of standard input when the client closes. If none
+    /// is connected and none has left words behind, one may still come for the rest of the patience, and the end
+    /// is held back until then. Must be called in the runtime.
+    pub fn release_input(&self) {
         let stdin = self.stdin.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Stdin { reader, deadline }) = stdin else { return };
-        while !has_client(&reader) && Instant::now() < deadline {
-            tokio::time::sleep(LOOK_AGAIN).await;
+        if has_client(&reader) || Instant::now() >= deadline {
+            return;
         }
+        // Without a writer of ours the guest would see the end too early.
+        let Ok(writer) = open_writer(&reader) else { return };
+        tokio::spawn(async move {
+            tokio::time::sleep_until(deadline.into()).await;
+            drop(writer);
+        });
     }
 }
 
@@ -314,6 +320,12 @@ fn has_client(reader: &File) -> bool {
         Ok(copied) => copied > 0,
         Err(errno) => errno == Errno::AGAIN,
     }
+}
+
+/// Another end of the FIFO. Opens at once, because there is a reader.
+fn open_writer(reader: &File) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+    File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 fn open_reader(path: &Path) -> io::Result<File> {

@@ -64,52 +64,61 @@ async fn a_reader_that_leaves_does_not_break_the_guest() {
 }
 
 #[tokio::test]
-async fn input_ends_when_the_client_closes() {
+async fn input_ends_when_the_client_closes_even_one_that_is_late() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path(), "in");
     let (ends, kept) = open(&plan(Stream::Path(path.clone()), Stream::Null)).await.unwrap();
-    let client = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(50));
-        File::options().write(true).open(path).unwrap().write_all(b"hello").unwrap();
-    });
-    kept.client_ready().await;
-    let mut text = String::new();
+    kept.release_input();
+    let mut client = open_client(&path).unwrap();
     let mut guest = File::from(ends.stdin.unwrap());
-    tokio::task::spawn_blocking(move || guest.read_to_string(&mut text).map(|_| text))
-        .await
-        .unwrap()
-        .map(|text| assert_eq!(text, "hello"))
-        .unwrap();
-    client.join().unwrap();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut text = [0; 5];
+        guest.read_exact(&mut text).unwrap();
+        text
+    });
+    // Only a moment later: the guest waits for it meanwhile.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    client.write_all(b"hello").unwrap();
+    assert_eq!(&reading.await.unwrap(), b"hello");
 }
 
 #[tokio::test]
 async fn a_client_that_came_and_went_leaves_its_words_and_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path(), "in");
+    // The test's own patience is over long after its end: nothing may wait for it.
     let (ends, kept) = open(&plan(Stream::Path(path.clone()), Stream::Null)).await.unwrap();
-    open_writer(&path).unwrap().write_all(b"brief").unwrap();
-    let start = Instant::now();
-    kept.client_ready().await;
-    assert!(start.elapsed() < Duration::from_secs(5), "its words were seen");
+    open_client(&path).unwrap().write_all(b"brief").unwrap();
+    kept.release_input();
     let mut text = String::new();
     File::from(ends.stdin.unwrap()).read_to_string(&mut text).unwrap();
     assert_eq!(text, "brief");
 }
 
 #[tokio::test]
-async fn a_silent_client_is_seen_and_one_that_never_comes_is_the_end() {
+async fn a_silent_client_s_end_is_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let path = fifo(dir.path(), "in");
-    let (_ends, kept) = open(&plan(Stream::Path(path.clone()), Stream::Null)).await.unwrap();
-    let silent = open_writer(&path).unwrap();
-    kept.client_ready().await;
+    let (ends, kept) = open(&plan(Stream::Path(path.clone()), Stream::Null)).await.unwrap();
+    let silent = open_client(&path).unwrap();
+    kept.release_input();
     drop(silent);
-    let soon = Duration::from_millis(20);
-    let (ends, kept) =
-        super::open(&plan(Stream::Path(path), Stream::Null), OWNER, soon).await.unwrap();
-    kept.client_ready().await;
     assert_eq!(File::from(ends.stdin.unwrap()).read(&mut [0]).unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_never_comes_is_the_end_after_the_patience() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = fifo(dir.path(), "in");
+    let patience = Duration::from_millis(30);
+    let begun = Instant::now();
+    let plan = plan(Stream::Path(path), Stream::Null);
+    let (ends, kept) = super::open(&plan, OWNER, patience).await.unwrap();
+    kept.release_input();
+    let mut guest = File::from(ends.stdin.unwrap());
+    let end = tokio::task::spawn_blocking(move || guest.read(&mut [0]).unwrap()).await.unwrap();
+    assert_eq!(end, 0);
+    assert!(begun.elapsed() >= patience);
 }
 
 #[tokio::test]
@@ -124,6 +133,6 @@ async fn files_are_appended_to_and_missing_paths_named() {
     assert!(gone.to_string().starts_with("open stdin /nonexistent/in: "), "{gone}");
 }
 
-fn open_writer(path: &Path) -> io::Result<File> {
+fn open_client(path: &Path) -> io::Result<File> {
     File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path)
 }

@@ -236,7 +236,7 @@ impl Exec {
         if let Some(code) = code {
             guest.provide_code(code)?;
         }
-        kept.client_ready().await;
+        kept.release_input();
         Ok(guest.start().await?)
     }
 

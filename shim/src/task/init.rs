@@ -46,8 +46,6 @@ pub struct Task {
     child: Arc<Child>,
     /// Set once, with the change to Stopped.
     exit: watch::Sender<Option<ExitStatus>>,
-    /// The guest ended while a Start call holds it.
-    ended_early: Notify,
     execs: Execs,
     household: Household,
 }
@@ -151,7 +149,6 @@ impl Task {
             }),
             child,
             exit: watch::Sender::new(None),
-            ended_early: Notify::new(),
             execs: Execs::default(),
             household: parts.household,
         });
@@ -321,11 +318,7 @@ impl Task {
                 }
             }
         }
-        tokio::select! {
-            biased;
-            () = self.ended_early.notified() => return Err(too_late()),
-            () = self.stdio.client_ready() => {}
-        }
+        self.stdio.release_input();
         match guest.start().await {
             Err(GuestError::Died { .. }) if self.lock().ended_by.is_some() => Err(too_late()),
             other => Ok(other?),
@@ -397,10 +390,7 @@ impl Task {
                 self.stop(&mut inner, guest, exit);
             }
             State::Running(guest) => self.stop(&mut inner, guest, exit),
-            State::Starting => {
-                inner.early = Some(exit);
-                self.ended_early.notify_one();
-            }
+            State::Starting => inner.early = Some(exit),
             done @ (State::Stopped(..) | State::Deleting(_)) => inner.state = done,
         }
     }
