@@ -5,7 +5,9 @@
 # the guest: those of `start`, of the server that it leaves behind, and of the guest. A second run of hello under
 # strace, after one that filled the cache.
 #
-#   --profile NAME  what is traced: release, or dev, which asks the kernel for the same but is built sooner (release)
+# Runs in the test bed: deploy/testbed/with.sh --daemons c21 -- shim/benches/trace.sh
+#
+#   --profile NAME  what is traced: release, or dev, which is built sooner and checks descriptors by further calls (release)
 #   --list          each call with its arguments instead of how often there was which
 #   --keep FILE     keep what strace wrote
 set -euo pipefail
@@ -39,7 +41,7 @@ main() {
     while (($#)); do
         case $1 in
             --help)
-                sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+                sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
                 return 0
                 ;;
             --profile) profile=$2 && shift ;;
