@@ -16,7 +16,7 @@ SCRIPTS := $(shell git ls-files -- '*.sh' .ci/run deploy/testbed/vm/init)
 
 .PHONY: help
 help: ## Show this list.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 18
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 18
 
 .PHONY: setup
 setup: ## Install what a fresh Debian 12 machine lacks (root).
@@ -107,6 +107,18 @@ bench-start: setup build images ## Measure how long containers take to start, be
 .PHONY: bench-density
 bench-density: setup build images ## Measure what idle containers take of a node, beside runc and runwasi (BENCH_ARGS="--help").
 	shim/benches/density.sh $(BENCH_ARGS)
+
+.PHONY: dist
+dist: ## Make what is released: archive, chart, context of the image, bills of materials, checksums.
+	deploy/package/dist.sh
+
+.PHONY: kind-up kind-test kind-down
+kind-up: ## A cluster of kind's with the chart installed (needs docker, kind, kubectl, helm, the internet).
+	deploy/kind/kind.sh up
+kind-test: ## The test programme in that cluster.
+	deploy/kind/kind.sh test
+kind-down: ## Uninstall the chart and remove that cluster.
+	deploy/kind/kind.sh down
 
 .PHONY: testbed
 testbed: setup build images ## Start containerd and Docker side by side and say how to use them.

@@ -8,6 +8,7 @@ readonly PACKAGES=(
   ca-certificates
   protobuf-compiler    # containerd's content service is generated when building
   python3 python3-venv # packing of the test images
+  python3-yaml         # tests of the chart
   xz-utils
   pkg-config libseccomp-dev # runwasi, which start-up is compared with
   runc                 # native containers in the test bed
