@@ -23,7 +23,7 @@ setup: ## Install what a fresh Debian 12 machine lacks (root).
 	deploy/setup.sh
 
 .PHONY: build
-build: ## Build the shim and the coracle tool.
+build: ## Build the shim, the coracle tool and the node daemon.
 	cargo build --locked --profile $(PROFILE) --workspace --bins
 
 .PHONY: images
@@ -52,7 +52,7 @@ check: ## Formatting, lints, docs, licences, scripts: warnings are errors.
 	shellcheck -x $(SCRIPTS)
 
 .PHONY: test
-test: setup build images test-unit test-box test-guests test-e2e test-critest test-vm ## All tests: units, spec suite, real containerd and Docker.
+test: setup build images test-unit test-box test-guests test-e2e test-node test-critest test-vm ## All tests: units, spec suite, real containerd and Docker.
 
 .PHONY: test-unit
 test-unit: build ## Tests that need no daemon, the spec suite included.
@@ -71,6 +71,10 @@ test-guests: build images ## Real programs that use sockets, under `coracle run`
 .PHONY: test-e2e
 test-e2e: build images ## The main job under real containerd and Docker.
 	CORACLE_LOG=info deploy/testbed/with.sh --daemons all cargo test --locked -p coracle-shim --test e2e -- --test-threads=2
+
+.PHONY: test-node
+test-node: build images ## The node daemon beside containerd 1.7 and 2.1.
+	deploy/testbed/with.sh --daemons c21 cargo test --locked -p coracle-node --test daemon -- --test-threads=2
 
 .PHONY: test-vm
 test-vm: build images ## A part of test-cgroupv2 that emulation can do in minutes; all of it where KVM works.

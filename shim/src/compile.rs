@@ -19,6 +19,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use tokio::io::AsyncReadExt;
@@ -39,6 +40,7 @@ use worker::Output;
 
 use crate::cache::{Slot, Turn};
 use crate::config::CompileLimits;
+use crate::figures::{self, Happening};
 use crate::guest::Code;
 
 /// The compiler's executable.
@@ -204,6 +206,19 @@ async fn whole(job: &Job, stop: &Notify) -> Result<Ready, CompileError> {
 
 /// Compiles, and initialises a program that is to be initialised.
 async fn image(job: &Job, stop: &Notify) -> Result<File, CompileError> {
+    let begun = Instant::now();
+    let result = made(job, stop).await;
+    match &result {
+        Ok(_) => {
+            figures::tell_later(Happening::Compiled { time: figures::micros(begun.elapsed()) })
+        }
+        Err(CompileError::Cancelled { .. }) => {}
+        Err(_) => figures::tell_later(Happening::NotCompiled),
+    }
+    result
+}
+
+async fn made(job: &Job, stop: &Notify) -> Result<File, CompileError> {
     let image = attempt(job, stop, &job.module, || Output::Whole).await?;
     tracing::info!(origin = %job.origin, "compiled");
     snapshot::of(job, stop, image).await

@@ -9,6 +9,7 @@ use crate::cache::CodeCache;
 use crate::compile::{Afterwork, Compilation};
 use crate::config::ShimConfig;
 use crate::events::Events;
+use crate::figures::Program;
 use crate::find::{Finder, Found};
 use crate::guest::{Guest, Runner, SpawnRequest, Stdio};
 use crate::io::{self, Owner};
@@ -41,8 +42,9 @@ pub async fn create(
     };
     let mut prepared = prepare(&config, cache, afterwork, &request).await?;
     let program = prepared.program.take();
+    let kind = kind(program.as_ref());
     match assemble(&config, &request, &prepared.workload, program).await {
-        Ok(assembled) => Ok(finish(events, household, request, assembled, prepared)),
+        Ok(assembled) => Ok(finish(events, household, request, assembled, (prepared, kind))),
         Err(error) => {
             undo(&mut prepared.mounts);
             Err(error)
@@ -112,6 +114,11 @@ struct Assembled {
     stdio: io::KeptEnds,
 }
 
+/// What is run, for the figures.
+fn kind(program: Option<&Found>) -> Program {
+    program.map_or(Program::Pause, Found::kind)
+}
+
 /// Starts the compiler, then makes the guest while it works.
 async fn assemble(
     config: &ShimConfig,
@@ -177,7 +184,7 @@ fn finish(
     household: Household,
     request: Create,
     assembled: Assembled,
-    prepared: Prepared,
+    (prepared, program): (Prepared, Program),
 ) -> Arc<Task> {
     let facts = Facts {
         id: request.id,
@@ -201,6 +208,7 @@ fn finish(
         mounts: prepared.mounts,
         output_patience: household.config.output_patience,
         household,
+        program,
     })
 }
 

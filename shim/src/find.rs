@@ -22,6 +22,7 @@ use crate::cache::{CodeCache, Slot};
 use crate::compile::{self, Afterwork, Compilation, Job};
 use crate::config::ShimConfig;
 use crate::content::ContainerdContent;
+use crate::figures::{Code, Program};
 use crate::guest::initialize;
 use crate::mounts;
 use crate::request::{ExecId, RootfsMount, TaskId};
@@ -61,6 +62,17 @@ pub enum Found {
 }
 
 impl Found {
+    /// What it is, for the figures.
+    pub fn kind(&self) -> Program {
+        match self {
+            Self::Wasm(Source::Cached(..), _) | Self::Toolbox(Source::Cached(..)) => {
+                Program::Wasm(Code::Hit)
+            }
+            Self::Wasm(..) | Self::Toolbox(_) => Program::Wasm(Code::Compiled),
+            Self::Linux => Program::Linux,
+        }
+    }
+
     /// The digest of the module, if it is one.
     pub fn digest(&self) -> Option<Digest> {
         match self {

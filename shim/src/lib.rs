@@ -5,7 +5,7 @@
 //! [`request`] makes its messages typed, [`registry`] finds the [`task`], and [`response`] turns
 //! what came of it back into messages. [`group`] is a task's control group, of which [`stats`] and
 //! [`update`] speak, and [`systemd`] tells systemd. [`sandbox`] holds a pod's namespaces where containerd leaves that to
-//! the shim. [`cleanup`] answers `delete` when a shim is gone. [`warm`] is what the
+//! the shim. [`figures`] tells the node daemon what happens. [`cleanup`] answers `delete` when a shim is gone. [`warm`] is what the
 //! operator's tool starts to compile for containers to come.
 //!
 //! Wire types (ttrpc, protobuf) stay in `bootstrap`, `config`, `events`, `request`, `response`,
@@ -22,6 +22,7 @@ pub mod create;
 mod daemon;
 pub mod events;
 pub mod exit;
+pub mod figures;
 pub mod find;
 pub mod group;
 pub mod guest;

@@ -12,7 +12,7 @@ use crate::bootstrap::{self, Server};
 use crate::config::ShimConfig;
 use crate::events::Events;
 use crate::service::{self, Shim};
-use crate::{daemon, telemetry};
+use crate::{daemon, figures, telemetry};
 
 /// How long the last events may take to leave; containerd waits 3 s for the shim to go.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -60,6 +60,9 @@ fn serve_with(server: Server) -> Result<(), ServeError> {
         .build()
         .map_err(os("make the event loop"))?;
     let Server { config, listener, socket, .. } = server;
+    if let Some(run) = &config.cache.run {
+        figures::begin(run);
+    }
     let result = runtime.block_on(run(config, listener, &socket));
     // Code that is being published would have to be compiled again, but a call that hangs must not keep the process.
     runtime.shutdown_timeout(PUBLISHING);

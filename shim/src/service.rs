@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use containerd_shim_protos::api;
@@ -22,6 +22,7 @@ use crate::config::ShimConfig;
 use crate::create;
 use crate::events::Events;
 use crate::exit::ExitStatus;
+use crate::figures::{self, Happening};
 use crate::registry::Registry;
 use crate::request::{Create, Exec, ExecId, Kill, RequestError, Signal, TaskId};
 use crate::response;
@@ -79,13 +80,14 @@ impl Shim {
     }
 
     /// Makes a task; returns its pid.
-    async fn create(&self, mut request: Create) -> Result<u32, TaskError> {
+    async fn create(&self, mut request: Create, received: Instant) -> Result<u32, TaskError> {
         request.pod = self.sandbox.files();
         let place = self.tasks.reserve(&request.id)?;
         let cache = self.cache.get_or_init(|| CodeCache::open(&self.config.cache));
         let task =
             create::create(&self.config, cache, &self.events, &self.afterwork, request).await?;
         let pid = task.facts().pid;
+        task.created_in(received.elapsed());
         place.fill(task);
         Ok(pid)
     }
@@ -194,9 +196,13 @@ impl TaskApi for TaskService {
         _: &TtrpcContext,
         request: api::CreateTaskRequest,
     ) -> ttrpc::Result<api::CreateTaskResponse> {
+        let received = Instant::now();
         let request = Create::try_from(request).map_err(TaskError::from)?;
         let (shim, id) = (Arc::clone(&self.0), request.id.clone());
-        let result = detached(async move { shim.create(request).await }).await;
+        let result = detached(async move { shim.create(request, received).await }).await;
+        if result.is_err() {
+            figures::tell_later(Happening::NotStarted);
+        }
         let pid = result.inspect_err(|error| tracing::warn!(%id, %error, "create failed"))?;
         tracing::info!(%id, pid, "created");
         Ok(api::CreateTaskResponse { pid, ..Default::default() })

@@ -5,6 +5,7 @@
 //! mount namespace that nobody else has: whatever becomes of this process, no mount stays.
 
 pub mod command;
+pub mod report;
 mod scratch;
 mod search;
 

@@ -11,13 +11,14 @@
 //! published while the state is locked: their order is the order of the changes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
 use crate::compile::{Afterwork, Compilation, CompileError, FirstStart, Ready, Stop};
 use crate::events::Events;
 use crate::exit::{self, ExitStatus};
+use crate::figures::Program;
 use crate::group::{Freeze, Group};
 use crate::guest::{Child, Guest, GuestError};
 use crate::io::KeptEnds;
@@ -31,6 +32,9 @@ use super::{Facts, Snapshot, Status, TaskError};
 
 mod control;
 mod others;
+mod told;
+
+use told::Tally;
 
 /// A task. Every method answers in every state.
 pub struct Task {
@@ -48,6 +52,7 @@ pub struct Task {
     exit: watch::Sender<Option<ExitStatus>>,
     execs: Execs,
     household: Household,
+    tally: Tally,
 }
 
 struct Inner {
@@ -123,6 +128,8 @@ pub struct Parts {
     pub output_patience: Duration,
     /// What further processes are made with.
     pub household: Household,
+    /// What it runs, for the figures.
+    pub program: Program,
 }
 
 impl Task {
@@ -151,15 +158,17 @@ impl Task {
             exit: watch::Sender::new(None),
             execs: Execs::default(),
             household: parts.household,
+            tally: Tally::new(parts.program),
         });
         let watched = Arc::clone(&task);
         let patience = parts.output_patience;
         tokio::spawn(async move {
-            let exit = end.await.into();
+            let end = end.await;
             watched.tell_oom_before_the_end().await;
             watched.end_others().await;
             watched.stdio.drained(patience).await;
-            watched.ended(exit);
+            watched.ended(end.into());
+            watched.tell_end(&end).await;
         });
         tokio::spawn(Arc::clone(&task).watch_oom());
         task
@@ -288,6 +297,7 @@ impl Task {
                 }
             }
         };
+        self.tally.begins();
         let result = self.bring_up(&mut guest, compilation).await;
         if result.is_err() {
             // The program will not run; what is parked must not stay. Harmless if it ended.
@@ -328,6 +338,9 @@ impl Task {
     /// Keeps the compilations that go on; the guest may have ended meanwhile.
     fn goes_on(&self, first: Option<FirstStart>) {
         let mut inner = self.lock();
+        if first.is_some() {
+            self.tally.is_first_start();
+        }
         if let Some(first) = first.as_ref().filter(|_| inner.early.is_some()) {
             first.guest_ended(true);
         }
@@ -338,6 +351,7 @@ impl Task {
     fn started(&self, guest: Box<Guest>) -> Result<u32, TaskError> {
         let mut inner = self.lock();
         inner.compiling = None;
+        self.tally.started();
         self.events.publish(response::start_event(&self.facts));
         match inner.early.take() {
             None => {

@@ -1,9 +1,14 @@
-//! The process behind `coracle cache warm`.
+//! The process behind `coracle cache warm`, and what the node daemon starts for each image.
 //!
 //! ```text
 //! warm-image NAMESPACE ADDRESS NAME [KEY=VALUE]...
 //! warm-file PATH [KEY=VALUE]...
+//! precompile-image NAMESPACE ADDRESS NAME [KEY=VALUE]...
 //! ```
+//!
+//! The first two speak to people: exit code 0 when the code is in the cache, 125 when it is not. The third does the same
+//! as the first and speaks to the daemon, by one line of JSON ([`Report`]) and an exit code: 0 when the code is in the
+//! cache, 3 when there is nothing to compile, 4 when the image's files are not on the node yet, 125 for all else.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -12,20 +17,23 @@ use std::time::Duration;
 
 use tracing_subscriber::filter::LevelFilter;
 
-use super::{Progress, Target, Warmed, warm};
+use super::report::Report;
+use super::{Progress, Target, WarmError, Warmed, warm};
 use crate::config::process_env;
 
 /// With a name of containerd's.
 const IMAGE: &str = "warm-image";
 /// With a path.
 const FILE: &str = "warm-file";
+/// With a name of containerd's, for the daemon.
+pub const PRECOMPILE: &str = "precompile-image";
 /// Exit code when the code is not in the cache: that of `coracle` for all its own failures.
-const FAILED: u8 = 125;
+pub(super) const FAILED: u8 = 125;
 
 /// Whether the arguments are for this command.
 #[must_use]
 pub fn is_meant(args: &[OsString]) -> bool {
-    args.first().is_some_and(|first| first == IMAGE || first == FILE)
+    args.first().is_some_and(|first| [IMAGE, FILE, PRECOMPILE].iter().any(|name| first == name))
 }
 
 /// Does what `coracle cache warm` was asked for, and says what was done.
@@ -39,7 +47,11 @@ pub fn main(args: &[OsString]) -> ExitCode {
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).without_time();
     let _ = log.with_target(false).with_ansi(false).with_max_level(LevelFilter::WARN).try_init();
     let name = target.to_string();
-    match warm(target, &options, &process_env, &tell) {
+    let result = warm(target, &options, &process_env, &tell);
+    if args.first().is_some_and(|first| first == PRECOMPILE) {
+        return report(result);
+    }
+    match result {
         Ok(warmed) => {
             // Whoever reads may stop reading.
             let _ = std::io::stdout().write_all(done(&name, warmed).as_bytes());
@@ -52,11 +64,22 @@ pub fn main(args: &[OsString]) -> ExitCode {
     }
 }
 
+/// Tells the daemon.
+fn report(result: Result<Warmed, WarmError>) -> ExitCode {
+    let report = Report::from(result);
+    let line = serde_json::to_string(&report).unwrap_or_default();
+    // Without a reader nobody needs it.
+    let _ = writeln!(std::io::stdout(), "{line}");
+    ExitCode::from(report.exit_code())
+}
+
 /// The target and the options. `coracle` has checked them; this only has to be told apart from what people type.
 fn read(args: &[OsString]) -> Option<(Target, Vec<(String, String)>)> {
     let text = |arg: &OsString| arg.to_str().map(str::to_owned);
     let (target, options) = match args {
-        [command, namespace, address, name, options @ ..] if command == IMAGE => {
+        [command, namespace, address, name, options @ ..]
+            if command == IMAGE || command == PRECOMPILE =>
+        {
             let (name, namespace) = (text(name)?, text(namespace)?);
             (Target::Image { name, namespace, address: address.into() }, options)
         }
@@ -116,6 +139,7 @@ mod tests {
         assert_eq!((name.as_str(), namespace.as_str()), ("hello:1", "moby"));
         assert_eq!(address, std::path::Path::new("/run/c.sock"));
         assert_eq!(options, [("A".to_owned(), "b=c".to_owned())]);
+        assert!(read_words("precompile-image moby /run/c.sock hello:1").is_some());
         let (target, options) = read_words("warm-file ./x.wasm").unwrap();
         assert!(matches!(target, Target::File(path) if path == std::path::Path::new("./x.wasm")));
         assert!(options.is_empty());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The runtime under test, by the name that users give.
 pub(crate) const RUNTIME: &str = "io.containerd.wasm.v1";
@@ -116,6 +116,24 @@ pub(crate) fn on_some(
     }
     assert!(ran > 0, "no daemon of this bed is fit for the test");
     assert!(failures.is_empty(), "failed on:\n{failures}");
+}
+
+/// A process that exists, zombies not counted.
+pub(crate) fn alive(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
+}
+
+/// Polls until `done` holds.
+pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) -> Result<(), String> {
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(60) {
+        if done() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Err(format!("not within 60 s: {what}"))
 }
 
 /// A name that no other container of this run has.
@@ -282,7 +300,8 @@ fn entry_point(image: &str) -> &'static str {
 }
 
 pub(crate) fn tar_of(image: &str) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../test-images/build");
+    let scripts = std::env::var("TESTBED_SOURCE").expect("a test bed: see make test-e2e");
+    let root = Path::new(&scripts).join("../../test-images/build");
     root.join(format!("{}.tar", image.replace(':', "--")))
 }
 

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::bed::{Daemon, Kind, Mount, Spec, on_some};
+use crate::bed::{Daemon, Kind, Mount, Spec, eventually, on_some};
 use crate::faults::guest_pid;
-use crate::lifecycle::eventually;
 
 /// Takes 72 MB of a table, of which `memory.grow` knows nothing, then leaves with 0.
 pub(crate) const TABLE: &str = r#"(module (memory (export "memory") 1) (table $all 0 funcref)

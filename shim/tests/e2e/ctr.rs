@@ -2,10 +2,9 @@
 
 use std::fs;
 
-use crate::bed::{Daemon, Kind, RUNTIME, Spec, on_some, unique};
+use crate::bed::{Daemon, Kind, RUNTIME, Spec, eventually, on_some, unique};
 use crate::control::{group_file, listed};
 use crate::faults::guest_pid;
-use crate::lifecycle::eventually;
 use crate::own_bed::exit_code;
 use crate::recovery::{Events, ctr, is_code, sleeper};
 

@@ -6,8 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::bed::{Daemon, Finished, Kind, Mount, Spec, on_each, on_some, unique};
-use crate::lifecycle::eventually;
+use crate::bed::{Daemon, Finished, Kind, Mount, Spec, eventually, on_each, on_some, unique};
 
 /// Longest that an answer on a terminal may take.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use crate::bed::{Daemon, Kind, Spec, on_each};
-use crate::lifecycle::eventually;
+use crate::bed::{Daemon, Kind, Spec, alive, eventually, on_each};
 
 pub(crate) fn guest_pid(daemon: &Daemon, id: &str) -> Result<u32, String> {
     let text = match daemon.kind {
@@ -30,12 +29,6 @@ pub(crate) fn parent_of(pid: u32) -> Result<u32, String> {
 pub(crate) fn kill(pid: u32) {
     let pid = rustix::process::Pid::from_raw(pid as i32).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it can be killed");
-}
-
-/// A process that exists, zombies not counted.
-pub(crate) fn alive(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
 }
 
 /// Removes the FIFOs that `ctr run --detach` made: it leaves that to `ctr tasks delete`, which finds

@@ -2,22 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::bed::{Daemon, Finished, Kind, Spec, on_each, on_some};
+use crate::bed::{Daemon, Finished, Kind, Spec, eventually, on_each, on_some};
 
 const SPIN: Spec<'static> =
     Spec { image: "spin:rootfs", args: &[], env: &[], mounts: &[], stdin: None, flags: &[] };
-
-/// Polls until `done` holds.
-pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) -> Result<(), String> {
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(60) {
-        if done() {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Err(format!("not within 60 s: {what}"))
-}
 
 fn docker_exit_code(daemon: &Daemon, id: &str) -> Result<i32, String> {
     let done = daemon.call(&["inspect", "--format", "{{.State.ExitCode}}", id], None);

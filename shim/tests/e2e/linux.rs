@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::bed::{Daemon, Finished, Kind, Spec, on_each, on_some};
-use crate::lifecycle::eventually;
+use crate::bed::{Daemon, Finished, Kind, Spec, eventually, on_each, on_some};
 
 const BUSYBOX: &str = "busybox:rootfs";
 

@@ -14,9 +14,7 @@ use containerd_client::services::v1::{CreateTaskRequest, GetContainerRequest, St
 use containerd_client::tonic::Request;
 use rustix::process::Signal;
 
-use crate::bed::{Containerd, Daemon, RUNTIME, finish};
-use crate::faults::alive;
-use crate::lifecycle::eventually;
+use crate::bed::{Containerd, Daemon, RUNTIME, alive, eventually, finish};
 
 /// A bed with one containerd.
 pub(crate) struct OwnBed {
@@ -76,7 +74,8 @@ impl OwnBed {
         Ok(Self { daemon, key: key.to_owned(), variables, child: None })
     }
 
-    fn variable(&self, name: &str) -> &str {
+    /// A variable of the bed's.
+    pub(crate) fn variable(&self, name: &str) -> &str {
         self.variables.get(name).map_or("", String::as_str)
     }
 
@@ -84,7 +83,8 @@ impl OwnBed {
         self.variable("TESTBED_NAME")
     }
 
-    fn containerd(&self) -> &Containerd {
+    /// How others than its client reach it.
+    pub(crate) fn containerd(&self) -> &Containerd {
         self.daemon.containerd.as_ref().expect("a containerd")
     }
 

@@ -29,8 +29,13 @@ pub(crate) struct Image {
 impl Image {
     /// Around a module that does nothing, but is like no other.
     pub(crate) fn pack(word: &str, form: Form) -> Image {
+        Self::of(word, form, "(func (export \"_start\"))")
+    }
+
+    /// Around a module with these fields, and one that makes it like no other.
+    pub(crate) fn of(word: &str, form: Form, fields: &str) -> Image {
         let module = format!("/{word}.wat");
-        let text = format!("(module (func (export \"_start\")) (func (export \"{word}\")))");
+        let text = format!("(module {fields} (func (export \"{word}\")))");
         let dir = tempfile::tempdir().expect("a scratch folder");
         let mut layout = Layout::new(dir.path().join("layout"));
         let (layer, platform) = match form {

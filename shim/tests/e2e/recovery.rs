@@ -5,10 +5,9 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 
-use crate::bed::{Daemon, RUNTIME, Spec, unique};
+use crate::bed::{Daemon, RUNTIME, Spec, alive, eventually, unique};
 use crate::exec::talk;
-use crate::faults::{alive, guest_pid, kill, remove_fifos};
-use crate::lifecycle::eventually;
+use crate::faults::{guest_pid, kill, remove_fifos};
 use crate::own_bed::{OwnBed, exit_code, on_each_containerd, pids, shims_of};
 
 /// A container that sleeps.

@@ -9,6 +9,7 @@ mod control;
 mod disks;
 mod exec;
 mod faults;
+mod figures;
 mod first;
 mod flood;
 mod harness;

@@ -8,6 +8,7 @@ use coracle_oci::cgroup::stats::Stats;
 use coracle_oci::spec::Resources;
 
 use super::{State, Status, Task};
+use crate::figures::{self, Happening};
 use crate::group::GroupError;
 use crate::guest::OomWatch;
 use crate::response;
@@ -101,6 +102,7 @@ impl Task {
         let killed = self.group.oom_killed();
         if killed {
             self.events.publish(response::oom_event(&self.facts));
+            figures::tell_later(Happening::OutOfMemory);
         }
         killed
     }
@@ -126,6 +128,7 @@ impl Task {
     async fn watch_oom_while_it_runs(&self) {
         self.runs.notified().await;
         tokio::time::sleep(SETTLED).await;
+        self.tell_started();
         let Ok(cgroup) = self.group.cgroup() else { return };
         let watch = match OomWatch::open(cgroup) {
             Ok(Some(watch)) => watch,

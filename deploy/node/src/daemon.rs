@@ -1,0 +1,252 @@
+//! The node daemon: compiles images when they are pulled, bounds the cache, tells Prometheus how containers fare.
+//!
+//! Nothing depends on it: shims compile what is missing and bound the cache themselves.
+//!
+//! Reading order: [`watch`] hears of images from [`containerd`], keeps a [`queue`], and has [`compiler`] look at each;
+//! [`figures`] hears what shims tell and [`scrape`] asks for the rest when [`http`] is asked; [`metrics`] and
+//! [`exposition`] put it into Prometheus' words.
+
+mod cache;
+mod cluster;
+mod compiler;
+mod containerd;
+mod exposition;
+mod figures;
+mod handler;
+mod http;
+mod metrics;
+mod node;
+mod queue;
+mod scrape;
+mod stop;
+mod telemetry;
+mod usage;
+mod watch;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use coracle_engine::cache::Place;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::cli::{ClusterArgs, DaemonArgs};
+use cache::NodeCache;
+use cluster::Cluster;
+use compiler::Compiler;
+use figures::Ear;
+use handler::Announcer;
+use metrics::Metrics;
+use node::Node;
+use scrape::{Bounds, Scrape};
+use stop::Stop;
+use watch::Watch;
+
+/// The shim's executable.
+const SHIM: &str = "containerd-shim-wasm-v1";
+/// How often the cache is bounded, besides after each compilation.
+const PRUNE: Duration = Duration::from_secs(3600);
+/// How long containerd may take to show that it is there.
+const READY: Duration = Duration::from_secs(1);
+/// How long all that runs may take to end; a compiler that does not listen is killed before.
+const FAREWELL: Duration = Duration::from_secs(10);
+/// Threads for what may block: looking into the cache.
+const BLOCKING: usize = 2;
+
+/// What the pages of [`http`] are made of.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    watch: Arc<Watch>,
+    metrics: Arc<Metrics>,
+    cache: NodeCache,
+    bounds: Bounds,
+    /// The shim, as this process sees it.
+    shim: PathBuf,
+    /// One look at all containers at a time.
+    scraping: tokio::sync::Mutex<()>,
+}
+
+/// Why the daemon is not ready.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotReady {
+    /// Events are not heard.
+    #[error("not connected to containerd")]
+    Disconnected,
+    /// It does not answer.
+    #[error(transparent)]
+    Containerd(#[from] containerd::Fault),
+    /// Nobody could compile.
+    #[error("the shim {path} is not there", path = .0.display())]
+    NoShim(PathBuf),
+}
+
+impl Daemon {
+    /// All figures, as text.
+    pub(crate) async fn metrics_text(&self) -> Result<String, std::fmt::Error> {
+        let _turn = self.scraping.lock().await;
+        let mut scrape = Scrape {
+            cache: self.cache.contents().await,
+            cache_bounds: self.cache.bounds(),
+            waiting: self.watch.waiting(),
+            ..Scrape::default()
+        };
+        if let Some(containerd) = self.watch.containerd() {
+            scrape.connected = true;
+            scrape.look(&containerd, &self.bounds).await;
+        }
+        self.metrics.text(scrape)
+    }
+
+    /// Whether images are heard of and can be compiled.
+    pub(crate) async fn readiness(&self) -> Result<(), NotReady> {
+        let containerd = self.watch.containerd().ok_or(NotReady::Disconnected)?;
+        containerd.answers(READY).await?;
+        if self.shim.is_file() { Ok(()) } else { Err(NotReady::NoShim(self.shim.clone())) }
+    }
+}
+
+fn env(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// `coracle daemon`.
+///
+/// # Errors
+/// What is wrong with the arguments, the environment or the address to listen on; nothing that may pass.
+pub(crate) fn run(args: DaemonArgs) -> Result<ExitCode> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "only root can be the node's daemon: the cache and containerd's socket are root's"
+    );
+    if !args.listen.ip().is_loopback() && !args.listen_beyond_loopback {
+        bail!(
+            "--listen {} is reached by others than this machine: say --listen-beyond-loopback as well if that is meant",
+            args.listen
+        );
+    }
+    let traces = telemetry::Traces::of(&env).context("reading the environment")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING)
+        .build()
+        .context("making the event loop")?;
+    runtime.block_on(async {
+        let telemetry = telemetry::install(args.log_format, args.log_level, traces)?;
+        let result = serve(args).await;
+        telemetry.end().await;
+        result
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(args: DaemonArgs) -> Result<()> {
+    // First, so that an early signal is not the default's.
+    let mut terminate = signal(SignalKind::terminate()).context("listening to SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening to SIGINT")?;
+    let listen = args.listen;
+    let listener =
+        TcpListener::bind(listen).await.with_context(|| format!("listening on {listen}"))?;
+    let node = Node::new(args.node_pid.map(std::num::NonZero::get));
+    let place = place(&node)?;
+    let ear = place.run.as_deref().and_then(ear);
+    let announcer = announcer(&args.cluster, node.path(&args.address))?;
+    let daemon = daemon(args, node, place)?;
+    let address = listener.local_addr().context("listening")?;
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "coracle daemon");
+
+    let (stop, stopped) = Stop::new();
+    let (mut beside, mut ending) = (JoinSet::new(), JoinSet::new());
+    beside.spawn(http::serve(listener, Arc::clone(&daemon)));
+    beside.spawn(bound_cache(daemon.cache.clone(), Arc::clone(&daemon.metrics)));
+    if let Some(ear) = ear {
+        let metrics = Arc::clone(&daemon.metrics);
+        beside.spawn(async move { ear.listen(&metrics).await });
+    }
+    if let Some(announcer) = announcer {
+        beside.spawn(Arc::new(announcer).announce(daemon.watch.connections()));
+    }
+    ending.spawn(Arc::clone(&daemon.watch).listen(stopped.clone()));
+    ending.spawn(Arc::clone(&daemon.watch).work(stopped));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("told to end");
+    stop.stop();
+    let all = async { while ending.join_next().await.is_some() {} };
+    if tokio::time::timeout(FAREWELL, all).await.is_err() {
+        tracing::warn!("not everything ends in time");
+    }
+    // The socket goes with its task.
+    beside.shutdown().await;
+    Ok(())
+}
+
+/// Where the node's cache is, as this process sees it.
+fn place(node: &Node) -> Result<Place> {
+    let place = Place::of_the_node(env).context("reading the environment")?;
+    Ok(Place { dir: node.path(&place.dir), run: place.run.map(|run| node.path(&run)), ..place })
+}
+
+/// Without it, the daemon knows only what it does itself and what containerd tells.
+fn ear(run: &Path) -> Option<Ear> {
+    Ear::open(run)
+        .inspect_err(|error| {
+            tracing::warn!(%error, folder = %run.display(), "shims are not heard: no socket for them");
+        })
+        .ok()
+}
+
+fn announcer(args: &ClusterArgs, socket: PathBuf) -> Result<Option<Announcer>> {
+    let Some(node) = args.node_name.clone().filter(|_| args.kubernetes) else { return Ok(None) };
+    let cluster = Cluster::of(&env, args.service_account.clone(), node)?;
+    let (label, handler) = (args.node_label.clone(), args.handler.clone());
+    Ok(Some(Announcer { cluster, socket, label, handler }))
+}
+
+fn daemon(args: DaemonArgs, node: Node, place: Place) -> Result<Arc<Daemon>> {
+    let shim = match args.shim {
+        Some(shim) => shim,
+        None if args.node_pid.is_some() => {
+            bail!("say where the shim is on the node: --node-pid needs --shim")
+        }
+        None => find_shim().with_context(|| {
+            format!("{SHIM} is neither beside this program nor in PATH: say --shim")
+        })?,
+    };
+    let (metrics, cache) = (Arc::new(Metrics::new()), NodeCache::new(place));
+    let seen = node.path(&shim);
+    let socket = node.path(&args.address);
+    let (address, options, timeout) = (args.address, args.options, args.timeout);
+    let compiler = Compiler { shim, address, options, timeout, node };
+    let compiler = Some(compiler).filter(|_| !args.no_precompile);
+    let (jobs, own) = (args.jobs.get(), Arc::clone(&metrics));
+    let watch = Watch::new(socket, compiler, jobs, cache.clone(), own);
+    let bounds =
+        Bounds { runtime: args.runtime, containers: args.max_containers, time: args.scrape_limit };
+    let scraping = tokio::sync::Mutex::default();
+    Ok(Arc::new(Daemon { watch, metrics, cache, bounds, shim: seen, scraping }))
+}
+
+/// Now and then, for ever.
+async fn bound_cache(cache: NodeCache, metrics: Arc<Metrics>) {
+    let mut clock = tokio::time::interval(PRUNE);
+    loop {
+        clock.tick().await;
+        cache.prune(&metrics).await;
+    }
+}
+
+/// Beside this executable, or in `PATH`.
+fn find_shim() -> Option<PathBuf> {
+    let own = std::env::current_exe().ok().and_then(|own| own.canonicalize().ok());
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).map(|folder| folder.join(SHIM));
+    let mut places = own.map(|own| own.with_file_name(SHIM)).into_iter().chain(folders);
+    places.find(|place| place.is_file())
+}

@@ -1,0 +1,30 @@
+//! `coracle-node`: what a node runs for its WebAssembly containers besides the shims. `coracle` starts it.
+
+mod cli;
+mod daemon;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Exit code when the command itself fails, as of `coracle`.
+const EXIT_TOOL_FAILED: u8 = 125;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are not failures and go to stdout.
+            let failed = error.use_stderr();
+            let _ = error.print();
+            return ExitCode::from(if failed { EXIT_TOOL_FAILED } else { 0 });
+        }
+    };
+    match cli.command {
+        cli::Command::Daemon(args) => daemon::run(args),
+    }
+    .unwrap_or_else(|error| {
+        eprintln!("coracle: {error:#}");
+        ExitCode::from(EXIT_TOOL_FAILED)
+    })
+}
