@@ -103,7 +103,8 @@ impl Queue {
     /// Something was unpacked: what waited for that is tried again. Says whether there is any.
     pub(crate) fn unpacked(&mut self) -> bool {
         let images: Vec<Image> = self.packed.drain().map(|(_, image)| image).collect();
-        images.into_iter().fold(false, |any, image| self.offer(image) || any)
+        // All of them, not only up to the first.
+        images.into_iter().filter(|image| self.offer(image.clone())).count() > 0
     }
 
     /// Forgets what is neither in this list nor at work.
