@@ -29,6 +29,18 @@ pub(crate) enum Command {
     /// again.
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// Install Coracle on this node: its programs, and a runtime handler in containerd's configuration.
+    #[command(disable_help_flag = true)]
+    Install(NodeArgs),
+    /// Take an installation back.
+    #[command(disable_help_flag = true)]
+    Uninstall(NodeArgs),
+    /// Say whether this node is as it was installed.
+    #[command(disable_help_flag = true)]
+    Doctor(NodeArgs),
+    /// Compile images when they are pulled, bound the cache, serve figures.
+    #[command(disable_help_flag = true)]
+    Daemon(NodeArgs),
     /// Compile standard input to standard output; what the shim starts, confined, for each module.
     #[command(hide = true)]
     CompileWorker(WorkerArgs),
@@ -162,6 +174,14 @@ pub(crate) struct PruneArgs {
     pub(crate) max_entries: Option<usize>,
 }
 
+/// Arguments of a command that `coracle-node` carries out.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArgs {
+    /// Its arguments; --help shows them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    pub(crate) arguments: Vec<OsString>,
+}
+
 /// Arguments of the compile worker.
 #[derive(Debug, Args)]
 pub(crate) struct WorkerArgs {
@@ -193,6 +213,17 @@ mod tests {
         let Command::Run(args) = cli.command else { panic!("not run") };
         assert_eq!(args.program, ["x.wasm", "--dir", "/y"]);
         assert!(args.dirs.is_empty());
+    }
+
+    #[test]
+    fn node_commands_take_all_their_arguments_along() {
+        for arguments in [&["--help"][..], &["--root", "/x", "--dry-run"], &[]] {
+            let line = ["coracle", "install"].iter().chain(arguments);
+            let Command::Install(args) = Cli::parse_from(line).command else {
+                panic!("not install")
+            };
+            assert_eq!(args.arguments, arguments);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `coracle`: runs WebAssembly programs, shows what a module needs, looks after the cache of compiled
-//! code, and compiles for the shim.
+//! code, and compiles for the shim. What concerns a whole node is handed on to `coracle-node`.
 
+mod beside;
 mod cache;
 mod cli;
 mod compile;
@@ -30,10 +31,18 @@ fn main() -> ExitCode {
         cli::Command::Run(args) => run::run(args),
         cli::Command::Inspect(args) => inspect::inspect(&args).map(|()| ExitCode::SUCCESS),
         cli::Command::Cache(command) => cache::cache(&command),
+        cli::Command::Install(args) => node("install", &args),
+        cli::Command::Uninstall(args) => node("uninstall", &args),
+        cli::Command::Doctor(args) => node("doctor", &args),
+        cli::Command::Daemon(args) => node("daemon", &args),
         cli::Command::CompileWorker(args) => return worker::worker(&args),
     }
     .unwrap_or_else(|error| {
         eprintln!("coracle: {error:#}");
         ExitCode::from(EXIT_TOOL_FAILED)
     })
+}
+
+fn node(name: &str, args: &cli::NodeArgs) -> anyhow::Result<ExitCode> {
+    match beside::become_node(name, &args.arguments)? {}
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use coracle_installer::{DoctorArgs, InstallArgs, UninstallArgs};
 
 /// What a node runs for its WebAssembly containers.
 #[derive(Debug, Parser)]
@@ -24,6 +25,12 @@ pub(crate) enum Command {
     /// (OTEL_EXPORTER_OTLP_ENDPOINT and others); CORACLE_CACHE_DIR, CORACLE_RUN_DIR and CORACLE_CACHE_MIB mean what
     /// they mean to the shim.
     Daemon(DaemonArgs),
+    /// Install Coracle on this node: its programs, and a runtime handler in containerd's configuration.
+    Install(InstallArgs),
+    /// Take an installation back.
+    Uninstall(UninstallArgs),
+    /// Say whether this node is as it was installed.
+    Doctor(DoctorArgs),
 }
 
 /// Arguments of `coracle daemon`.
@@ -169,7 +176,7 @@ mod tests {
         }
         let good =
             ["coracle", "daemon", "--timeout", "86400", "--option", "A=b=c", "--listen", "[::1]:1"];
-        let Command::Daemon(args) = Cli::parse_from(good).command;
+        let Command::Daemon(args) = Cli::parse_from(good).command else { panic!("not daemon") };
         assert_eq!((args.timeout.as_secs(), args.options), (86_400, vec!["A=b=c".to_owned()]));
     }
 }

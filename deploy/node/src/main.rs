@@ -21,10 +21,12 @@ fn main() -> ExitCode {
         }
     };
     match cli.command {
-        cli::Command::Daemon(args) => daemon::run(args),
+        cli::Command::Install(args) => coracle_installer::install(&args),
+        cli::Command::Uninstall(args) => coracle_installer::uninstall(&args),
+        cli::Command::Doctor(args) => coracle_installer::doctor(&args),
+        cli::Command::Daemon(args) => daemon::run(args).unwrap_or_else(|error| {
+            eprintln!("coracle: {error:#}");
+            ExitCode::from(EXIT_TOOL_FAILED)
+        }),
     }
-    .unwrap_or_else(|error| {
-        eprintln!("coracle: {error:#}");
-        ExitCode::from(EXIT_TOOL_FAILED)
-    })
 }

@@ -4,18 +4,13 @@
 //! containers will. Linked into this tool, that would cost every `coracle run` a quarter of a millisecond.
 
 use std::convert::Infallible;
-use std::ffi::OsStr;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
+use crate::beside::{self, SHIM};
 use crate::cli::WarmArgs;
 
-/// The shim's executable.
-const SHIM: &str = "containerd-shim-wasm-v1";
-/// Its hidden commands for this.
+/// The shim's hidden commands for this.
 const COMMANDS: [&str; 2] = ["warm-image", "warm-file"];
 /// containerd's namespace and socket, as `ctr` takes them from the environment.
 const ENV_NAMESPACE: &str = "CONTAINERD_NAMESPACE";
@@ -26,9 +21,7 @@ const DEFAULT_ADDRESS: &str = "/run/containerd/containerd.sock";
 
 /// Becomes the shim's process.
 pub(super) fn warm(args: &WarmArgs) -> Result<Infallible> {
-    let shim =
-        find_shim().with_context(|| format!("{SHIM} is neither beside coracle nor in PATH"))?;
-    let mut command = Command::new(&shim);
+    let mut command = beside::command(SHIM)?;
     let [image, file] = COMMANDS;
     if is_path(&args.image) {
         command.arg(file);
@@ -39,20 +32,11 @@ pub(super) fn warm(args: &WarmArgs) -> Result<Infallible> {
         command.arg(image).arg(namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.into()));
         command.arg(address.unwrap_or_else(|| DEFAULT_ADDRESS.into()));
     }
-    let error = command.arg(&args.image).args(&args.options).exec();
-    Err(error).with_context(|| format!("starting {}", shim.display()))
+    command.arg(&args.image).args(&args.options);
+    beside::become_it(command)
 }
 
 /// No name of an image begins like a path.
 fn is_path(image: &str) -> bool {
     ["/", "./", "../"].iter().any(|start| image.starts_with(start))
-}
-
-/// Beside this executable, or in `PATH`.
-fn find_shim() -> Option<PathBuf> {
-    let own = std::env::current_exe().ok().and_then(|own| own.canonicalize().ok());
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).map(|folder| folder.join(OsStr::new(SHIM)));
-    let mut places = own.map(|own| own.with_file_name(SHIM)).into_iter().chain(folders);
-    places.find(|place| place.is_file())
 }
