@@ -56,9 +56,10 @@ pub struct InstallArgs {
     /// Let the shim make the pods' sandboxes (containerd 2 or newer).
     #[arg(long)]
     pub sandboxer: bool,
-    /// Leave containerd's way of pulling images as it is, also where that keeps wasm images out of pods.
+    /// Have CRI pull images by its own client (`use_local_image_pull`), for a containerd 2.1 or newer whose transfer
+    /// service does not take wasm images. 2.1.9 takes them.
     #[arg(long)]
-    pub keep_pulling: bool,
+    pub local_pull: bool,
     /// Link the shim into this folder, such as /usr/local/bin, where Docker finds it for
     /// `--runtime=io.containerd.wasm.v1`.
     #[arg(long, value_name = "FOLDER", value_parser = parse_absolute)]

@@ -90,16 +90,6 @@ pub(crate) fn runtime_type<'a>(config: &'a Table, handler: &str) -> Option<&'a s
         .map(|runtime| runtime.get("runtime_type").and_then(Value::as_str).unwrap_or("?"))
 }
 
-/// Whether CRI pulls images by its own client already, or is made to by another setting.
-pub(crate) fn pulls_locally(config: &Table) -> bool {
-    let plugins = config.get("plugins").and_then(Value::as_table);
-    let images = plugins.and_then(|plugins| plugins.get("io.containerd.cri.v1.images"));
-    let set = |key: &str| images.and_then(|images| images.get(key)).and_then(Value::as_bool);
-    ["use_local_image_pull", "discard_unpacked_layers"]
-        .into_iter()
-        .any(|key| set(key) == Some(true))
-}
-
 /// Whether CRI is switched off.
 pub(crate) fn cri_disabled(config: &Table) -> bool {
     let disabled = config.get("disabled_plugins").and_then(Value::as_array);

@@ -115,14 +115,18 @@ fn entry(args: &InstallArgs, survey: &Survey) -> Result<Entry> {
     if args.sandboxer && survey.containerd.version.0 < 2 {
         bail!("--sandboxer needs containerd 2, and this is {}", survey.containerd.version);
     }
+    if args.local_pull && !survey.transfers() {
+        bail!(
+            "--local-pull is for containerd 2.1 and newer, and this is {}",
+            survey.containerd.version
+        );
+    }
     Ok(Entry {
         handler: handler.clone(),
         runtime_path: shim.to_str().context("--bin-dir is not UTF-8")?.to_owned(),
         systemd_cgroup: compare::node_uses_systemd(&survey.baseline),
         sandboxer: args.sandboxer,
-        local_pull: survey.transfers()
-            && !args.keep_pulling
-            && !compare::pulls_locally(&survey.baseline),
+        local_pull: args.local_pull,
     })
 }
 

@@ -131,11 +131,11 @@ pub fn uninstall_with(
 
 /// Looks whether all is as it was installed.
 #[must_use]
-pub fn doctor_with(args: &DoctorArgs, units: &dyn Units) -> doctor::Report {
+pub fn doctor_with(args: &DoctorArgs, units: &dyn Units) -> Report {
     doctor::examine(&args.node, units)
 }
 
-pub use doctor::Report;
+pub use doctor::{Grade, Report};
 
 fn repair(record: &mut Record, units: &dyn Units) -> Result<(), Failure> {
     let repaired =

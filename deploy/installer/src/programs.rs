@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn this_process_runs_its_own_program() {
         let own = std::env::current_exe().unwrap();
-        assert_eq!(running_shims(&own).len(), 1);
+        assert!(!running_shims(&own).is_empty());
         assert!(running_shims(Path::new("/nowhere")).is_empty());
     }
 

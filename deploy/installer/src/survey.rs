@@ -104,7 +104,7 @@ impl Survey {
         }
     }
 
-    /// Whether CRI of this containerd pulls no image that is for another platform than the node's.
+    /// Whether CRI of this containerd leaves pulling to the transfer service.
     pub(crate) fn transfers(&self) -> bool {
         self.containerd.version >= TRANSFERS
     }

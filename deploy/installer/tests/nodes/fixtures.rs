@@ -52,7 +52,9 @@ impl How {
     pub(crate) fn config(self) -> &'static str {
         match self {
             Self::Plain => "/etc/containerd/config.toml",
-            Self::Rancher { folder: K3S, .. } => "/var/lib/rancher/k3s/agent/etc/containerd/config.toml",
+            Self::Rancher { folder: K3S, .. } => {
+                "/var/lib/rancher/k3s/agent/etc/containerd/config.toml"
+            }
             Self::Rancher { .. } => "/var/lib/rancher/rke2/agent/etc/containerd/config.toml",
             Self::Microk8s => "/var/snap/microk8s/current/args/containerd.toml",
             Self::K0s => "/etc/k0s/containerd.toml",
@@ -89,7 +91,8 @@ impl Fixture {
     pub(crate) fn write_files(&self, containerd: &Path) {
         for (path, text) in self.files {
             if *text == "@default" {
-                let printed = Command::new(containerd).args(["config", "default"]).output().unwrap();
+                let printed =
+                    Command::new(containerd).args(["config", "default"]).output().unwrap();
                 let text = String::from_utf8(printed.stdout).unwrap();
                 assert!(text.contains("SystemdCgroup = false"));
                 write(path, &text.replace("SystemdCgroup = false", "SystemdCgroup = true"));
@@ -110,8 +113,11 @@ const K3S_HOW: How = How::Rancher {
     program: "/var/lib/rancher/k3s/data/current/bin/containerd",
     unit: "k3s-agent",
 };
-const RKE2_HOW: How =
-    How::Rancher { folder: RKE2, program: "/var/lib/rancher/rke2/bin/containerd", unit: "rke2-server" };
+const RKE2_HOW: How = How::Rancher {
+    folder: RKE2,
+    program: "/var/lib/rancher/rke2/bin/containerd",
+    unit: "rke2-server",
+};
 const PLAIN: &str = "/etc/containerd/config.toml";
 const OLD: &[Suite] = &[Suite::Bookworm, Suite::Trixie];
 const NEW: &[Suite] = &[Suite::Sid];

@@ -51,10 +51,18 @@ fn enter(folder: &Path) {
     }
     let (upper, work, root) = (at("upper"), at("work"), at("root"));
     let options = format!("lowerdir=/,upperdir={},workdir={}", upper.display(), work.display());
-    mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str())).unwrap();
+    mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+        .unwrap();
     for name in ["proc", "sys", "dev"] {
         let from = Path::new("/").join(name);
-        mount(Some(&from), &root.join(name), None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).unwrap();
+        mount(
+            Some(&from),
+            &root.join(name),
+            None::<&str>,
+            MsFlags::MS_BIND | MsFlags::MS_REC,
+            None::<&str>,
+        )
+        .unwrap();
     }
     chroot(&root).unwrap();
     std::env::set_current_dir("/").unwrap();
@@ -106,8 +114,16 @@ pub(crate) fn link(target: &Path, path: &str) {
 
 /// All files below the folders that an installation may touch, with their bytes and modes.
 pub(crate) fn tree() -> Vec<(PathBuf, u32, Vec<u8>)> {
-    let folders = ["/etc/containerd", "/etc/k0s", "/opt/coracle", "/var/lib/coracle", "/var/snap/microk8s/current/args",
-        "/var/lib/rancher/k3s/agent/etc", "/var/lib/rancher/rke2/agent/etc", "/usr/local/bin"];
+    let folders = [
+        "/etc/containerd",
+        "/etc/k0s",
+        "/opt/coracle",
+        "/var/lib/coracle",
+        "/var/snap/microk8s/current/args",
+        "/var/lib/rancher/k3s/agent/etc",
+        "/var/lib/rancher/rke2/agent/etc",
+        "/usr/local/bin",
+    ];
     let mut out = Vec::new();
     for folder in folders {
         walk(Path::new(folder), &mut out);

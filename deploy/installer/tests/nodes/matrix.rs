@@ -1,0 +1,112 @@
+//! Every layout with every containerd that it may have: install, install again, upgrade, uninstall.
+
+use std::path::Path;
+
+use coracle_installer::Grade;
+
+use crate::fixtures::{FIXTURES, Fixture};
+use crate::node::{Node, Suite};
+use crate::scratch::{SOURCES, on_a_node, tree, write, write_sources};
+use crate::{doctor, install, state, uninstall};
+
+/// Runs a test on every layout with every containerd, and says which of them failed.
+pub(crate) fn everywhere(oldest_and_newest: bool, test: impl Fn(&'static Fixture, Suite) + Sync) {
+    for fixture in FIXTURES {
+        for suite in fixture.suites {
+            let edge = [fixture.suites.first(), fixture.suites.last()].contains(&Some(suite));
+            if oldest_and_newest && !edge {
+                continue;
+            }
+            let begun = std::time::Instant::now();
+            let run = || on_a_node(|| test(fixture, *suite));
+            if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+                eprintln!("failed: {} with {suite:?}", fixture.name);
+                std::panic::resume_unwind(panic);
+            }
+            eprintln!("{} with {suite:?}: {} ms", fixture.name, begun.elapsed().as_millis());
+        }
+    }
+}
+
+/// The dump without our handler, which must be there.
+fn without_handler(mut dump: toml::Table) -> toml::Table {
+    let plugins = dump["plugins"].as_table_mut().unwrap();
+    let keys = ["io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri", "cri"];
+    let removed = keys.into_iter().filter_map(|key| {
+        let runtimes = plugins.get_mut(key)?.get_mut("containerd")?.get_mut("runtimes")?;
+        runtimes.as_table_mut()?.remove("wasm")
+    });
+    assert_eq!(removed.count(), 1);
+    dump
+}
+
+#[test]
+fn what_is_installed_works_and_can_be_taken_back_to_the_byte() {
+    everywhere(false, |fixture, suite| {
+        let node = Node::start(fixture, suite);
+        let (before, dump) = (tree(), node.dump());
+        assert_eq!(doctor(&node).1, Grade::Absent);
+
+        assert!(install(&node, &[]).unwrap());
+        node.wait();
+        let (report, grade) = doctor(&node);
+        assert!(grade <= Grade::Hint, "{report}");
+        assert!(report.contains("wasm is loaded by containerd"), "{report}");
+        let written = if suite == Suite::Sid { fixture.written.1 } else { fixture.written.0 };
+        let text = std::fs::read_to_string(written).unwrap();
+        assert!(text.contains("io.containerd.wasm.v1"), "{text}");
+        // Without a file there were defaults, which a file with a version is, too.
+        assert_eq!(without_handler(node.dump()), dump);
+        let restarts = node.restarts.get();
+        assert_eq!(restarts, u32::from(fixture.how.unit() != "k0sworker"));
+
+        let installed = tree();
+        assert!(!install(&node, &[]).unwrap(), "a second installation has nothing to do");
+        assert!(tree() == installed && node.restarts.get() == restarts);
+
+        write_sources("second");
+        assert!(install(&node, &[]).unwrap());
+        assert_eq!(node.restarts.get(), restarts, "new programs need no restart");
+        let shim = "containerd-shim-wasm-v1";
+        let bytes = |folder: &str| std::fs::read(format!("{folder}/{shim}")).unwrap();
+        assert_eq!(bytes("/opt/coracle/bin"), bytes(SOURCES));
+
+        assert!(uninstall(&node, &[]).unwrap());
+        node.wait();
+        assert!(tree() == before, "not as it was");
+        assert_eq!(node.dump(), dump);
+        assert!(!uninstall(&node, &[]).unwrap(), "a second time has nothing to do");
+    });
+}
+
+#[test]
+fn a_lost_record_or_changes_of_others_keep_nobody_from_uninstalling() {
+    everywhere(true, |fixture, suite| {
+        let node = Node::start(fixture, suite);
+        let (before, dump) = (tree(), node.dump());
+        install(&node, &[]).unwrap();
+        std::fs::remove_dir_all(state()).unwrap();
+        uninstall(&node, &[]).unwrap();
+        node.wait();
+        assert_eq!(node.dump(), dump);
+        // Folders that were made for a file of ours are all that may stay.
+        let files = |tree: Vec<(_, u32, Vec<u8>)>| {
+            tree.into_iter()
+                .filter(|(path, _, _): &(std::path::PathBuf, _, _)| !path.is_dir())
+                .collect::<Vec<_>>()
+        };
+        assert!(files(tree()) == files(before), "not as it was");
+
+        install(&node, &[]).unwrap();
+        let written = if suite == Suite::Sid { fixture.written.1 } else { fixture.written.0 };
+        let text = std::fs::read_to_string(written).unwrap();
+        let others = "\n[timeouts]\n  \"io.containerd.timeout.shim.load\" = \"7s\"\n";
+        write(written, &format!("{text}{others}"));
+        assert!(!install(&node, &[]).is_err());
+        uninstall(&node, &[]).unwrap();
+        node.wait();
+        let rest = std::fs::read_to_string(written).unwrap();
+        assert!(rest.contains("shim.load") && !rest.contains("wasm"), "{rest}");
+        assert!(!Path::new("/opt/coracle/bin/coracle").exists());
+    });
+}
