@@ -253,6 +253,10 @@ fn make_folder(path: &Path) -> Result<()> {
 
 fn remove_empty_folder(path: &Path) -> Result<()> {
     use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
+    // On a read-only file system the kernel does not even look whether it is there.
+    if !path.exists() {
+        return Ok(());
+    }
     match fs::remove_dir(path) {
         Err(error) if matches!(error.kind(), NotFound | DirectoryNotEmpty) => Ok(()),
         other => other.with_context(|| format!("removing the folder {}", path.display())),

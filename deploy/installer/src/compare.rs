@@ -90,6 +90,14 @@ pub(crate) fn runtime_type<'a>(config: &'a Table, handler: &str) -> Option<&'a s
         .map(|runtime| runtime.get("runtime_type").and_then(Value::as_str).unwrap_or("?"))
 }
 
+/// The handlers of one configuration that another has not. containerd 1 forgets its own default, runc, when a file names
+/// any handler.
+pub(crate) fn lost_runtimes(before: &Table, after: &Table) -> Table {
+    let list = cri(before).find_map(|cri| cri.get("containerd")?.get("runtimes")?.as_table());
+    let lost = list.into_iter().flatten().filter(|(name, _)| runtime(after, name).is_none());
+    lost.map(|(name, table)| (name.clone(), table.clone())).collect()
+}
+
 /// Whether CRI is switched off.
 pub(crate) fn cri_disabled(config: &Table) -> bool {
     let disabled = config.get("disabled_plugins").and_then(Value::as_array);
@@ -144,6 +152,7 @@ mod tests {
             systemd_cgroup: true,
             sandboxer: false,
             local_pull: false,
+            defaults: toml::Table::new(),
         }
     }
 

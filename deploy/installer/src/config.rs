@@ -23,6 +23,8 @@ pub(crate) const BEGIN: &str =
 pub(crate) const END: &str = "# END coracle";
 /// Above tables and keys that we put into somebody else's file.
 const NOTE: &str = "# Written by `coracle install`; `coracle uninstall` removes it.";
+/// Above a handler that is containerd's own.
+const DEFAULT_NOTE: &str = "# containerd's default, which goes when any handler is named.";
 
 /// CRI's part of the configuration, in the versions of the format.
 const CRI_V1: &str = "cri";
@@ -77,7 +79,7 @@ impl FormatVersion {
 }
 
 /// A runtime handler of ours.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     /// Its name, as a RuntimeClass names it.
     pub(crate) handler: String,
@@ -89,6 +91,9 @@ pub(crate) struct Entry {
     pub(crate) sandboxer: bool,
     /// Whether CRI's own client pulls images, which the transfer service only does for the node's platform.
     pub(crate) local_pull: bool,
+    /// Handlers that containerd has by default, and would not have any more beside one that is named.
+    #[serde(default)]
+    pub(crate) defaults: toml::Table,
 }
 
 /// Text of a file.
@@ -141,11 +146,23 @@ pub(crate) fn tables(version: FormatVersion, entry: &Entry) -> String {
     if entry.systemd_cgroup {
         out += &format!("\n[{runtime}.options]\n  SystemdCgroup = true\n");
     }
+    for (handler, table) in &entry.defaults {
+        out += &format!("\n{NOTE}\n{DEFAULT_NOTE}\n");
+        out += &nested(&["plugins", version.cri(), "containerd", "runtimes", handler], table);
+    }
     if entry.local_pull {
         let images = prefix(version.images());
         out += &format!("\n[{images}]\n  {NOTE}\n  {PULL_KEY} = true\n");
     }
     out
+}
+
+/// A table below these keys, as text.
+fn nested(path: &[&str], value: &toml::Value) -> String {
+    let whole = path.iter().rev().fold(value.clone(), |value, key| {
+        toml::Value::Table([((*key).to_owned(), value)].into_iter().collect())
+    });
+    whole.as_table().map(toml::Table::to_string).unwrap_or_default()
 }
 
 /// A whole configuration file that holds nothing but our entries.
@@ -201,6 +218,19 @@ pub(crate) fn strip(text: &str, handler: &str) -> Result<String, ConfigError> {
         };
         if runtimes.get(handler).is_some_and(ours) {
             runtimes.remove(handler);
+            touched = true;
+        }
+        let repeated = |item: &Item| {
+            let above = item.as_table().and_then(|table| table.decor().prefix());
+            above.and_then(|raw| raw.as_str()).is_some_and(|comment| comment.contains(NOTE))
+        };
+        let repeated: Vec<_> = runtimes
+            .iter()
+            .filter(|(_, item)| repeated(item))
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        for name in repeated {
+            runtimes.remove(&name);
             touched = true;
         }
     }

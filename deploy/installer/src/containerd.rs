@@ -33,7 +33,7 @@ impl std::fmt::Display for Version {
 /// A configuration as containerd would find it: a root file, and perhaps a file of ours that it imports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct View {
-    /// The root file; imports are absolute.
+    /// The root file; its own list of imports does not count.
     pub(crate) root: String,
     /// Our drop-in, to be imported after [`View::imports`].
     pub(crate) drop_in: Option<String>,
@@ -72,7 +72,7 @@ impl View {
             imports.push(file.to_string_lossy().into_owned());
         }
         imports.extend_from_slice(&self.imports.1);
-        let text = if imports.is_empty() {
+        let text = if imports.is_empty() && config::imports(&self.root)?.is_empty() {
             self.root.clone()
         } else {
             config::with_imports(&self.root, &imports)?

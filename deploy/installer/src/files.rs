@@ -104,6 +104,10 @@ fn install(path: &Path, mode: u32, fill: impl FnOnce(&mut File) -> io::Result<()
 
 /// Removes a file, if it is there, for good.
 pub(crate) fn remove(path: &Path) -> Result<()> {
+    // On a read-only file system the kernel does not even look whether it is there.
+    if path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        return Ok(());
+    }
     remove_if_there(path)
         .and_then(|()| sync_folder(path))
         .with_context(|| format!("removing {}", path.display()))

@@ -67,8 +67,8 @@ pub(crate) fn plan(
         }
         return Ok(draft.into_plan(record, installed, None, Vec::new()));
     };
-    let entry = entry(args, survey)?;
-    installed.config = Some(draft.add_config(survey, record, &entry)?);
+    let mut entry = entry(args, survey)?;
+    installed.config = Some(draft.add_config(survey, record, &mut entry)?);
     installed.entry = Some(entry.clone());
     let (unit, waits) = draft.daemon(args, survey, &entry)?;
     let expectation = Expectation {
@@ -127,6 +127,7 @@ fn entry(args: &InstallArgs, survey: &Survey) -> Result<Entry> {
         systemd_cgroup: compare::node_uses_systemd(&survey.baseline),
         sandboxer: args.sandboxer,
         local_pull: args.local_pull,
+        defaults: toml::Table::new(),
     })
 }
 
@@ -181,11 +182,13 @@ impl Draft {
         &mut self,
         survey: &Survey,
         record: &Record,
-        entry: &Entry,
+        entry: &mut Entry,
     ) -> Result<ConfigFile> {
         let site = &survey.site;
         let now = site.text.as_deref();
         let original = original(survey, record, &entry.handler)?;
+        let first = site.with(original.as_deref(), entry)?;
+        entry.defaults = compare::lost_runtimes(&survey.baseline, &read(survey, &first)?);
         let new = site.with(original.as_deref(), entry)?;
         check(survey, &new, entry)?;
         let backup = original.as_ref().map(|text| backup_path(&site.path, text.as_bytes()));
@@ -344,11 +347,16 @@ fn original(survey: &Survey, record: &Record, handler: &str) -> Result<Option<St
     site.without(handler)
 }
 
+/// What the node's own containerd makes of a new text of the file.
+fn read(survey: &Survey, text: &str) -> Result<toml::Table> {
+    let version = survey.containerd.version;
+    let refused = || format!("containerd {version} does not take the new configuration");
+    survey.containerd.dump(&survey.site.view(Some(text))?).with_context(refused)
+}
+
 /// Has the node's own containerd read the new configuration: it must be the old one and our entries, nothing else.
 fn check(survey: &Survey, new: &str, entry: &Entry) -> Result<()> {
-    let refused =
-        || format!("containerd {} does not take the new configuration", survey.containerd.version);
-    let after = survey.containerd.dump(&survey.site.view(Some(new))?).with_context(refused)?;
+    let after = read(survey, new)?;
     let foreign = compare::foreign(&survey.baseline, &after, entry);
     if !foreign.is_empty() {
         bail!(

@@ -230,6 +230,7 @@ mod tests {
             systemd_cgroup: true,
             sandboxer: false,
             local_pull: false,
+            defaults: toml::Table::new(),
         };
         assert_eq!(live.fault(&entry), None);
         entry.systemd_cgroup = false;

@@ -54,7 +54,7 @@ pub(crate) enum Step {
 }
 
 /// What must hold of the containerd that runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Expectation {
     /// The handler's name.
     pub(crate) handler: String,
@@ -67,7 +67,7 @@ pub(crate) struct Expectation {
 }
 
 /// What must hold of a handler.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Want {
     /// It is loaded just so.
     Loaded(Entry),

@@ -22,7 +22,7 @@ const LOCK: &str = "/run/coracle-install.lock";
 const FORMAT: u32 = 1;
 
 /// The record's file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// [`FORMAT`].
     pub(crate) format: u32,
@@ -44,7 +44,7 @@ impl Default for Record {
 }
 
 /// An installation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Installed {
     /// The distribution's name.
     pub(crate) distribution: String,
@@ -143,7 +143,14 @@ impl Record {
 /// Keeps other installers away for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // By name: a process that another thread is about to start may have the file open for a moment longer.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl Lock {
@@ -157,7 +164,7 @@ impl Lock {
             .open(LOCK)
             .with_context(|| format!("opening {LOCK}: an installer must be root"))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::Busy),
             Err(error) => Err(anyhow::Error::new(error).context(format!("locking {LOCK}")).into()),
         }

@@ -83,7 +83,6 @@ impl Site {
 
     /// The configuration that containerd would find if this were the file's text.
     pub(crate) fn view(&self, text: Option<&str>) -> Result<View> {
-        let none = (Vec::new(), Vec::new());
         match &self.basis {
             Basis::Itself => {
                 let root = text.map_or_else(|| self.empty(), str::to_owned);
@@ -99,8 +98,9 @@ impl Site {
             }
             Basis::Rendered { text: base } => {
                 let mut root = config::without_block(base);
+                let imports = config::imports(&root).with_context(|| self.reading())?;
                 root += &text.map(only_block).unwrap_or_default();
-                Ok(View { root, drop_in: None, imports: none })
+                Ok(View { root, drop_in: None, imports: (imports, Vec::new()) })
             }
             Basis::Merged { root, cri, cri_path } => merged(root, cri, cri_path, text),
         }
@@ -197,6 +197,7 @@ mod tests {
             systemd_cgroup: false,
             sandboxer: false,
             local_pull: false,
+            defaults: toml::Table::new(),
         }
     }
 

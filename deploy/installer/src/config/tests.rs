@@ -9,6 +9,7 @@ fn entry() -> Entry {
         systemd_cgroup: true,
         sandboxer: false,
         local_pull: false,
+        defaults: toml::Table::new(),
     }
 }
 

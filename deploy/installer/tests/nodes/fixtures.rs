@@ -157,7 +157,13 @@ pub(crate) const FIXTURES: &[Fixture] = &[
         how: How::Plain,
         suites: &Suite::ALL,
         base: "",
-        files: &[(PLAIN, include_str!("fixtures/kind.toml"))],
+        files: &[
+            (PLAIN, include_str!("fixtures/kind.toml")),
+            (
+                "/etc/containerd/cri-base.json",
+                "{\"ociVersion\": \"1.1.0\", \"process\": {}, \"linux\": {}}\n",
+            ),
+        ],
         written: (PLAIN, PLAIN),
     },
     Fixture {

@@ -51,7 +51,14 @@ struct Line<A: clap::Args> {
 
 /// Arguments as the command line gives them.
 pub(crate) fn install_args(more: &[&str]) -> InstallArgs {
-    let line = ["test", "--programs", scratch::SOURCES, "--timeout", "15"].iter().chain(more);
+    let mut line = vec!["test", "--timeout", "15"];
+    if more.contains(&"--timeout") {
+        line.truncate(1);
+    }
+    if !more.contains(&"--programs") {
+        line.extend(["--programs", scratch::SOURCES]);
+    }
+    let line = line.into_iter().chain(more.iter().copied());
     Line::<InstallArgs>::parse_from(line).args
 }
 

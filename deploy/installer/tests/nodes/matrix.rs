@@ -100,13 +100,14 @@ fn a_lost_record_or_changes_of_others_keep_nobody_from_uninstalling() {
         install(&node, &[]).unwrap();
         let written = if suite == Suite::Sid { fixture.written.1 } else { fixture.written.0 };
         let text = std::fs::read_to_string(written).unwrap();
-        let others = "\n[timeouts]\n  \"io.containerd.timeout.shim.load\" = \"7s\"\n";
+        let others =
+            "\n[proxy_plugins.others]\n  type = \"snapshot\"\n  address = \"/run/others.sock\"\n";
         write(written, &format!("{text}{others}"));
-        assert!(!install(&node, &[]).is_err());
+        install(&node, &[]).unwrap();
         uninstall(&node, &[]).unwrap();
         node.wait();
         let rest = std::fs::read_to_string(written).unwrap();
-        assert!(rest.contains("shim.load") && !rest.contains("wasm"), "{rest}");
+        assert!(rest.contains("others.sock") && !rest.contains("wasm"), "{rest}");
         assert!(!Path::new("/opt/coracle/bin/coracle").exists());
     });
 }

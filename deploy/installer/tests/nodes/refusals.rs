@@ -45,7 +45,7 @@ fn what_makes_no_sense_is_refused_with_words() {
         let text = std::fs::read_to_string(PLAIN).unwrap();
         write(PLAIN, &text.replacen("[plugins]", "[plugins\n", 1));
         refused(&node, &[], &[PLAIN, "line "]);
-        write(PLAIN, "version = 2\ndisabled_plugins = [\"cri\"]\n");
+        write(PLAIN, "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n");
         refused(&node, &[], &["CRI", "--programs-only"]);
         write(PLAIN, "version = 7\n");
         refused(&node, &[], &["its version is 7"]);
