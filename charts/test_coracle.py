@@ -189,7 +189,7 @@ class Values(unittest.TestCase):
         (installer,) = pod(rendered)["initContainers"]
         (daemon,) = pod(rendered)["containers"]
         self.assertIn("--option=CompileMemoryMiB=4096", installer["args"])
-        self.assertIn("--sandbox", installer["args"])
+        self.assertIn("--sandboxer", installer["args"])
         # Else the daemon would compile under another key than the containers look for.
         self.assertIn("--option=CompileMemoryMiB=4096", daemon["args"])
 

@@ -32,3 +32,8 @@ coracle.dev/{{ .Values.runtimeClass.name }}
 image: {{ include "coracle.image" . }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- end }}
+
+{{/* As an argument of the installer; nothing when it is to look itself. */}}
+{{- define "coracle.distribution" -}}
+{{- if ne .Values.install.distribution "auto" }}--distribution={{ .Values.install.distribution }}{{ end }}
+{{- end }}

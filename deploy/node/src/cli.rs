@@ -31,6 +31,10 @@ pub(crate) enum Command {
     Uninstall(UninstallArgs),
     /// Say whether this node is as it was installed.
     Doctor(DoctorArgs),
+    /// Have every node of the chart's DaemonSet take its installation back, and wait; what `helm uninstall` begins with.
+    ///
+    /// Exit codes: 0 when every node is as it was, 125 when one refuses or is not done in time.
+    UninstallNodes(RetireArgs),
 }
 
 /// Arguments of `coracle daemon`.
@@ -79,6 +83,9 @@ pub(crate) struct DaemonArgs {
     /// file system, and the compiler runs in its namespaces.
     #[arg(long, value_name = "PID")]
     pub(crate) node_pid: Option<NonZeroU32>,
+    /// The installation has been taken back: take the node's label away, serve /healthz and /readyz, and do nothing else.
+    #[arg(long, requires = "kubernetes")]
+    pub(crate) retired: bool,
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
     /// How the log is written, on standard error.
@@ -87,6 +94,36 @@ pub(crate) struct DaemonArgs {
     /// What is logged.
     #[arg(long, env = "CORACLE_LOG", default_value = "info", value_name = "LEVEL")]
     pub(crate) log_level: LogLevel,
+}
+
+/// Arguments of `coracle-node uninstall-nodes`.
+#[derive(Debug, Args)]
+pub(crate) struct RetireArgs {
+    /// The DaemonSet's namespace.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) namespace: String,
+    /// Its name.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) daemonset: String,
+    /// How long all nodes may take together.
+    #[arg(long, default_value = "300", value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+    /// Also on nodes whose containers still run.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// An argument of `coracle uninstall` on each node, such as --handler=wasm.
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    pub(crate) node: Vec<String>,
+    /// An argument of what stays there afterwards, such as --node-label=coracle.dev/wasm.
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    pub(crate) daemon: Vec<String>,
+    /// The service account's token and certificate.
+    #[arg(
+        long,
+        default_value = "/var/run/secrets/kubernetes.io/serviceaccount",
+        value_name = "FOLDER"
+    )]
+    pub(crate) service_account: PathBuf,
 }
 
 /// Arguments about the cluster that the node is of.

@@ -17,6 +17,7 @@ mod http;
 mod metrics;
 mod node;
 mod queue;
+mod retired;
 mod scrape;
 mod stop;
 mod telemetry;
@@ -25,7 +26,6 @@ mod watch;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,14 +80,16 @@ pub(crate) enum NotReady {
     /// It does not answer.
     #[error(transparent)]
     Containerd(#[from] containerd::Fault),
+    /// The cluster still sends pods.
+    #[error("the node's label is still there")]
+    Labelled,
     /// Nobody could compile.
     #[error("the shim {path} is not there", path = .0.display())]
     NoShim(PathBuf),
 }
 
-impl Daemon {
-    /// All figures, as text.
-    pub(crate) async fn metrics_text(&self) -> Result<String, std::fmt::Error> {
+impl http::Pages for Daemon {
+    async fn metrics(&self) -> Result<String, std::fmt::Error> {
         let _turn = self.scraping.lock().await;
         let mut scrape = Scrape {
             cache: self.cache.contents().await,
@@ -103,7 +105,7 @@ impl Daemon {
     }
 
     /// Whether images are heard of and can be compiled.
-    pub(crate) async fn readiness(&self) -> Result<(), NotReady> {
+    async fn readiness(&self) -> Result<(), NotReady> {
         let containerd = self.watch.containerd().ok_or(NotReady::Disconnected)?;
         containerd.answers(READY).await?;
         if self.shim.is_file() { Ok(()) } else { Err(NotReady::NoShim(self.shim.clone())) }
@@ -118,7 +120,7 @@ fn env(name: &str) -> Option<OsString> {
 ///
 /// # Errors
 /// What is wrong with the arguments, the environment or the address to listen on; nothing that may pass.
-pub(crate) fn run(args: DaemonArgs) -> Result<ExitCode> {
+pub(crate) fn run(args: DaemonArgs) -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "only root can be the node's daemon: the cache and containerd's socket are root's"
@@ -140,24 +142,44 @@ pub(crate) fn run(args: DaemonArgs) -> Result<ExitCode> {
         let result = serve(args).await;
         telemetry.end().await;
         result
-    })?;
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
 async fn serve(args: DaemonArgs) -> Result<()> {
     // First, so that an early signal is not the default's.
     let mut terminate = signal(SignalKind::terminate()).context("listening to SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening to SIGINT")?;
+    let told = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("told to end");
+    };
     let listen = args.listen;
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("listening on {listen}"))?;
+    let address = listener.local_addr().context("listening")?;
+    let retired = args.retired;
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), retired, "coracle daemon");
+    if retired {
+        retired::serve(&args.cluster, listener, told).await
+    } else {
+        work(args, listener, told).await
+    }
+}
+
+/// All that the daemon does, until it is told to end.
+async fn work(
+    args: DaemonArgs,
+    listener: TcpListener,
+    told: impl Future<Output = ()>,
+) -> Result<()> {
     let node = Node::new(args.node_pid.map(std::num::NonZero::get));
     let place = place(&node)?;
     let ear = place.run.as_deref().and_then(ear);
     let announcer = announcer(&args.cluster, node.path(&args.address))?;
     let daemon = daemon(args, node, place)?;
-    let address = listener.local_addr().context("listening")?;
-    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "coracle daemon");
 
     let (stop, stopped) = Stop::new();
     let (mut beside, mut ending) = (JoinSet::new(), JoinSet::new());
@@ -172,11 +194,7 @@ async fn serve(args: DaemonArgs) -> Result<()> {
     }
     ending.spawn(Arc::clone(&daemon.watch).listen(stopped.clone()));
     ending.spawn(Arc::clone(&daemon.watch).work(stopped));
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("told to end");
+    told.await;
     stop.stop();
     let all = async { while ending.join_next().await.is_some() {} };
     if tokio::time::timeout(FAREWELL, all).await.is_err() {

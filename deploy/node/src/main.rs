@@ -1,7 +1,9 @@
 //! `coracle-node`: what a node runs for its WebAssembly containers besides the shims. `coracle` starts it.
 
+mod api;
 mod cli;
 mod daemon;
+mod retire;
 
 use std::process::ExitCode;
 
@@ -24,9 +26,17 @@ fn main() -> ExitCode {
         cli::Command::Install(args) => coracle_installer::install(&args),
         cli::Command::Uninstall(args) => coracle_installer::uninstall(&args),
         cli::Command::Doctor(args) => coracle_installer::doctor(&args),
-        cli::Command::Daemon(args) => daemon::run(args).unwrap_or_else(|error| {
+        cli::Command::Daemon(args) => finish(daemon::run(args)),
+        cli::Command::UninstallNodes(args) => finish(retire::run(&args)),
+    }
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
             eprintln!("coracle: {error:#}");
             ExitCode::from(EXIT_TOOL_FAILED)
-        }),
+        }
     }
 }

@@ -11,7 +11,7 @@
 //! published while the state is locked: their order is the order of the changes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 

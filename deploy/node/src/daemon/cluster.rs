@@ -1,86 +1,22 @@
-//! The cluster's API, as far as the daemon calls it: a patch of its node object, and events about it.
-//!
-//! Two requests do not need a client library of fifty crates. The token is read for each call, since the kubelet
-//! renews it.
+//! What the daemon asks of the cluster: a patch of its node object, and events about it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Bytes;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::Method;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
-/// How long one call may take.
-const CALL_LIMIT: Duration = Duration::from_secs(15);
-/// What is read of an answer, in bytes: a status, or a node object that nobody looks at.
-const ANSWER: usize = 1 << 20;
-/// What is quoted of a refusal, in characters.
-const EXCERPT: usize = 300;
+use crate::api::{Api, ClusterError, Request};
+
 /// The name under which events come.
 const COMPONENT: &str = "coracle-node";
-
-/// Why the API did not do as it was asked.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ClusterError {
-    /// This is no pod.
-    #[error("{0} is not set: --kubernetes is for a pod, where the kubelet sets it")]
-    NoPod(&'static str),
-    /// The port is none, or the name cannot be one.
-    #[error("{variable}={value:?} is no {what}")]
-    Address {
-        /// The variable.
-        variable: &'static str,
-        /// What it says.
-        value: String,
-        /// What it should be.
-        what: &'static str,
-    },
-    /// A file of the service account.
-    #[error("read {path}: {reason}", path = path.display())]
-    Account {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        reason: String,
-    },
-    /// No connection, or it broke.
-    #[error("call the API server at {server}: {reason}")]
-    Connection {
-        /// Host and port.
-        server: String,
-        /// Why not.
-        reason: String,
-    },
-    /// It was refused.
-    #[error("the API server refuses to {act}: {status}: {reason}{hint}")]
-    Refused {
-        /// What was asked for.
-        act: &'static str,
-        /// The status.
-        status: StatusCode,
-        /// The server's words.
-        reason: String,
-        /// What to do; begins with `; `, or is empty.
-        hint: &'static str,
-    },
-}
 
 /// The API server, and this machine's node object.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    host: String,
-    port: u16,
-    account: PathBuf,
+    api: Api,
     node: String,
 }
 
@@ -103,34 +39,24 @@ impl Cluster {
         account: PathBuf,
         node: String,
     ) -> Result<Self, ClusterError> {
-        const HOST: &str = "KUBERNETES_SERVICE_HOST";
-        const PORT: &str = "KUBERNETES_SERVICE_PORT";
-        let text = |name| {
-            let value = env(name).ok_or(ClusterError::NoPod(name))?;
-            Ok(value.to_string_lossy().into_owned())
-        };
-        let (host, port) = (text(HOST)?, text(PORT)?);
-        let bad = |variable, value, what| ClusterError::Address { variable, value, what };
-        let port = port.parse().map_err(|_| bad(PORT, port, "port"))?;
-        if ServerName::try_from(host.as_str()).is_err() {
-            return Err(bad(HOST, host, "address or name"));
-        }
-        Ok(Self { host, port, account, node })
+        Ok(Self { api: Api::of(env, account)?, node })
     }
 
-    /// Sets a label of the node object.
-    pub(crate) async fn label(&self, label: &str, value: &str) -> Result<(), ClusterError> {
+    /// Sets a label of the node object, or takes it away.
+    pub(crate) async fn label(&self, label: &str, value: Option<&str>) -> Result<(), ClusterError> {
         let path = format!("/api/v1/nodes/{}", self.node);
         let patch = json!({ "metadata": { "labels": { label: value } } });
-        let kind = "application/merge-patch+json";
-        self.call("label this node", Method::PATCH, path, kind, &patch).await
+        let request = Request { act: "label this node", method: Method::PATCH, path: &path };
+        let body = Some(("application/merge-patch+json", &patch));
+        self.api.call::<IgnoredAny>(&request, body).await.map(drop)
     }
 
     /// Says on the node object that something is wrong.
     pub(crate) async fn complain(&self, complaint: &Complaint) -> Result<(), ClusterError> {
         let event = self.event(complaint, SystemTime::now());
-        let path = "/api/v1/namespaces/default/events".to_owned();
-        self.call("create an event", Method::POST, path, "application/json", &event).await
+        let path = "/api/v1/namespaces/default/events";
+        let request = Request { act: "create an event", method: Method::POST, path };
+        self.api.call::<IgnoredAny>(&request, Some(("application/json", &event))).await.map(drop)
     }
 
     fn event(&self, Complaint { reason, message }: &Complaint, now: SystemTime) -> Value {
@@ -149,101 +75,6 @@ impl Cluster {
             "lastTimestamp": now,
             "count": 1,
         })
-    }
-
-    async fn call(
-        &self,
-        act: &'static str,
-        method: Method,
-        path: String,
-        kind: &'static str,
-        body: &Value,
-    ) -> Result<(), ClusterError> {
-        let late = || self.broken(&format!("no answer within {} s", CALL_LIMIT.as_secs()));
-        let calling = self.send(method, path, kind, body.to_string());
-        let answer = tokio::time::timeout(CALL_LIMIT, calling).await;
-        let (status, answer) = answer.unwrap_or_else(|_| Err(late()))?;
-        if status.is_success() {
-            return Ok(());
-        }
-        let said = serde_json::from_slice::<Value>(&answer).ok();
-        let said = said.and_then(|said| Some(said.get("message")?.as_str()?.to_owned()));
-        let said = said.unwrap_or_else(|| String::from_utf8_lossy(&answer).into_owned());
-        let reason = said.chars().take(EXCERPT).collect();
-        let hint = match status {
-            StatusCode::FORBIDDEN => "; let the service account patch its node and create events",
-            StatusCode::UNAUTHORIZED => "; the token of the service account is not taken",
-            StatusCode::NOT_FOUND => "; is NODE_NAME the node's name (spec.nodeName)?",
-            _ => "",
-        };
-        Err(ClusterError::Refused { act, status, reason, hint })
-    }
-
-    async fn send(
-        &self,
-        method: Method,
-        path: String,
-        kind: &'static str,
-        body: String,
-    ) -> Result<(StatusCode, Bytes), ClusterError> {
-        let token = self.file("token")?;
-        let token = String::from_utf8_lossy(&token).trim().to_owned();
-        let stream = self.connect().await?;
-        let broken = |error: &dyn std::fmt::Display| self.broken(error);
-        let client = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-        let (mut client, connection) = client.map_err(|error| broken(&error))?;
-        let connection = tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(HOST, self.host.as_str())
-            .header(AUTHORIZATION, format!("Bearer {token}"))
-            .header(CONTENT_TYPE, kind)
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|error| broken(&error))?;
-        let answer = client.send_request(request).await.map_err(|error| broken(&error))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER).collect().await;
-        connection.abort();
-        // The status counts; a node object may be larger than what is read.
-        Ok((status, body.map(|body| body.to_bytes()).unwrap_or_default()))
-    }
-
-    async fn connect(&self) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ClusterError> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
-        let stream = stream.map_err(|error| self.broken(&error))?;
-        let name = ServerName::try_from(self.host.clone()).map_err(|error| self.broken(&error))?;
-        let connector = TlsConnector::from(Arc::new(self.tls()?));
-        connector.connect(name, stream).await.map_err(|error| self.broken(&error))
-    }
-
-    /// Trusts the cluster's own authority and no other.
-    fn tls(&self) -> Result<ClientConfig, ClusterError> {
-        let file = "ca.crt";
-        let bytes = self.file(file)?;
-        let mut roots = RootCertStore::empty();
-        let found = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
-        let (added, _) = roots.add_parsable_certificates(found.unwrap_or_default());
-        if added == 0 {
-            let reason = "it holds no certificate".to_owned();
-            return Err(ClusterError::Account { path: self.account.join(file), reason });
-        }
-        let provider = Arc::new(crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| self.broken(&error))?;
-        Ok(config.with_root_certificates(roots).with_no_client_auth())
-    }
-
-    fn file(&self, name: &str) -> Result<Vec<u8>, ClusterError> {
-        let path = self.account.join(name);
-        std::fs::read(&path)
-            .map_err(|error| ClusterError::Account { path, reason: error.to_string() })
-    }
-
-    fn broken(&self, reason: &dyn std::fmt::Display) -> ClusterError {
-        let server = format!("{}:{}", self.host, self.port);
-        ClusterError::Connection { server, reason: reason.to_string() }
     }
 }
 

@@ -88,7 +88,7 @@ impl Announcer {
     async fn tell(&self) {
         let verdict = self.verdict().await;
         let label = verdict.label();
-        until("label this node", || self.cluster.label(&self.label, label)).await;
+        until("label this node", || self.cluster.label(&self.label, Some(label))).await;
         tracing::info!(label = self.label, value = label, "the node is labelled");
         if let Verdict::Missing(complaint) = &verdict {
             tracing::warn!(
@@ -121,9 +121,9 @@ async fn gone(mut connected: Receiver<Option<Containerd>>) {
 }
 
 /// Calls until the API server has done it, and says once why it has not.
-async fn until<F>(act: &'static str, call: impl Fn() -> F)
+pub(super) async fn until<F>(act: &'static str, call: impl Fn() -> F)
 where
-    F: Future<Output = Result<(), super::cluster::ClusterError>>,
+    F: Future<Output = Result<(), crate::api::ClusterError>>,
 {
     let [mut pause, longest] = PAUSES;
     let mut told = false;

@@ -1,9 +1,9 @@
 //! `/metrics`, `/healthz` and `/readyz`, and nothing else.
 
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
@@ -15,7 +15,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::Daemon;
+use super::NotReady;
+
+/// What the pages say.
+pub(crate) trait Pages: Send + Sync + 'static {
+    /// All figures, as text.
+    fn metrics(&self) -> impl Future<Output = Result<String, fmt::Error>> + Send;
+    /// Why this process is not ready, if it is not.
+    fn readiness(&self) -> impl Future<Output = Result<(), NotReady>> + Send;
+}
 
 /// The text format that Prometheus asks for first.
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,16 +38,16 @@ const LONGEST: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves for ever.
-pub(crate) async fn serve(listener: TcpListener, daemon: Arc<Daemon>) {
+pub(crate) async fn serve<P: Pages>(listener: TcpListener, pages: Arc<P>) {
     let places = Arc::new(Semaphore::new(CLIENTS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let daemon = Arc::clone(&daemon);
+                let pages = Arc::clone(&pages);
                 tokio::spawn(async move {
                     // A client that goes away, or says what is no HTTP, is its own matter.
-                    let _ = tokio::time::timeout(LONGEST, attend(stream, daemon)).await;
+                    let _ = tokio::time::timeout(LONGEST, attend(stream, pages)).await;
                     drop(place);
                 });
             }
@@ -51,30 +59,30 @@ pub(crate) async fn serve(listener: TcpListener, daemon: Arc<Daemon>) {
     }
 }
 
-async fn attend(stream: TcpStream, daemon: Arc<Daemon>) -> io::Result<()> {
+async fn attend<P: Pages>(stream: TcpStream, pages: Arc<P>) -> io::Result<()> {
     let service = service_fn(move |request: Request<Incoming>| {
-        let daemon = Arc::clone(&daemon);
-        async move { Ok::<_, Infallible>(answer(&request, &daemon).await) }
+        let pages = Arc::clone(&pages);
+        async move { Ok::<_, Infallible>(answer(&request, &*pages).await) }
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(64);
     server.serve_connection(TokioIo::new(stream), service).await.map_err(io::Error::other)
 }
 
-async fn answer(request: &Request<Incoming>, daemon: &Daemon) -> Response<Full<Bytes>> {
+async fn answer<P: Pages>(request: &Request<Incoming>, pages: &P) -> Response<Full<Bytes>> {
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n");
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refusal;
     }
     match request.uri().path() {
-        "/metrics" => match daemon.metrics_text().await {
+        "/metrics" => match pages.metrics().await {
             Ok(figures) => with_type(StatusCode::OK, METRICS, figures),
             Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the figures cannot be written\n"),
         },
         // That there is an answer is the answer.
         "/healthz" => text(StatusCode::OK, "ok\n"),
-        "/readyz" => match daemon.readiness().await {
+        "/readyz" => match pages.readiness().await {
             Ok(()) => text(StatusCode::OK, "ok\n"),
             Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
         },

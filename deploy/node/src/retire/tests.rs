@@ -1,0 +1,78 @@
+//! What is asked of a DaemonSet, and what its answers mean.
+
+use super::*;
+use serde_json::from_value;
+
+fn args(force: bool) -> RetireArgs {
+    RetireArgs {
+        namespace: "nodes".into(),
+        daemonset: "coracle".into(),
+        timeout: Duration::from_secs(1),
+        force,
+        node: vec!["--handler=wasm".into()],
+        daemon: vec!["--node-label=coracle.dev/wasm".into()],
+        service_account: "/nowhere".into(),
+    }
+}
+
+fn daemonset(observed: i64, wanted: i64, updated: i64, ready: i64) -> DaemonSet {
+    from_value(json!({
+        "metadata": { "generation": 3 },
+        "spec": { "selector": { "matchLabels": { "a": "b" } } },
+        "status": {
+            "observedGeneration": observed,
+            "desiredNumberScheduled": wanted,
+            "updatedNumberScheduled": updated,
+            "numberReady": ready,
+        },
+    }))
+    .unwrap()
+}
+
+#[test]
+fn the_template_takes_back_and_stays() {
+    let patch = patch(&args(true), UNIX_EPOCH + Duration::from_secs(7));
+    let template = &patch["spec"]["template"];
+    assert_eq!(
+        template["spec"]["initContainers"][0]["args"],
+        json!(["uninstall", "--node", "--handler=wasm", "--force"])
+    );
+    assert_eq!(
+        template["spec"]["containers"][0]["args"],
+        json!(["daemon", "--retired", "--kubernetes", "--node-label=coracle.dev/wasm"])
+    );
+    assert_eq!(template["metadata"]["annotations"]["coracle.dev/uninstall"], "7");
+    assert_eq!(patch["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"], "100%");
+}
+
+#[test]
+fn done_is_when_all_nodes_have_a_ready_pod_of_the_new_template() {
+    assert!(daemonset(3, 2, 2, 2).is_done(3));
+    assert!(daemonset(3, 0, 0, 0).is_done(3), "no node, nothing to do");
+    assert!(!daemonset(2, 2, 2, 2).is_done(3), "the controller has not looked yet");
+    assert!(!daemonset(3, 2, 1, 2).is_done(3), "one pod is of the old template");
+    assert!(!daemonset(3, 2, 2, 1).is_done(3));
+}
+
+#[test]
+fn a_node_s_own_words_are_told() {
+    let pod = |act: &str, state: Value, last: Value| {
+        json!({
+            "spec": { "nodeName": "n1", "initContainers": [{ "args": [act] }] },
+            "status": { "initContainerStatuses": [{ "state": state, "lastState": last }] },
+        })
+    };
+    let ended = |code: i64| json!({ "terminated": { "exitCode": code, "message": "containers run: c1\n" } });
+    let pods: Pods = from_value(json!({ "items": [
+        pod("uninstall", json!({ "waiting": {} }), ended(REFUSED)),
+        pod("uninstall", ended(0), json!({})),
+        pod("install", ended(REFUSED), json!({})),
+        pod("uninstall", ended(11), json!({})),
+    ]}))
+    .unwrap();
+    assert_eq!(
+        complaints(&pods.items, |ended| ended.exit_code == REFUSED),
+        "n1: containers run: c1\n"
+    );
+    assert_eq!(complaints(&pods.items, |_| true).lines().count(), 2);
+}
