@@ -74,7 +74,7 @@ test-e2e: build images ## The main job under real containerd and Docker.
 
 .PHONY: test-node
 test-node: build images ## The node daemon beside containerd 1.7 and 2.1.
-	deploy/testbed/with.sh --daemons c21 cargo test --locked -p coracle-node --test daemon -- --test-threads=2
+	deploy/testbed/with.sh --daemons c21,k17,k21 cargo test --locked -p coracle-node --test daemon -- --test-threads=2
 
 .PHONY: test-vm
 test-vm: build images ## A part of test-cgroupv2 that emulation can do in minutes; all of it where KVM works.

@@ -8,6 +8,7 @@
 mod away;
 mod containers;
 mod end;
+mod handlers;
 mod node;
 mod pull;
 mod traces;

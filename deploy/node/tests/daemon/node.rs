@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,36 +31,49 @@ pub(crate) struct Page {
 impl Node {
     /// Starts one and waits until it is ready.
     pub(crate) fn start(bed: &OwnBed, args: &[&str], env: &[(&str, &str)]) -> Result<Self, String> {
-        let node = Self::begin(bed, args, env)?;
-        eventually("the daemon to be ready", || {
-            node.get("/readyz").is_ok_and(|page| page.status == 200)
-        })
-        .map_err(|why| format!("{why}: {}", node.log()))?;
-        Ok(node)
+        Self::begin(bed, args, env)?.ready()
+    }
+
+    fn ready(self) -> Result<Self, String> {
+        let ready = || self.get("/readyz").is_ok_and(|page| page.status == 200);
+        eventually("the daemon to be ready", ready)
+            .map_err(|why| format!("{why}: {}", self.log()))?;
+        Ok(self)
+    }
+
+    /// Starts one as in a pod of the node, whose files are not its own, and waits until it is ready.
+    pub(crate) fn start_in_pod(bed: &OwnBed) -> Result<Self, String> {
+        let pid = std::process::id().to_string();
+        // The bed's folder is empty there, and control groups begin at its own.
+        let beds = Path::new(bed.variable("TESTBED_RUN")).parent().ok_or("no folder of beds")?;
+        let hide = format!("mount -t tmpfs none {} && exec \"$@\"", beds.display());
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--cgroup", "--propagation", "private", "sh", "-c", &hide, "sh"]);
+        command.arg(env!("CARGO_BIN_EXE_coracle-node"));
+        Self::spawn(bed, command, &["--node-pid", &pid], &[])?.ready()
     }
 
     /// Starts one.
     pub(crate) fn begin(bed: &OwnBed, args: &[&str], env: &[(&str, &str)]) -> Result<Self, String> {
+        Self::spawn(bed, Command::new(env!("CARGO_BIN_EXE_coracle-node")), args, env)
+    }
+
+    fn spawn(
+        bed: &OwnBed,
+        mut command: Command,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<Self, String> {
         let log = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
         let run = bed.variable("TESTBED_RUN");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_coracle-node"));
+        let shim = Path::new(bed.variable("TESTBED_BIN_DIR")).join("containerd-shim-wasm-v1");
         command
-            .args([
-                "daemon",
-                "--listen",
-                "127.0.0.1:0",
-                "--log-format",
-                "json",
-                "--log-level",
-                "debug",
-            ])
+            .args(["daemon", "--listen", "127.0.0.1:0"])
+            .args(["--log-format", "json", "--log-level", "debug"])
             .arg("--address")
             .arg(&bed.containerd().socket)
             .arg("--shim")
-            .arg(
-                std::path::Path::new(bed.variable("TESTBED_BIN_DIR"))
-                    .join("containerd-shim-wasm-v1"),
-            )
+            .arg(shim)
             .args(args)
             .env("CORACLE_CACHE_DIR", format!("{run}/cache"))
             .env("CORACLE_RUN_DIR", format!("{run}/coracle"))

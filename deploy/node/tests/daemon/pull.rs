@@ -56,6 +56,20 @@ fn what_was_pulled_before_the_daemon_is_compiled_too_and_once() {
     });
 }
 
+/// The snapshots' folders and the cache are the node's, and the daemon sees neither at its place.
+#[test]
+fn from_a_pod_images_of_the_node_are_compiled() {
+    on_each_containerd(|bed| {
+        let node = Node::start_in_pod(bed)?;
+        let image = Image::pack(&unique("node"), Form::Rootfs);
+        import(bed, &image)?;
+        node.becomes(COMPILED, 1.0)?;
+        let done = run(bed, &image, &[]);
+        done.expect("the container to run", done.code == 0)?;
+        node.becomes("coracle_cache_hits_total", 1.0)
+    });
+}
+
 #[test]
 fn an_image_without_wasm_is_left_alone() {
     on_each_containerd(|bed| {
