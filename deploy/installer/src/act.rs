@@ -265,11 +265,13 @@ fn remove_empty_folder(path: &Path) -> Result<()> {
 
 /// Removes what only served an act that was taken back.
 fn forget(record: &Record, pending: &Pending) -> Result<()> {
-    if record.installed.is_none() {
-        let backups = pending.swaps.iter().filter_map(|swap| swap.backup.as_deref());
-        backups.filter(|backup| backup.starts_with(STATE_DIR)).try_for_each(files::remove)?;
-    }
-    let state = state_folders();
+    let installed = record.installed.as_ref().and_then(|installed| installed.config.as_ref());
+    let needed = installed.and_then(|config| config.backup.as_deref());
+    let backups = pending.swaps.iter().filter_map(|swap| swap.backup.as_deref());
+    backups
+        .filter(|backup| backup.starts_with(STATE_DIR) && Some(*backup) != needed)
+        .try_for_each(files::remove)?;
+    let state = if record.installed.is_none() { state_folders() } else { Vec::new() };
     pending.folders.iter().rev().chain(&state).try_for_each(|folder| remove_empty_folder(folder))
 }
 

@@ -10,7 +10,9 @@ use crate::config::{Entry, RUNTIME_TYPE};
 use crate::files;
 use crate::plan::{Expectation, Plan, Step, Want, diff};
 use crate::programs::{SHIM, Source};
-use crate::record::{BACKUPS, ConfigFile, Installed, Pending, Program, Record, STATE_DIR, Swap};
+use crate::record::{
+    BACKUPS, ConfigFile, Installed, Pending, Program, Record, STATE_DIR, Swap, strays,
+};
 use crate::survey::Survey;
 
 /// The files of an installation as they are and as they shall be.
@@ -289,6 +291,7 @@ impl Draft {
         self.folders.dedup();
         let made = record.installed.as_ref().map(|was| &was.folders);
         installed.folders = joined(made, &self.folders);
+        let backup = installed.config.as_ref().and_then(|config| config.backup.clone());
         let done = Record { installed: Some(installed), ..Record::default() };
         let pending = Pending {
             act: "install".into(),
@@ -317,6 +320,12 @@ impl Draft {
         }
         let revocable = steps.len();
         steps.append(&mut self.tidy);
+        let tidied = |file: &PathBuf| {
+            steps.iter().any(|step| matches!(step, Step::Remove(path) if path == file))
+        };
+        let strays: Vec<_> =
+            strays(backup.as_deref()).into_iter().filter(|file| !tidied(file)).collect();
+        steps.extend(strays.into_iter().map(Step::Remove));
         Plan {
             steps,
             revocable,

@@ -112,6 +112,17 @@ pub(crate) struct Swap {
     pub(crate) config: bool,
 }
 
+/// Files in the folder of the state that this one does not need.
+pub(crate) fn strays(needed: Option<&Path>) -> Vec<PathBuf> {
+    let state = Path::new(STATE_DIR);
+    let listed = std::fs::read_dir(state.join(BACKUPS)).into_iter().flatten().flatten();
+    let mut files: Vec<_> = listed.map(|entry| entry.path()).collect();
+    files.push(files::draft(&Record::path()));
+    files.retain(|file| Some(&**file) != needed && file.exists());
+    files.sort();
+    files
+}
+
 impl Record {
     fn path() -> PathBuf {
         Path::new(STATE_DIR).join("record.json")

@@ -12,7 +12,7 @@ use crate::config::{self, RUNTIME_TYPE};
 use crate::files;
 use crate::plan::{Expectation, Plan, Step, Want, diff};
 use crate::programs::{self, SHIM};
-use crate::record::{BACKUPS, ConfigFile, Installed, Pending, Record, STATE_DIR, Swap};
+use crate::record::{BACKUPS, ConfigFile, Installed, Pending, Record, STATE_DIR, Swap, strays};
 use crate::survey::Survey;
 
 /// The configuration file and what becomes of it.
@@ -227,8 +227,6 @@ fn tidy(
             files.into_iter().filter(|file| file.symlink_metadata().is_ok()).map(Step::Remove),
         );
     }
-    let state = Path::new(STATE_DIR);
-    let has_state = state.exists() || undo.is_some();
     if installed.is_some() || undo.is_some() {
         steps.push(Step::Record(Box::new(Record::default())));
     }
@@ -236,17 +234,23 @@ fn tidy(
         Step::Backup { path, .. } => Some(path.clone()),
         _ => None,
     });
-    let mut backups: Vec<_> = planned.collect();
-    let listed = std::fs::read_dir(state.join(BACKUPS)).into_iter().flatten().flatten();
-    backups.extend(listed.map(|entry| entry.path()));
-    backups.sort();
-    backups.dedup();
-    steps.extend(backups.into_iter().map(Step::Remove));
-    let mut folders = if has_state { state_folders() } else { Vec::new() };
+    let mut files: Vec<_> = planned.chain(strays(None)).collect();
+    files.sort();
+    files.dedup();
+    steps.extend(files.into_iter().map(Step::Remove));
+    let mut folders = state_folders();
+    folders.retain(|folder| undo.is_some() || is_only_ours(folder));
     let made = installed.map(|was| was.folders.clone()).unwrap_or_default();
     folders.extend(made.into_iter().rev());
     if installed.is_none() && args.node.bin_dir.exists() {
         folders.push(args.node.bin_dir.clone());
     }
     steps.extend(folders.into_iter().map(Step::RemoveFolder));
+}
+
+/// Whether a folder of the state holds nothing but what an uninstall removes.
+fn is_only_ours(folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(folder) else { return false };
+    let ours = |name: &std::ffi::OsStr| folder.starts_with(STATE_DIR) || name == "install";
+    entries.flatten().all(|entry| ours(&entry.file_name()))
 }

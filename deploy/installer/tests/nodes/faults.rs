@@ -3,7 +3,7 @@
 use coracle_installer::{Failure, Stop};
 
 use crate::fixtures::Fixture;
-use crate::matrix::everywhere;
+use crate::matrix::{Where, everywhere};
 use crate::node::{Node, Suite};
 use crate::scratch::{tree, write_sources};
 use crate::{Trap, install, install_args, uninstall, uninstall_args};
@@ -96,12 +96,12 @@ fn attempt(
 
 #[test]
 fn a_step_that_fails_is_taken_back_with_all_before_it() {
-    everywhere(true, |fixture, suite| each_step_may_fail(fixture, suite, Stop::Fail));
+    everywhere(Where::EachKind, |fixture, suite| each_step_may_fail(fixture, suite, Stop::Fail));
 }
 
 #[test]
 fn an_installer_that_is_killed_leaves_a_node_that_works_and_is_repaired() {
-    everywhere(true, |fixture, suite| each_step_may_fail(fixture, suite, Stop::Kill));
+    everywhere(Where::EachKind, |fixture, suite| each_step_may_fail(fixture, suite, Stop::Kill));
 }
 
 #[test]

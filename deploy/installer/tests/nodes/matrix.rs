@@ -9,12 +9,40 @@ use crate::node::{Node, Suite};
 use crate::scratch::{SOURCES, on_a_node, tree, write, write_sources};
 use crate::{doctor, install, state, uninstall};
 
-/// Runs a test on every layout with every containerd, and says which of them failed.
-pub(crate) fn everywhere(oldest_and_newest: bool, test: impl Fn(&'static Fixture, Suite) + Sync) {
+/// What a test is run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Where {
+    /// Every layout, with every containerd.
+    All,
+    /// Every layout, with the newest containerd.
+    Newest,
+    /// One layout of each kind of file; all of them when `INSTALLER_TESTS` says `all`.
+    EachKind,
+}
+
+/// A root file, a drop-in, a template's block, a template of TOML, a file that is merged.
+const KINDS: [&str; 5] = ["no file", "GKE, folder of imports", "k3s, version 3", "MicroK8s", "k0s"];
+
+impl Where {
+    fn includes(self, fixture: &Fixture, suite: Suite) -> bool {
+        let everything = std::env::var_os("INSTALLER_TESTS").is_some_and(|which| which == "all");
+        let newest = fixture.suites.last() == Some(&suite);
+        match self {
+            _ if everything => true,
+            Self::All => true,
+            Self::Newest => newest,
+            // The oldest containerd, too.
+            Self::EachKind if fixture.name == "no file" => suite == Suite::Bookworm,
+            Self::EachKind => newest && KINDS.contains(&fixture.name),
+        }
+    }
+}
+
+/// Runs a test on layouts with their containerds, and says which of them failed.
+pub(crate) fn everywhere(places: Where, test: impl Fn(&'static Fixture, Suite) + Sync) {
     for fixture in FIXTURES {
         for suite in fixture.suites {
-            let edge = [fixture.suites.first(), fixture.suites.last()].contains(&Some(suite));
-            if oldest_and_newest && !edge {
+            if !places.includes(fixture, *suite) {
                 continue;
             }
             let begun = std::time::Instant::now();
@@ -42,7 +70,7 @@ fn without_handler(mut dump: toml::Table) -> toml::Table {
 
 #[test]
 fn what_is_installed_works_and_can_be_taken_back_to_the_byte() {
-    everywhere(false, |fixture, suite| {
+    everywhere(Where::All, |fixture, suite| {
         let node = Node::start(fixture, suite);
         let (before, dump) = (tree(), node.dump());
         assert_eq!(doctor(&node).1, Grade::Absent);
@@ -81,7 +109,7 @@ fn what_is_installed_works_and_can_be_taken_back_to_the_byte() {
 
 #[test]
 fn a_lost_record_or_changes_of_others_keep_nobody_from_uninstalling() {
-    everywhere(true, |fixture, suite| {
+    everywhere(Where::Newest, |fixture, suite| {
         let node = Node::start(fixture, suite);
         let (before, dump) = (tree(), node.dump());
         install(&node, &[]).unwrap();

@@ -105,7 +105,8 @@ impl Announcer {
         let mut attempt = 1;
         loop {
             let answer = coracle_cri::runtimes(&self.socket, CRI_LIMIT).await;
-            if answer.is_ok() || attempt == ATTEMPTS {
+            // A plugin that is not there does not come without a restart.
+            if matches!(answer, Ok(_) | Err(CriError::NoCri { .. })) || attempt == ATTEMPTS {
                 return Verdict::of(&self.handler, answer);
             }
             attempt += 1;

@@ -23,10 +23,12 @@ fn nothing_is_lost_when_containerd_is_away() {
                 return Err(format!("the daemon itself is fine, but {healthy:?}"));
             }
             is(&node.metrics()?, "coracle_containerd_up", 0.0)?;
+            // It comes while the daemon does not listen.
+            node.signal(Signal::STOP)?;
             bed.start(&launch)?;
-            // Perhaps before the daemon listens again.
             let image = Image::pack(&unique("away"), Form::Layer);
             import(bed, &image)?;
+            node.signal(Signal::CONT)?;
             node.becomes(COMPILED, count)?;
             eventually("the daemon to be ready", || ready() == Ok(200))?;
         }

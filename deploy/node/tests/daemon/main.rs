@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod away;
+mod cluster;
 mod containers;
 mod end;
 mod handlers;

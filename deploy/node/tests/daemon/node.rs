@@ -20,6 +20,28 @@ pub(crate) struct Node {
     address: SocketAddr,
 }
 
+/// Where a daemon works.
+struct Place {
+    socket: PathBuf,
+    programs: PathBuf,
+    /// The folder of its cache and of its socket.
+    run: String,
+}
+
+impl Place {
+    fn of(bed: &OwnBed) -> Self {
+        Self {
+            socket: bed.containerd().socket.clone(),
+            programs: bed.variable("TESTBED_BIN_DIR").into(),
+            run: bed.variable("TESTBED_RUN").to_owned(),
+        }
+    }
+}
+
+fn program() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_coracle-node"))
+}
+
 /// An answer of its server.
 #[derive(Debug)]
 pub(crate) struct Page {
@@ -49,31 +71,48 @@ impl Node {
         let hide = format!("mount -t tmpfs none {} && exec \"$@\"", beds.display());
         let mut command = Command::new("unshare");
         command.args(["--mount", "--cgroup", "--propagation", "private", "sh", "-c", &hide, "sh"]);
-        command.arg(env!("CARGO_BIN_EXE_coracle-node"));
-        Self::spawn(bed, command, &["--node-pid", &pid], &[])?.ready()
+        command.arg(program().get_program());
+        Self::spawn(&Place::of(bed), command, &["--node-pid", &pid], &[])?.ready()
     }
 
     /// Starts one.
     pub(crate) fn begin(bed: &OwnBed, args: &[&str], env: &[(&str, &str)]) -> Result<Self, String> {
-        Self::spawn(bed, Command::new(env!("CARGO_BIN_EXE_coracle-node")), args, env)
+        Self::spawn(&Place::of(bed), program(), args, env)
+    }
+
+    /// Starts one beside a daemon of the bed that all tests share, in folders of its own, and waits until it is ready.
+    pub(crate) fn beside(
+        daemon: &str,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Result<Self, String> {
+        let of_bed = |name: &str| {
+            std::env::var(format!("TESTBED_{name}")).map_err(|_| format!("no {name} of a bed"))
+        };
+        let run = format!("{}/{}", of_bed("RUN")?, crate::bed::unique("node"));
+        let place = Place {
+            socket: of_bed(&format!("{daemon}_SOCKET"))?.into(),
+            programs: of_bed("BIN_DIR")?.into(),
+            run,
+        };
+        Self::spawn(&place, program(), args, env)?.ready()
     }
 
     fn spawn(
-        bed: &OwnBed,
+        place: &Place,
         mut command: Command,
         args: &[&str],
         env: &[(&str, &str)],
     ) -> Result<Self, String> {
         let log = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
-        let run = bed.variable("TESTBED_RUN");
-        let shim = Path::new(bed.variable("TESTBED_BIN_DIR")).join("containerd-shim-wasm-v1");
+        let Place { socket, programs, run } = place;
         command
             .args(["daemon", "--listen", "127.0.0.1:0"])
             .args(["--log-format", "json", "--log-level", "debug"])
             .arg("--address")
-            .arg(&bed.containerd().socket)
+            .arg(socket)
             .arg("--shim")
-            .arg(shim)
+            .arg(programs.join("containerd-shim-wasm-v1"))
             .args(args)
             .env("CORACLE_CACHE_DIR", format!("{run}/cache"))
             .env("CORACLE_RUN_DIR", format!("{run}/coracle"))
@@ -149,10 +188,15 @@ impl Node {
         children.unwrap_or_default().split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), String> {
+        let pid = Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).map_err(|error| error.to_string())
+    }
+
     /// Sends it a signal and waits for its end; its exit code, or none if the signal was it.
     pub(crate) fn end(&mut self, signal: Signal) -> Result<Option<i32>, String> {
-        let pid = Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).map_err(|error| error.to_string())?;
+        self.signal(signal)?;
         let mut status = None;
         eventually("the daemon to end", || {
             status = self.child.try_wait().ok().flatten();

@@ -1,7 +1,7 @@
 //! Images are compiled when they come.
 
 use crate::bed::{tar_of, unique};
-use crate::node::{Node, import, import_archive, is, run};
+use crate::node::{ExpectSuccess as _, Node, import, import_archive, is, run};
 use crate::own_bed::{OwnBed, on_each_containerd};
 use crate::pack::{Form, Image};
 
@@ -53,6 +53,24 @@ fn what_was_pulled_before_the_daemon_is_compiled_too_and_once() {
         import(bed, &other)?;
         node.becomes(COMPILED, 2.0)?;
         is(&node.metrics()?, "coracle_precompilations_total{outcome=\"cached\"}", 0.0)
+    });
+}
+
+/// It is told of, and its files come later: nobody tells of the image again.
+#[test]
+fn an_image_is_compiled_once_its_files_are_there() {
+    on_each_containerd(|bed| {
+        let node = Node::start(bed, &[], &[])?;
+        let image = Image::pack(&unique("packed"), Form::Rootfs);
+        import_archive(bed, image.archive(), false)?;
+        node.becomes("coracle_precompilations_total{outcome=\"not_unpacked\"}", 1.0)?;
+        is(&node.metrics()?, COMPILED, 0.0)?;
+        let list = bed.daemon.call(&["images", "list"], None).stdout;
+        let line = list.lines().find(|line| line.starts_with(&image.name)).unwrap_or_default();
+        let digest = line.split_whitespace().find(|word| word.starts_with("sha256:"));
+        let words = ["snapshots", "unpack", digest.ok_or("no digest")?];
+        bed.daemon.call(&words, None).expect_success(&words)?;
+        node.becomes(COMPILED, 1.0)
     });
 }
 
