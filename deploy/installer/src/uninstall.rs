@@ -227,8 +227,10 @@ fn tidy(
             files.into_iter().filter(|file| file.symlink_metadata().is_ok()).map(Step::Remove),
         );
     }
-    if installed.is_some() || undo.is_some() {
-        steps.push(Step::Record(Box::new(Record::default())));
+    let made = installed.map(|was| was.folders.clone()).unwrap_or_default();
+    steps.extend(made.into_iter().rev().map(Step::RemoveFolder));
+    if installed.is_none() && args.node.bin_dir.exists() {
+        steps.push(Step::RemoveFolder(args.node.bin_dir.clone()));
     }
     let planned = steps.iter().filter_map(|step| match step {
         Step::Backup { path, .. } => Some(path.clone()),
@@ -238,13 +240,12 @@ fn tidy(
     files.sort();
     files.dedup();
     steps.extend(files.into_iter().map(Step::Remove));
+    // The record goes last: who comes after an interrupted uninstall needs it.
+    if installed.is_some() || undo.is_some() {
+        steps.push(Step::Record(Box::new(Record::default())));
+    }
     let mut folders = state_folders();
     folders.retain(|folder| undo.is_some() || is_only_ours(folder));
-    let made = installed.map(|was| was.folders.clone()).unwrap_or_default();
-    folders.extend(made.into_iter().rev());
-    if installed.is_none() && args.node.bin_dir.exists() {
-        folders.push(args.node.bin_dir.clone());
-    }
     steps.extend(folders.into_iter().map(Step::RemoveFolder));
 }
 

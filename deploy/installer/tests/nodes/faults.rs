@@ -22,6 +22,15 @@ fn configs(tree: &Tree) -> Tree {
     tree.iter().filter(|(path, _, _)| is_config(path)).cloned().collect()
 }
 
+/// The paths where the node is not as it should be.
+fn differing(should: &Tree) -> Vec<std::path::PathBuf> {
+    let is = tree();
+    let one_sided = |a: &Tree, b: &Tree| {
+        a.iter().filter(|file| !b.contains(file)).map(|file| file.0.clone()).collect::<Vec<_>>()
+    };
+    [one_sided(&is, should), one_sided(should, &is)].concat()
+}
+
 /// How many steps an act takes, which is carried out.
 fn steps(act: impl FnOnce(&mut Trap) -> Result<bool, Failure>) -> usize {
     let mut trap = Trap::none();
@@ -54,7 +63,7 @@ fn each_step_may_fail(fixture: &'static Fixture, suite: Suite, how: Stop) {
                 install(&node, &[]).unwrap();
             }
             uninstall(&node, &[]).unwrap();
-            assert!(tree() == bare, "not repaired after step {step}");
+            assert!(tree() == bare, "not repaired after step {step}: {:?}", differing(&bare));
         }
     }
     for step in 0..takes {
@@ -64,7 +73,7 @@ fn each_step_may_fail(fixture: &'static Fixture, suite: Suite, how: Stop) {
         attempt(&node, step, how, take, (&full, &bare));
         if how == Stop::Kill && step % 2 == 0 {
             install(&node, &[]).unwrap();
-            assert!(tree() == full, "not repaired after step {step}");
+            assert!(tree() == full, "not repaired after step {step}: {:?}", differing(&full));
         }
     }
     uninstall(&node, &[]).unwrap();
