@@ -52,7 +52,7 @@ check: ## Formatting, lints, docs, licences, scripts: warnings are errors.
 	shellcheck -x $(SCRIPTS)
 
 .PHONY: test
-test: setup build images test-unit test-box test-guests test-e2e test-node test-critest test-vm ## All tests: units, spec suite, real containerd and Docker.
+test: setup build images test-unit test-box test-guests test-e2e test-installer test-node test-critest test-vm ## All tests: units, spec suite, real containerd and Docker.
 
 .PHONY: test-unit
 test-unit: build ## Tests that need no daemon, the spec suite included.
@@ -75,6 +75,11 @@ test-e2e: build images ## The main job under real containerd and Docker.
 .PHONY: test-node
 test-node: build images ## The node daemon beside containerd 1.7 and 2.1.
 	deploy/testbed/with.sh --daemons c21,k17,k21 cargo test --locked -p coracle-node --test daemon -- --test-threads=2
+
+.PHONY: test-installer
+test-installer: setup ## The installer on nodes of all distributions, with real containerds and every step failing once.
+	deploy/testbed/fetch.sh
+	cargo test --locked -p coracle-installer --test nodes
 
 .PHONY: test-vm
 test-vm: build images ## A part of test-cgroupv2 that emulation can do in minutes; all of it where KVM works.

@@ -242,7 +242,7 @@ fn tidy(
     steps.extend(files.into_iter().map(Step::Remove));
     // The record goes last: who comes after an interrupted uninstall needs it.
     if installed.is_some() || undo.is_some() {
-        steps.push(Step::Record(Box::new(Record::default())));
+        steps.push(Step::Record(Box::default()));
     }
     let mut folders = state_folders();
     folders.retain(|folder| undo.is_some() || is_only_ours(folder));
