@@ -179,7 +179,7 @@ impl Expectation {
             Want::Loaded(entry) => live.fault(entry),
             Want::Absent => live
                 .handler(&self.handler)
-                .filter(|runtime| runtime.kind == crate::config::RUNTIME_TYPE)
+                .filter(|runtime| crate::config::is_our_type(&runtime.kind))
                 .map(|_| format!("the handler {} is still loaded", self.handler)),
         }
     }

@@ -2,7 +2,7 @@
 
 use toml::{Table, Value};
 
-use crate::config::{ANNOTATIONS, Entry, RUNTIME_TYPE};
+use crate::config::{ANNOTATIONS, Entry};
 
 /// The places where two configurations differ, as keys joined by dots.
 pub(crate) fn differences(before: &Table, after: &Table) -> Vec<Vec<String>> {
@@ -59,7 +59,7 @@ pub(crate) fn missing(config: &Table, entry: &Entry) -> Option<String> {
         (is != should)
             .then(|| format!("{key} of handler {} is {is:?}, not {should:?}", entry.handler))
     };
-    said("runtime_type", text("runtime_type"), RUNTIME_TYPE)
+    said("runtime_type", text("runtime_type"), &entry.runtime_type)
         .or_else(|| said("runtime_path", text("runtime_path"), &entry.runtime_path))
         .or_else(|| {
             let lists = list("pod_annotations") && list("container_annotations");
@@ -148,6 +148,7 @@ mod tests {
     fn entry() -> Entry {
         Entry {
             handler: "wasm".into(),
+            runtime_type: crate::config::RUNTIME_TYPE.into(),
             runtime_path: "/opt/coracle/bin/containerd-shim-wasm-v1".into(),
             systemd_cgroup: true,
             sandboxer: false,

@@ -11,6 +11,11 @@ pub(crate) use merge::merge;
 /// The runtime's name, from which containerd derives the shim's (`containerd-shim-wasm-v1`).
 pub(crate) const RUNTIME_TYPE: &str = "io.containerd.wasm.v1";
 
+/// Whether a handler's type is our runtime's.
+pub(crate) fn is_our_type(kind: &str) -> bool {
+    kind == RUNTIME_TYPE || (kind.starts_with('/') && kind.ends_with("/containerd-shim-wasm-v1"))
+}
+
 /// Annotations that reach our shim: its own, and those by which images and pods of other runtimes tell themselves. A star
 /// matches no slash.
 pub(crate) const ANNOTATIONS: [&str; 5] =
@@ -83,6 +88,8 @@ impl FormatVersion {
 pub(crate) struct Entry {
     /// Its name, as a RuntimeClass names it.
     pub(crate) handler: String,
+    /// [`RUNTIME_TYPE`], or the shim's path for a containerd that does not heed `runtime_path`.
+    pub(crate) runtime_type: String,
     /// The shim's program.
     pub(crate) runtime_path: String,
     /// Whether groups of containers are systemd's units.
@@ -137,7 +144,7 @@ pub(crate) fn tables(version: FormatVersion, entry: &Entry) -> String {
     let mut out = format!(
         "[{runtime}]\n  runtime_type = {}\n  runtime_path = {}\n  pod_annotations = [{list}]\n  \
          container_annotations = [{list}]\n",
-        quoted(RUNTIME_TYPE),
+        quoted(&entry.runtime_type),
         quoted(&entry.runtime_path),
     );
     if entry.sandboxer {
@@ -213,9 +220,8 @@ pub(crate) fn strip(text: &str, handler: &str) -> Result<String, ConfigError> {
     for key in [CRI_V1, CRI_V2, CRI_V3] {
         let path = ["plugins", key, "containerd", "runtimes"];
         let Some(runtimes) = at_mut(doc.as_table_mut(), &path) else { continue };
-        let ours = |item: &Item| {
-            item.get("runtime_type").and_then(Item::as_str).is_some_and(|kind| kind == RUNTIME_TYPE)
-        };
+        let ours =
+            |item: &Item| item.get("runtime_type").and_then(Item::as_str).is_some_and(is_our_type);
         if runtimes.get(handler).is_some_and(ours) {
             runtimes.remove(handler);
             touched = true;

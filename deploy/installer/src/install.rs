@@ -123,9 +123,12 @@ fn entry(args: &InstallArgs, survey: &Survey) -> Result<Entry> {
             survey.containerd.version
         );
     }
+    let runtime_path = shim.to_str().context("--bin-dir is not UTF-8")?.to_owned();
+    let kind = if survey.heeds_runtime_path() { RUNTIME_TYPE } else { &runtime_path };
     Ok(Entry {
         handler: handler.clone(),
-        runtime_path: shim.to_str().context("--bin-dir is not UTF-8")?.to_owned(),
+        runtime_type: kind.to_owned(),
+        runtime_path,
         systemd_cgroup: compare::node_uses_systemd(&survey.baseline),
         sandboxer: args.sandboxer,
         local_pull: args.local_pull,

@@ -14,7 +14,7 @@ use containerd_client::tonic::transport::Channel;
 use containerd_client::tonic::{Code, Request};
 use serde_json::Value;
 
-use crate::config::{Entry, RUNTIME_TYPE};
+use crate::config::Entry;
 
 /// Longer than any containerd needs for an answer, unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -101,7 +101,7 @@ impl Live {
             return Some(format!("CRI has not loaded the handler {}", entry.handler));
         };
         let wanted = Runtime {
-            kind: RUNTIME_TYPE.into(),
+            kind: entry.runtime_type.clone(),
             path: entry.runtime_path.clone(),
             systemd_cgroup: entry.systemd_cgroup,
         };
@@ -226,6 +226,7 @@ mod tests {
         let live = Live { version: String::new(), failed: BTreeSet::new(), cri: Ok(cri) };
         let mut entry = Entry {
             handler: "wasm".into(),
+            runtime_type: crate::config::RUNTIME_TYPE.into(),
             runtime_path: "/x".into(),
             systemd_cgroup: true,
             sandboxer: false,

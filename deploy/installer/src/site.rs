@@ -193,6 +193,7 @@ mod tests {
     fn entry() -> Entry {
         Entry {
             handler: "wasm".into(),
+            runtime_type: crate::config::RUNTIME_TYPE.into(),
             runtime_path: "/opt/coracle/bin/containerd-shim-wasm-v1".into(),
             systemd_cgroup: false,
             sandboxer: false,

@@ -20,6 +20,8 @@ use crate::units::Units;
 
 /// containerd merges what it imports since this version; before, a plugin's whole table was replaced.
 const MERGES: Version = Version(2, 0, 0);
+/// CRI starts the shim from `runtime_path` since this version; 1.6.20 reads the setting, and looks into PATH all the same.
+const HEEDS_PATH: Version = Version(1, 7, 0);
 /// CRI leaves pulling to the transfer service since this version.
 const TRANSFERS: Version = Version(2, 1, 0);
 
@@ -52,7 +54,7 @@ pub(crate) struct Survey {
 impl Survey {
     /// Looks at the node.
     pub(crate) fn take(args: &NodeArgs, units: &dyn Units) -> Result<Self> {
-        let distribution = choose(args.distribution)?;
+        let distribution = choose(args)?;
         let layout = distribution.layout();
         let containerd = Containerd::ask(program(&layout, args)?)?;
         let site = site(&layout, args, &containerd)?;
@@ -104,6 +106,11 @@ impl Survey {
         }
     }
 
+    /// Whether CRI of this containerd starts shims from `runtime_path`.
+    pub(crate) fn heeds_runtime_path(&self) -> bool {
+        self.containerd.version >= HEEDS_PATH
+    }
+
     /// Whether CRI of this containerd leaves pulling to the transfer service.
     pub(crate) fn transfers(&self) -> bool {
         self.containerd.version >= TRANSFERS
@@ -111,12 +118,15 @@ impl Survey {
 }
 
 /// The distribution: the declared one, if it is there, else the one that is.
-fn choose(declared: Option<Distribution>) -> Result<Distribution> {
+fn choose(args: &NodeArgs) -> Result<Distribution> {
+    // Whoever says where containerd is says that there is one.
+    let said = args.containerd.as_deref().is_some_and(Path::exists);
     let is_there = |distribution: &Distribution| {
         distribution.layout().signs.iter().any(|sign| Path::new(sign).exists())
+            || (said && *distribution == Distribution::Containerd)
     };
     let found: Vec<_> = Distribution::ALL.into_iter().filter(is_there).collect();
-    decide(declared, &found)
+    decide(args.distribution, &found)
 }
 
 fn decide(declared: Option<Distribution>, found: &[Distribution]) -> Result<Distribution> {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::act::state_folders;
 use crate::cli::UninstallArgs;
 use crate::compare;
-use crate::config::{self, RUNTIME_TYPE};
+use crate::config;
 use crate::files;
 use crate::plan::{Expectation, Plan, Step, Want, diff};
 use crate::programs::{self, SHIM};
@@ -144,7 +144,7 @@ fn check(survey: &Survey, undo: &Undo, handler: &str) -> Result<()> {
                 survey.containerd.version
             )
         })?;
-    if compare::runtime_type(&after, handler) == Some(RUNTIME_TYPE) {
+    if compare::runtime_type(&after, handler).is_some_and(config::is_our_type) {
         bail!(
             "the handler {handler} would still be there: something else than {} has it, too",
             undo.path.display()
@@ -162,9 +162,9 @@ fn daemon(
 ) -> (Option<String>, bool) {
     let Some(survey) = survey else { return (None, false) };
     let loaded = match &survey.live {
-        Some(Ok(live)) => {
-            live.handler(&args.node.handler).is_some_and(|runtime| runtime.kind == RUNTIME_TYPE)
-        }
+        Some(Ok(live)) => live
+            .handler(&args.node.handler)
+            .is_some_and(|runtime| config::is_our_type(&runtime.kind)),
         Some(Err(_)) => true,
         None => false,
     };

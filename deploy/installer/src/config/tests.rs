@@ -5,6 +5,7 @@ use super::*;
 fn entry() -> Entry {
     Entry {
         handler: "wasm".into(),
+        runtime_type: crate::config::RUNTIME_TYPE.into(),
         runtime_path: "/opt/coracle/bin/containerd-shim-wasm-v1".into(),
         systemd_cgroup: true,
         sandboxer: false,
