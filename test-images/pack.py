@@ -209,22 +209,26 @@ def compat(image: Image, layout: Layout, read: Reader, reference: str) -> Built:
     return platform, {**manifest, "annotations": {"module.wasm.image/variant": "compat"}}
 
 
-def _wasm_image(image: Image, layout: Layout, read: Reader, media_type: str) -> Built:
-    """An OCI image whose layer is the module itself; `diff_ids` lists tar layers only: none."""
+def _wasm_image(image: Image, layout: Layout, read: Reader, reference: str, media_type: str) -> Built:
+    """An OCI image whose layer is the module itself; `diff_ids` lists tar layers only: none.
+
+    So nothing in its config tells it from another's. CRI knows images by the digests of their configs, and would take
+    all that have the same one for one image: this one names itself.
+    """
     layer = layout.add(image.layer_type or media_type, image.content or read(image.module))
     config = layout.add(IMAGE_CONFIG, dump({
-        "created": EPOCH, **WASIP1, "config": process_config(image),
-        "rootfs": {"type": "layers", "diff_ids": []},
+        "created": EPOCH, **WASIP1, "rootfs": {"type": "layers", "diff_ids": []},
+        "config": {**process_config(image), "Labels": {"org.opencontainers.image.ref.name": reference}},
     }))
     return WASIP1, {"config": config, "layers": [layer]}
 
 
-def layer(image: Image, layout: Layout, read: Reader, _reference: str) -> Built:
-    return _wasm_image(image, layout, read, WASM)
+def layer(image: Image, layout: Layout, read: Reader, reference: str) -> Built:
+    return _wasm_image(image, layout, read, reference, WASM)
 
 
-def layer_runwasi(image: Image, layout: Layout, read: Reader, _reference: str) -> Built:
-    return _wasm_image(image, layout, read, RUNWASI_LAYER)
+def layer_runwasi(image: Image, layout: Layout, read: Reader, reference: str) -> Built:
+    return _wasm_image(image, layout, read, reference, RUNWASI_LAYER)
 
 
 def artifact(image: Image, layout: Layout, read: Reader, _reference: str) -> Built:

@@ -136,6 +136,13 @@ class PackCase(unittest.TestCase):
         inside = pack.gzip.decompress(packed.blob(layer))
         self.assertEqual(packed.config()["rootfs"]["diff_ids"], ["sha256:" + hashlib.sha256(inside).hexdigest()])
 
+    def test_images_of_wasm_layers_are_told_apart_by_their_configs(self) -> None:
+        configs = {
+            self.pack(Image(name, "m.wasm"), form).manifest()["config"]["digest"]
+            for name in ("x", "y") for form in ("layer", "layer-runwasi")
+        }
+        self.assertEqual(len(configs), 4)
+
     def test_wasm_layer_is_the_module_itself(self) -> None:
         for form, media_type in (("layer", pack.WASM), ("layer-runwasi", pack.RUNWASI_LAYER)):
             for index in ("", "-index"):
