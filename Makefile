@@ -90,6 +90,10 @@ test-vm: build images ## A part of test-cgroupv2 that emulation can do in minute
 test-critest: build ## Kubernetes' conformance tests of CRI, with runc and with the shim.
 	deploy/testbed/critest.sh
 
+.PHONY: test-k8s
+test-k8s: setup build images ## A real Kubernetes of one node, made and removed here. The first run builds it, which takes long.
+	deploy/testbed/with.sh --daemons kube -- deploy/testbed/k8s/test.sh
+
 .PHONY: test-cgroupv2
 test-cgroupv2: build images ## cgroup v2, with systemd and without, in virtual machines that have nothing of v1.
 	deploy/testbed/vm/run.sh

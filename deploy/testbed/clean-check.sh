@@ -135,6 +135,15 @@ find_mounts() {
   local base=/dev/null
   [[ ! -f $BED_RUN/mounts.base ]] || base=$BED_RUN/mounts.base
   bed_mounts | grep -vxFf "$base" | grep -v '/exec/netns/default$' | found mount || true
+  node_mounts | found mount
+}
+
+# What containers and kubelet mounted in a cluster's node.
+node_mounts() {
+  local node
+  node=$(node_pids | head -n 1)
+  [[ -n $node ]] || return 0
+  awk '$5 ~ "^/(run/containerd|run/netns|var/lib/containerd|var/lib/kubelet)/" { print $5 " in the node" }' "/proc/$node/mountinfo"
 }
 
 # dockerd's namespaces of containers show as mounts; the files that it mounted them on it removes once a minute.
@@ -162,10 +171,15 @@ find_bundles() {
     find "$BED_RUN"/d*/exec/containerd -mindepth 1 -maxdepth 1 -type d
     find "$BED_RUN"/d*/exec/runtime-runc -mindepth 2 -maxdepth 2
     find "$RUNC_STATE/$BED_PREFIX"* -mindepth 1 -maxdepth 1
+    find "$BED_RUN/$CLUSTER"/root/{run,var/lib}/containerd/io.containerd.runtime.v2.task -mindepth 2 -maxdepth 2
+    find "$BED_RUN/$CLUSTER"/root/{run,var/lib}/containerd/io.containerd.grpc.v1.cri/{sandboxes,containers} -mindepth 1 -maxdepth 1
+    find "$BED_RUN/$CLUSTER"/root/run/containerd/{s,runc/k8s.io} "$BED_RUN/$CLUSTER"/root/var/lib/kubelet/pods -mindepth 1 -maxdepth 1
   } 2>/dev/null | found bundle || true
 }
 
-find_addresses() { find "$BED_RUN"/k*/cni-addresses/pods -name '10.*' 2>/dev/null | found address || true; }
+find_addresses() {
+  find "$BED_RUN"/k*/cni-addresses/pods "$BED_RUN/$CLUSTER/root/var/lib/cni/networks/pods" -name '10.*' 2>/dev/null | found address || true
+}
 
 find_temp() { find "$BED_RUN/tmp" -mindepth 1 2>/dev/null | found temp || true; }
 

@@ -7,6 +7,7 @@
 #   bookworm  containerd 1.6.20, network plugins of CNI, an image registry
 #   trixie    containerd 1.7.24, dockerd and docker 26.1.5
 #   sid       containerd 2.1.9,  dockerd and docker 28.5.2
+#   etcd      of trixie, 3.5.16, for a cluster
 #
 # The mirror is the one that this machine's apt sources name; apt verifies the archive's signature and each package's hash.
 # The machine's own apt never sees the other suites: the downloads use a configuration, lists and cache of their own.
@@ -28,6 +29,7 @@ bookworm docker-registry 2.8.2 2
 trixie containerd 1.7.24 1
 trixie docker.io 26.1.5 26
 trixie docker-cli 26.1.5 26
+trixie-etcd etcd-server 3.5.16 3.5
 sid containerd 2.1.9 2
 sid docker.io 28.5.2 28
 sid docker-cli 28.5.2 28'
@@ -107,7 +109,7 @@ unpack_suite() {
 try_suite() {
   local suite=$1 dir program
   dir=$(suite_dir "$suite")
-  for program in containerd dockerd docker docker-registry; do
+  for program in containerd dockerd docker docker-registry etcd; do
     [[ -n $(find "$dir/usr/bin" "$dir/usr/sbin" -name "$program" 2>/dev/null) ]] || continue
     PATH=$dir/usr/bin:$dir/usr/sbin "$program" --version >/dev/null ||
       die "$suite: $program does not run on this machine"
@@ -127,7 +129,7 @@ fetch_suite() {
     return 0
   fi
   mirror=$(find_mirror)
-  configure_apt "$suite" "$mirror" "$dir"
+  configure_apt "${suite%%-*}" "$mirror" "$dir"
   download_suite "$suite" "$dir"
   unpack_suite "$suite" "$dir"
   try_suite "$suite"

@@ -35,18 +35,20 @@ trap 'say "${BASH_SOURCE[0]##*/}:$LINENO: failed: $BASH_COMMAND"' ERR
 # g = with the graph-driver image store, s = with the sandbox controllers that 1.7 has behind a switch.
 readonly CRI_DAEMONS=(k16 k17 k17s k21)
 readonly ALL_DAEMONS=(c16 c17 c21 d26 d26g d28 "${CRI_DAEMONS[@]}")
+# A Kubernetes of one node, whose containerd this is the name of (k8s/cluster.sh).
+readonly CLUSTER=kube
 # Those of a bed that nobody chose daemons for. CRI wants tools that take minutes to build.
 readonly DEFAULT_DAEMONS=(c16 c17 c21 d26 d26g d28)
-# What fetch.sh unpacks.
-readonly SUITES=(bookworm trixie sid)
+# What fetch.sh unpacks: suites of Debian, and what belongs to one but is apart.
+readonly SUITES=(bookworm trixie sid trixie-etcd)
 
 # The Debian suite that a daemon's programs come from.
 suite_of() {
   case $1 in
     c16 | k16) echo bookworm ;;
     c17 | k17 | k17s | d26 | d26g) echo trixie ;;
-    c21 | k21 | d28) echo sid ;;
-    *) usage_error "no such daemon: $1; known: ${ALL_DAEMONS[*]}" ;;
+    c21 | k21 | d28 | "$CLUSTER") echo sid ;;
+    *) usage_error "no such daemon: $1; known: ${ALL_DAEMONS[*]} $CLUSTER" ;;
   esac
 }
 
@@ -101,6 +103,11 @@ cri_tools_dir() {
   echo "$TESTBED_CACHE/cri-tools-$(cat "$TESTBED_SOURCE"/cri/{go.mod,go.sum,attach/*.go} | sha256sum | cut -c1-12)"
 }
 
+# Where k8s-tools.sh puts the programs and images of a cluster.
+k8s_tools_dir() {
+  echo "$TESTBED_CACHE/k8s-tools-$(cat "$TESTBED_SOURCE"/k8s/{go.mod,go.sum,coredns/*.go} | sha256sum | cut -c1-12)"
+}
+
 # Sets BED_NAME, BED_RUN and BED_PREFIX for one bed.
 select_bed() {
   [[ $1 =~ ^[a-z0-9]{1,12}$ ]] || usage_error "a bed's name is 1 to 12 of a-z and 0-9, not '$1'"
@@ -141,6 +148,7 @@ fetched() {
   local daemon
   for daemon in "$@"; do
     [[ -f $(suite_dir "$(suite_of "$daemon")")/VERSIONS ]] || return 1
+    [[ $daemon != "$CLUSTER" || -f $(suite_dir trixie-etcd)/VERSIONS ]] || return 1
   done
   [[ -z $(missing_tools) ]]
 }
@@ -239,14 +247,29 @@ bed_pids() {
     }' | sort -n
 }
 
-# The pids of the bed's own daemons, as up.sh recorded them.
+# The pids of the bed's own daemons, as up.sh recorded them, and those of what runs a cluster's node.
 daemon_pids() {
   local file
   for file in "$BED_RUN"/pid/*; do
     [[ -f $file ]] && cut -d' ' -f1 "$file"
   done
-  return 0
+  node_pids
 }
+
+# The first process of a cluster's node, and its units. Those are recorded by the pids that they have there.
+node_pids() {
+  local first child
+  [[ -f $BED_RUN/pid/$CLUSTER ]] || return 0
+  first=$(children_of "$(cut -d' ' -f1 "$BED_RUN/pid/$CLUSTER")")
+  [[ -n $first ]] || return 0
+  echo "$first"
+  for child in $(children_of "$first"); do
+    if grep -qsxF "$(awk '/^NSpid:/ { print $NF }' "/proc/$child/status")" "$BED_RUN/$CLUSTER"/root/run/node/*.pid; then echo "$child"; fi
+  done
+}
+
+# The pids of a process's children.
+children_of() { process_table | awk -v parent="$1" '$2 == parent { print $1 }'; }
 
 # One line about a process, for messages.
 describe_pid() {

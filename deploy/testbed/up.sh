@@ -13,6 +13,8 @@
 #                   (these six are the default), and the same containerds with CRI, for pods
 #                     k16, k17, k21            k17s  1.7 with ENABLE_CRI_SANDBOXES
 #                   or `all`. The first start with CRI builds crictl, which takes minutes (cri-tools.sh).
+#                     kube  a Kubernetes of one node on containerd 2.1, when asked for by this name only: its first start builds
+#                           Kubernetes, which takes long (k8s-tools.sh)
 #   --owner PID     `down.sh --stale` takes the bed down once this process is gone
 #
 # Environment:
@@ -21,6 +23,7 @@
 #   TESTBED_ROOT     parent of the run folders (default /var/lib/coracle-bed)
 #   TESTBED_CACHE    where fetch.sh put the programs
 #   TESTBED_PATIENCE  seconds that a daemon may take until it answers (default 60)
+#   TESTBED_KUBE_WASM  no: kube has neither the runtime handler nor the RuntimeClass wasm, and no shim in its PATH
 #   TESTBED_LOG_LEVEL  of containerd and dockerd (default info); debug makes containerd start the shim with -debug
 #   CORACLE_*, RUST_* reach the daemons and with them the shims, but for the folders of the code cache, which are the
 #                    bed's own; nothing else of the caller's environment does
@@ -29,6 +32,8 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source-path=SCRIPTDIR source=cri.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/cri.sh"
+# shellcheck source-path=SCRIPTDIR source=k8s/cluster.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/k8s/cluster.sh"
 
 # How long a daemon may take until it answers, in seconds. They need well under one; loaded and emulated machines need patience.
 readonly PATIENCE=${TESTBED_PATIENCE:-60}
@@ -59,7 +64,7 @@ starting_order() {
     suite_of "$daemon" >/dev/null
     is_containerd "$daemon" || wanted+="$(containerd_of "$daemon"),"
   done
-  for daemon in "${ALL_DAEMONS[@]}"; do
+  for daemon in "${ALL_DAEMONS[@]}" "$CLUSTER"; do
     [[ $wanted != *,"$daemon",* ]] || echo "$daemon"
   done
 }
@@ -69,9 +74,10 @@ starting_order() {
 # PATH of a daemon: our shim, then the suite's programs, then the machine's (whose runc serves all: newer suites' runc
 # needs a newer C library).
 daemon_path() {
-  local dir
+  local dir ours=$BIN_DIR:
   dir=$(suite_dir "$(suite_of "$1")")
-  echo "$BIN_DIR:$dir/usr/bin:$dir/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+  [[ $1 != "$CLUSTER" || ${TESTBED_KUBE_WASM:-yes} == yes ]] || ours=''
+  echo "$ours$dir/usr/bin:$dir/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 }
 
 # VERSION of a Debian package in a daemon's suite.
@@ -155,7 +161,7 @@ start_dockerd() {
 }
 
 start_daemon() {
-  if is_containerd "$1"; then start_containerd "$1"; else start_dockerd "$1"; fi
+  if [[ $1 == "$CLUSTER" ]]; then start_kube; elif is_containerd "$1"; then start_containerd "$1"; else start_dockerd "$1"; fi
 }
 
 # --- waiting --------------------------------------------------------------------------------------------------------------
@@ -197,7 +203,9 @@ write_client() {
     echo '#!/bin/bash'
     # shellcheck disable=SC2016 # for the client to expand
     echo 'limit=(timeout --foreground -s KILL "${TESTBED_TIMEOUT:-300}")'
-    if is_cri "$daemon" && [[ -z ${2-} ]]; then
+    if [[ $daemon == "$CLUSTER" ]]; then
+      kube_daemon_client "${2-crictl}"
+    elif is_cri "$daemon" && [[ -z ${2-} ]]; then
       cri_client "$daemon"
     elif is_containerd "$daemon"; then
       echo "exec \"\${limit[@]}\" $dir/usr/bin/ctr -a $BED_RUN/$daemon/sock -n \"\${TESTBED_NAMESPACE:-$(namespace_of "$daemon")}\" \"\$@\""
@@ -214,6 +222,10 @@ write_client() {
 # The lines of testbed.env about one daemon.
 describe_daemon() {
   local daemon=$1 key=TESTBED_${1^^} dir=$BED_RUN/$1 package=docker.io program=docker
+  if [[ $daemon == "$CLUSTER" ]]; then
+    describe_kube
+    return
+  fi
   if is_containerd "$daemon"; then package=containerd program=ctr; fi
   printf '%s=%s\n' \
     "$key" "$BED_RUN/bin/$daemon" "${key}_SOCKET" "$dir/sock" "${key}_NAMESPACE" "$(namespace_of "$daemon")" \
@@ -291,7 +303,11 @@ start_bed() {
   done
   for daemon in "$@"; do
     wait_for "$daemon"
-    ! is_cri "$daemon" || load_pause_image "$daemon"
+    if [[ $daemon == "$CLUSTER" ]]; then
+      finish_kube
+    elif is_cri "$daemon"; then
+      load_pause_image "$daemon"
+    fi
   done
   write_env "$@"
   bed_mounts >"$BED_RUN/mounts.base"
@@ -326,6 +342,7 @@ main() {
   ((${#daemons[@]})) || usage_error "no daemons in '$DAEMONS'"
   fetched "${daemons[@]}" || "$TESTBED_SOURCE/fetch.sh"
   if [[ " ${daemons[*]}" == *" k"* && ! -x $(cri_tools_dir)/critest ]]; then "$TESTBED_SOURCE/cri-tools.sh"; fi
+  if [[ " ${daemons[*]} " == *" $CLUSTER "* && ! -d $(k8s_tools_dir) ]]; then "$TESTBED_SOURCE/k8s-tools.sh"; fi
   begun=$(date +%s%N)
   lock_machine
   if is_up "${daemons[@]}"; then

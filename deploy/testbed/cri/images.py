@@ -15,9 +15,10 @@ import platform
 import subprocess
 import sys
 import tarfile
-import urllib.request
 from pathlib import Path
 from typing import Any
+
+from registry import Registry
 
 PASSWD = """root:x:0:0:root:/root:/bin/sh
 www-data:x:33:33::/var/www:/bin/false
@@ -67,23 +68,8 @@ def layer(busybox: Path, files: dict[str, tuple[bytes, int]]) -> bytes:
     return out.getvalue()
 
 
-class Registry:
-    """A registry that takes whatever it is given."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def put(self, url: str, data: bytes, media_type: str) -> None:
-        request = urllib.request.Request(url, data=data, method="PUT", headers={"Content-Type": media_type})
-        urllib.request.urlopen(request).close()
-
-    def blob(self, repository: str, data: bytes) -> str:
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        start = urllib.request.Request(f"{self.url}/v2/{repository}/blobs/uploads/", data=b"", method="POST")
-        with urllib.request.urlopen(start) as answer:
-            place = answer.headers["Location"]
-        self.put(f"{place}{'&' if '?' in place else '?'}digest={digest}", data, "application/octet-stream")
-        return digest
+class Images(Registry):
+    """A registry that gets images of one layer."""
 
     def push(self, name: str, root: bytes, config: dict[str, Any]) -> None:
         repository, _, tag = name.partition(":")
@@ -108,8 +94,7 @@ class Registry:
                 "size": len(packed),
             }],
         }
-        place = f"{self.url}/v2/{repository}/manifests/{tag or 'latest'}"
-        self.put(place, json.dumps(manifest).encode(), manifest["mediaType"])
+        self.manifest(repository, tag or "latest", json.dumps(manifest).encode(), manifest["mediaType"])
 
 
 def images(nonewprivs: Path) -> dict[str, tuple[dict[str, tuple[bytes, int]], dict[str, Any]]]:
@@ -157,7 +142,7 @@ def images(nonewprivs: Path) -> dict[str, tuple[dict[str, tuple[bytes, int]], di
 
 
 def main(url: str, busybox: str, nonewprivs: str) -> None:
-    registry = Registry(url)
+    registry = Images(url)
     for name, (files, config) in images(Path(nonewprivs)).items():
         registry.push(name, layer(Path(busybox), files), config)
 

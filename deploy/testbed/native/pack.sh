@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# usage: pack.sh [--program NAME] [--image NAME] FILE.tar
+# usage: pack.sh [--program NAME | --binary FILE] [--image NAME] FILE.tar
 #
-# Builds a program of this folder (default hello) statically and packs it, alone, as an image: an OCI image layout in a tar
-# file, of the given name (default docker.io/library/testbed-PROGRAM:latest). Needs a C compiler with a static C library
-# (Debian: gcc libc6-dev).
+# Builds a program of this folder (default hello) statically, or takes one that is built, and packs it, alone, as an image: an OCI
+# image layout in a tar file, of the given name (default docker.io/library/testbed-PROGRAM:latest). Building needs a C compiler
+# with a static C library (Debian: gcc libc6-dev).
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
@@ -22,7 +22,11 @@ plain_tar() { tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C 
 pack() {
   local layer config manifest
   mkdir -p "$WORK"/{layout/blobs/sha256,root}
-  cc -static -Os -Wall -Wextra -Werror -s -o "$WORK/root/$PROGRAM" "$TESTBED_SOURCE/native/$PROGRAM.c"
+  if [[ -n $BINARY ]]; then
+    cp -- "$BINARY" "$WORK/root/$PROGRAM"
+  else
+    cc -static -Os -Wall -Wextra -Werror -s -o "$WORK/root/$PROGRAM" "$TESTBED_SOURCE/native/$PROGRAM.c"
+  fi
   plain_tar "$WORK/root" "$WORK/layer.tar" "$PROGRAM"
   layer=$(blob "$WORK/layer.tar" application/vnd.oci.image.layer.v1.tar)
   printf '{"architecture":"%s","os":"linux","config":{"Entrypoint":["/%s"],"WorkingDir":"/"},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
@@ -38,7 +42,7 @@ pack() {
 }
 
 main() {
-  PROGRAM=hello IMAGE=''
+  PROGRAM=hello BINARY='' IMAGE=''
   while [[ ${1-} == -* ]]; do
     case $1 in
       -h | --help)
@@ -46,6 +50,7 @@ main() {
         return 0
         ;;
       --program) PROGRAM=${2-} ;;
+      --binary) BINARY=${2-} PROGRAM=$(basename -- "${2-}") ;;
       --image) IMAGE=${2-} ;;
       *) usage_error "unknown argument: $1" ;;
     esac
@@ -53,7 +58,7 @@ main() {
     shift 2
   done
   [[ -n ${1-} ]] || usage_error "where to?"
-  [[ -f $TESTBED_SOURCE/native/$PROGRAM.c ]] || usage_error "no such program: '$PROGRAM'"
+  [[ -f ${BINARY:-$TESTBED_SOURCE/native/$PROGRAM.c} ]] || usage_error "no such program: '${BINARY:-$PROGRAM}'"
   IMAGE=${IMAGE:-docker.io/library/testbed-$PROGRAM:latest}
   WORK=$(mktemp -d)
   trap 'rm -rf -- "$WORK"' EXIT
