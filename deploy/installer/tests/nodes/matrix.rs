@@ -14,8 +14,6 @@ use crate::{doctor, install, state, uninstall};
 pub(crate) enum Where {
     /// Every layout, with every containerd.
     All,
-    /// Every layout, with the newest containerd.
-    Newest,
     /// One layout of each kind of file; all of them when `INSTALLER_TESTS` says `all`.
     EachKind,
 }
@@ -30,7 +28,6 @@ impl Where {
         match self {
             _ if everything => true,
             Self::All => true,
-            Self::Newest => newest,
             // The oldest containerd, too.
             Self::EachKind if fixture.name == "no file" => suite == Suite::Bookworm,
             Self::EachKind => newest && KINDS.contains(&fixture.name),
@@ -114,7 +111,7 @@ fn what_is_installed_works_and_can_be_taken_back_to_the_byte() {
 
 #[test]
 fn a_lost_record_or_changes_of_others_keep_nobody_from_uninstalling() {
-    everywhere(Where::Newest, |fixture, suite| {
+    everywhere(Where::EachKind, |fixture, suite| {
         let node = Node::start(fixture, suite);
         let (before, dump) = (tree(), node.dump());
         install(&node, &[]).unwrap();
