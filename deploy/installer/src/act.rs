@@ -251,14 +251,15 @@ fn make_folder(path: &Path) -> Result<()> {
     }
 }
 
+/// Removes a folder, unless there is something in it or it is where something is mounted.
 fn remove_empty_folder(path: &Path) -> Result<()> {
-    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
+    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
     // On a read-only file system the kernel does not even look whether it is there.
     if !path.exists() {
         return Ok(());
     }
     match fs::remove_dir(path) {
-        Err(error) if matches!(error.kind(), NotFound | DirectoryNotEmpty) => Ok(()),
+        Err(error) if matches!(error.kind(), NotFound | DirectoryNotEmpty | ResourceBusy) => Ok(()),
         other => other.with_context(|| format!("removing the folder {}", path.display())),
     }
 }
