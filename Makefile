@@ -77,9 +77,10 @@ test-node: build images ## The node daemon beside containerd 1.7 and 2.1.
 	deploy/testbed/with.sh --daemons c21,k17,k21 cargo test --locked -p coracle-node --test daemon -- --test-threads=2
 
 .PHONY: test-installer
-test-installer: setup ## The installer on nodes of all distributions, with real containerds and every step failing once.
+test-installer: setup build ## The installer on nodes of all distributions, with real containerds and every step failing once.
 	deploy/testbed/fetch.sh
 	cargo test --locked -p coracle-installer --test nodes
+	deploy/installer/tests/pods.sh
 
 .PHONY: test-vm
 test-vm: build images ## A part of test-cgroupv2 that emulation can do in minutes; all of it where KVM works.
