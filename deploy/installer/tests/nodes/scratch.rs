@@ -27,9 +27,10 @@ pub(crate) const SOURCES: &str = "/srv/coracle";
 
 /// Runs a test on a scratch node of its own.
 pub(crate) fn on_a_node(test: impl FnOnce() + Send) {
+    // Out here, where its path means the folder also when it is removed.
+    let folder = tempfile::tempdir().unwrap();
     std::thread::scope(|scope| {
         let run = scope.spawn(|| {
-            let folder = tempfile::tempdir().unwrap();
             enter(folder.path());
             test();
         });
