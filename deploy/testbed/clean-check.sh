@@ -143,7 +143,7 @@ node_mounts() {
   local node
   node=$(node_pids | head -n 1)
   [[ -n $node ]] || return 0
-  awk '$5 ~ "^/(run/containerd|run/netns|var/lib/containerd|var/lib/kubelet)/" { print $5 " in the node" }' "/proc/$node/mountinfo"
+  awk '$5 ~ "^/(run/containerd/|run/netns/cni-|var/lib/containerd/|var/lib/kubelet/)" { print $5 " in the node" }' "/proc/$node/mountinfo"
 }
 
 # dockerd's namespaces of containers show as mounts; the files that it mounted them on it removes once a minute.

@@ -103,7 +103,8 @@ main() {
   . "$env"
   set +a
   run_command || status=$?
-  if [[ " $TESTBED_DAEMONS " == *" $CLUSTER "* ]]; then "$TESTBED_SOURCE/k8s/quiesce.sh" --name "$NAME" || ((status)) || status=1; fi
+  # Not where somebody wants to look at it.
+  if [[ " $TESTBED_DAEMONS " == *" $CLUSTER "* ]] && { ((!status)) || [[ -z $KEEP ]]; }; then "$TESTBED_SOURCE/k8s/quiesce.sh" --name "$NAME" || ((status)) || status=1; fi
   # A shim stays until the code of a first start is in the cache.
   "$TESTBED_SOURCE/clean-check.sh" --name "$NAME" --wait 150 || ((status)) || status=1
   exit "$status"

@@ -18,7 +18,7 @@ wait_for() {
   local what=$1 deadline=$((SECONDS + PATIENCE))
   shift
   until "$@"; do
-    ((SECONDS <= deadline)) || die "after $PATIENCE s there are still $what: $(crictl pods; pod_cgroups)"
+    ((SECONDS <= deadline)) || die "after $PATIENCE s there are still $what: $(crictl pods; pod_remains)"
     sleep 0.2
   done
 }
@@ -27,9 +27,12 @@ foreign_pods() { kubectl get pods --all-namespaces --no-headers | awk '$1 != "ku
 
 none_running() { [[ -z $(crictl pods --quiet --state ready) && -z $(crictl ps --quiet) ]]; }
 
-# kubelet makes a group for each pod, and removes it when all is unmounted.
-pod_cgroups() { bed_cgroups | grep -E "/${BED_PREFIX}kube/kubepods/.*pod" || true; }
-no_pod_cgroups() { [[ -z $(pod_cgroups) ]]; }
+# kubelet makes a group and a folder for each pod, and removes them when all is unmounted.
+pod_remains() {
+  bed_cgroups | grep -E "/${BED_PREFIX}kube/kubepods/.*pod" || true
+  find "$BED_RUN/kube/root/var/lib/kubelet/pods" -mindepth 1 -maxdepth 1
+}
+no_pod_remains() { [[ -z $(pod_remains) ]]; }
 
 # The groups that hold those of pods are kubelet's, which leaves them for its next start.
 remove_pods_groups() {
@@ -62,7 +65,7 @@ main() {
   node systemctl stop kube-controller-manager kube-scheduler
   kubectl delete pods --all --all-namespaces --grace-period=1 --wait >/dev/null
   wait_for containers none_running
-  wait_for "groups of pods" no_pod_cgroups
+  wait_for "groups or folders of pods" no_pod_remains
   node systemctl stop kubelet kube-proxy kube-apiserver etcd registry
   # kubelet removes a pod's sandbox within a minute.
   crictl rmp --all --force >/dev/null 2>&1 || true

@@ -71,8 +71,10 @@ pub(crate) fn port_forward_reaches_the_guest(namespace: &Namespace) -> Result<()
     let mut command = namespace.command(&["port-forward", "pod/server", ":8080"]);
     let mut forward = Running(command.stdout(Stdio::piped()).spawn()?);
     let out = forward.0.stdout.take().context("kubectl has no standard output")?;
+    // Kept to the end: kubectl says more, and dies when nobody listens.
+    let mut out = BufReader::new(out);
     let mut line = String::new();
-    BufReader::new(out).read_line(&mut line)?;
+    out.read_line(&mut line)?;
     // "Forwarding from 127.0.0.1:PORT -> 8080"
     let port = line.split_whitespace().nth(2).and_then(|address| address.rsplit_once(':'));
     let port: u16 = port.with_context(|| format!("no port in {line:?}"))?.1.parse()?;
