@@ -12,7 +12,7 @@ export CORACLE_CACHE := $(CACHE)
 export CORACLE_BIN_DIR := $(abspath $(BIN))
 export PATH := $(CACHE)/tools/bin:$(PATH)
 
-SCRIPTS := $(shell git ls-files -- '*.sh' .ci/run deploy/testbed/vm/init)
+SCRIPTS := $(shell git ls-files -- '*.sh' .ci/run deploy/testbed/vm/init deploy/testbed/k8s/systemctl)
 
 .PHONY: help
 help: ## Show this list.

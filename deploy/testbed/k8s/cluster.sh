@@ -222,15 +222,24 @@ make_pods_group() {
   done
 }
 
+# A node that is to know nothing of WebAssembly is told nothing of it either.
+without_our_variables() {
+  local variable
+  [[ ${TESTBED_KUBE_WASM:-yes} != yes ]] || return 0
+  printf '%s\n' env -u CORACLE_CACHE_DIR -u CORACLE_RUN_DIR
+  while read -r variable; do printf '%s\n' -u "$variable"; done < <(compgen -e | grep '^CORACLE_' | grep -vx "$BED_MARK" || true)
+}
+
 start_kube() {
-  local keep=("$BED_RUN" "$TESTBED_CACHE" "$BIN_DIR" "$TESTBED_SOURCE")
+  local prefix keep=("$BED_RUN" "$TESTBED_CACHE" "$BIN_DIR" "$TESTBED_SOURCE")
   TOOLS_DIR=$(k8s_tools_dir)
   mkdir -p "$BED_RUN/kube"
   write_node_files "$BED_RUN/kube/root"
   write_units
   make_node_network
   make_pods_group
-  launch kube nsenter --net="/run/netns/${BED_PREFIX}kube" \
+  mapfile -t prefix < <(without_our_variables)
+  launch kube "${prefix[@]}" nsenter --net="/run/netns/${BED_PREFIX}kube" \
     unshare --mount --propagation private --pid --fork --kill-child --uts --ipc "$TESTBED_SOURCE/k8s/node.sh" "$BED_RUN/kube" "$NODE_NAME" "${keep[@]}"
   write_kube_clients
 }

@@ -26,7 +26,7 @@ main() {
     layouts+=("$TESTBED_CHECKOUT/test-images/build/${image/:/--}.tar")
   done
   push-image "${layouts[@]}" >/dev/null 2>"$TESTBED_RUN/log/push-image" || die "cannot push: $(tail -n 5 "$TESTBED_RUN/log/push-image")"
-  in-kube "$program" --images "$TESTBED_KUBE_IMAGES" "$@"
+  in-kube "$program" --images "$TESTBED_KUBE_IMAGES" --node "$TESTBED_KUBE_NODE" "$@"
 }
 
 main "$@"

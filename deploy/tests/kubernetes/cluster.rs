@@ -15,6 +15,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) struct Namespace {
     pub(crate) name: String,
     images: String,
+    node: Option<String>,
 }
 
 /// Ends with this.
@@ -57,8 +58,12 @@ fn words(output: Output) -> Result<String> {
 
 impl Namespace {
     /// Makes one; the accounts that pods need are there when this returns.
-    pub(crate) fn create(test: &str, images: &str) -> Result<Self> {
-        let this = Self { name: format!("coracle-{test}"), images: images.to_owned() };
+    pub(crate) fn create(test: &str, images: &str, node: Option<&str>) -> Result<Self> {
+        let this = Self {
+            name: format!("coracle-{test}"),
+            images: images.to_owned(),
+            node: node.map(str::to_owned),
+        };
         this.cluster(&["create", "namespace", &this.name])?;
         eventually("service account", || {
             this.kubectl(&["get", "serviceaccount", "default"]).map(Some)
@@ -99,6 +104,17 @@ impl Namespace {
             .output()
             .context("cannot run kubectl")?;
         words(output).with_context(|| format!("kubectl {}", args.join(" ")))
+    }
+
+    /// What a command on the node prints.
+    pub(crate) fn node(&self, args: &[&str]) -> Result<String> {
+        let node = self.node.as_deref().context("no --node")?;
+        let output = Command::new(node)
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot run {node}"))?;
+        words(output).with_context(|| format!("{} on the node", args.join(" ")))
     }
 
     pub(crate) fn get(&self, object: &str) -> Result<Value> {

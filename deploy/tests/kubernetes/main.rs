@@ -4,6 +4,8 @@
 //! afterwards. A table at the end tells how each test ended and how long it took.
 //!
 //! - `--images PREFIX`: where the images are, `PREFIX/NAME:FORM` (default `coracle.test`)
+//! - `--node COMMAND`: what runs a command on the node of a cluster that has only one; without it the tests that
+//!   restart the node's services are left out, and counted as skipped
 //! - `--jobs N`: as many tests at a time (default 2)
 //! - `--keep`: leave the namespaces of tests that failed
 //! - `--list`: print the tests' names
@@ -14,6 +16,7 @@
 mod cluster;
 mod network;
 mod pods;
+mod restarts;
 mod use_of;
 
 use std::collections::VecDeque;
@@ -45,6 +48,12 @@ const TESTS: [Test; 12] = [
     ("top", use_of::top_knows_the_pod),
 ];
 
+/// Tests that disturb others, and so come after them, one by one. They need the node.
+const ALONE: [Test; 2] = [
+    ("restart-containerd", restarts::pods_live_through_containerd),
+    ("restart-kubelet", restarts::pods_live_through_kubelet),
+];
+
 /// The images of all tests.
 const IMAGES: [&str; 12] = [
     "hello:rootfs",
@@ -64,6 +73,7 @@ const IMAGES: [&str; 12] = [
 /// What the command line asks for.
 struct Options {
     images: String,
+    node: Option<String>,
     jobs: usize,
     keep: bool,
     wanted: Vec<String>,
@@ -79,16 +89,22 @@ struct Outcome {
 impl Options {
     /// The options, or none when the command line wanted only a list, which is printed then.
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Self>> {
-        let mut options =
-            Self { images: "coracle.test".into(), jobs: 2, keep: false, wanted: Vec::new() };
+        let mut options = Self {
+            images: "coracle.test".into(),
+            node: None,
+            jobs: 2,
+            keep: false,
+            wanted: Vec::new(),
+        };
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or_else(|| anyhow!("{arg} needs a value"));
             match arg.as_str() {
                 "--images" => options.images = value()?.trim_end_matches('/').to_owned(),
+                "--node" => options.node = Some(value()?),
                 "--jobs" => options.jobs = value()?.parse()?,
                 "--keep" => options.keep = true,
                 "--list" => {
-                    TESTS.iter().for_each(|(name, _)| println!("{name}"));
+                    all().for_each(|(name, _)| println!("{name}"));
                     return Ok(None);
                 }
                 "--list-images" => {
@@ -102,12 +118,17 @@ impl Options {
         Ok(Some(options))
     }
 
-    fn chosen(&self) -> VecDeque<Test> {
+    fn chosen(&self, tests: &[Test]) -> VecDeque<Test> {
         let chosen = |name: &str| {
             self.wanted.is_empty() || self.wanted.iter().any(|part| name.contains(part))
         };
-        TESTS.into_iter().filter(|(name, _)| chosen(name)).collect()
+        tests.iter().copied().filter(|(name, _)| chosen(name)).collect()
     }
+}
+
+/// All tests, in the order of the table.
+fn all() -> impl Iterator<Item = Test> {
+    TESTS.into_iter().chain(ALONE)
 }
 
 fn main() -> ExitCode {
@@ -119,13 +140,18 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let outcomes = run_all(&options);
-    report(&outcomes)
+    let mut outcomes = run_all(&options);
+    let alone = options.chosen(&ALONE);
+    let skipped = if options.node.is_none() { alone.len() } else { 0 };
+    if skipped == 0 {
+        outcomes.extend(alone.into_iter().map(|test| run(&options, test)));
+    }
+    report(&outcomes, skipped)
 }
 
-/// Runs the chosen tests, `jobs` at a time, and gives their outcomes in the order of the list.
+/// Runs the chosen of the tests that bear each other, `jobs` at a time, and gives their outcomes in the order of the list.
 fn run_all(options: &Options) -> Vec<Outcome> {
-    let queue = Mutex::new(options.chosen());
+    let queue = Mutex::new(options.chosen(&TESTS));
     let outcomes = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..options.jobs.max(1) {
@@ -149,20 +175,22 @@ fn run_all(options: &Options) -> Vec<Outcome> {
 
 fn run(options: &Options, (name, test): Test) -> Outcome {
     let start = Instant::now();
-    let result = Namespace::create(name, &options.images).and_then(|namespace| {
-        let panicked = |_| Err(anyhow!("the test itself panicked"));
-        let result = catch_unwind(AssertUnwindSafe(|| test(&namespace))).unwrap_or_else(panicked);
-        if result.is_err() {
-            eprintln!("--- {name}: what the cluster says\n{}", namespace.describe());
-        }
-        let removed = if result.is_err() && options.keep { Ok(()) } else { namespace.delete() };
-        result.and(removed)
-    });
+    let result =
+        Namespace::create(name, &options.images, options.node.as_deref()).and_then(|namespace| {
+            let panicked = |_| Err(anyhow!("the test itself panicked"));
+            let result =
+                catch_unwind(AssertUnwindSafe(|| test(&namespace))).unwrap_or_else(panicked);
+            if result.is_err() {
+                eprintln!("--- {name}: what the cluster says\n{}", namespace.describe());
+            }
+            let removed = if result.is_err() && options.keep { Ok(()) } else { namespace.delete() };
+            result.and(removed)
+        });
     Outcome { name, result, took: start.elapsed() }
 }
 
 /// The table, and a closing line with the counts.
-fn report(outcomes: &[Outcome]) -> ExitCode {
+fn report(outcomes: &[Outcome], skipped: usize) -> ExitCode {
     for outcome in outcomes {
         let (word, why) = match &outcome.result {
             Ok(()) => ("ok", String::new()),
@@ -171,6 +199,6 @@ fn report(outcomes: &[Outcome]) -> ExitCode {
         println!("{:<20} {word:<7} {:>6.1} s  {why}", outcome.name, outcome.took.as_secs_f32());
     }
     let failed = outcomes.iter().filter(|outcome| outcome.result.is_err()).count();
-    println!("{} passed, {failed} failed", outcomes.len() - failed);
+    println!("{} passed, {failed} failed, {skipped} skipped", outcomes.len() - failed);
     if failed == 0 && !outcomes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
