@@ -33,8 +33,8 @@ pub(crate) fn plan(
 ) -> Result<Plan> {
     if !shims.is_empty() && !args.force {
         bail!(
-            "{} still run: {}. Remove their pods first, or use --force, which leaves the programs to them",
-            if shims.len() == 1 { "a container" } else { "containers" },
+            "{}: {}. Remove their pods first, or use --force, which leaves the programs to them",
+            if shims.len() == 1 { "a container still runs" } else { "containers still run" },
             shims.join(", ")
         );
     }

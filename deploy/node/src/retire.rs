@@ -4,6 +4,7 @@
 //! then uninstalls it, and what was the daemon takes the node's label away and does nothing more. A pod is ready when its
 //! node has nothing of us, so the DaemonSet's own count says when all have.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -20,6 +21,10 @@ use crate::cli::RetireArgs;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// What an installer that refuses ends with: waiting will not change its mind.
 const REFUSED: i64 = coracle_installer::EXIT_REFUSED as i64;
+/// On the DaemonSet, what is wanted; on its pods, when it was tried.
+const ANNOTATION: &str = "coracle.dev/uninstall";
+/// Also on nodes whose containers still run.
+const FORCE: &str = "force";
 
 /// What counts of a DaemonSet.
 #[derive(Debug, Deserialize)]
@@ -30,10 +35,11 @@ struct DaemonSet {
     status: Status,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct Metadata {
-    #[serde(default)]
     generation: i64,
+    annotations: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -44,7 +50,7 @@ struct Spec {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Selector {
-    match_labels: std::collections::BTreeMap<String, String>,
+    match_labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -111,12 +117,18 @@ struct Pods {
 }
 
 impl DaemonSet {
-    /// Whether each of its nodes has a ready pod of this generation or a later one.
-    fn is_done(&self, generation: i64) -> bool {
-        let Status { observed_generation, desired_number_scheduled: wanted, .. } = self.status;
-        observed_generation >= generation
-            && self.status.updated_number_scheduled == wanted
-            && self.status.number_ready == wanted
+    /// How many of its nodes have a ready pod of this generation or a later one, and how many it has; `None`: nobody has
+    /// counted yet.
+    fn done(&self, generation: i64) -> Option<(i64, i64)> {
+        let Status { desired_number_scheduled: all, .. } = self.status;
+        let done = self.status.number_ready.min(self.status.updated_number_scheduled);
+        (self.status.observed_generation >= generation).then_some((done, all))
+    }
+
+    /// Whether somebody wants it to be done at any price: the release cannot be changed any more, when an uninstallation of
+    /// it has failed.
+    fn forces(&self) -> bool {
+        self.metadata.annotations.get(ANNOTATION).is_some_and(|value| value == FORCE)
     }
 }
 
@@ -139,10 +151,10 @@ impl Pod {
 }
 
 /// What the pods do from now on. A DaemonSet merges containers by their names.
-fn patch(args: &RetireArgs, now: SystemTime) -> Value {
+fn patch(args: &RetireArgs, force: bool, now: SystemTime) -> Value {
     let mut uninstall = vec!["uninstall".to_owned(), "--node".to_owned()];
     uninstall.extend(args.node.iter().cloned());
-    if args.force {
+    if force {
         uninstall.push("--force".to_owned());
     }
     let mut daemon = vec!["daemon".to_owned(), "--retired".to_owned(), "--kubernetes".to_owned()];
@@ -152,7 +164,7 @@ fn patch(args: &RetireArgs, now: SystemTime) -> Value {
     json!({ "spec": {
         "updateStrategy": { "rollingUpdate": { "maxUnavailable": "100%" } },
         "template": {
-            "metadata": { "annotations": { "coracle.dev/uninstall": tried } },
+            "metadata": { "annotations": { ANNOTATION: tried } },
             "spec": {
                 "initContainers": [{ "name": "install", "args": uninstall }],
                 "containers": [{ "name": "daemon", "args": daemon }],
@@ -173,35 +185,39 @@ pub(crate) fn run(args: &RetireArgs) -> Result<()> {
 }
 
 async fn retire(api: &Api, args: &RetireArgs) -> Result<()> {
-    let name = &args.daemonset;
-    let path = format!("/apis/apps/v1/namespaces/{}/daemonsets/{name}", args.namespace);
-    let kind = "application/strategic-merge-patch+json";
-    let patch = patch(args, SystemTime::now());
-    let change = Request { act: "change the DaemonSet", method: Method::PATCH, path: &path };
-    let begun: DaemonSet = api.call(&change, Some((kind, &patch))).await?;
+    let (name, namespace) = (&args.daemonset, &args.namespace);
+    let path = format!("/apis/apps/v1/namespaces/{namespace}/daemonsets/{name}");
     let look = Request { act: "look at the DaemonSet", method: Method::GET, path: &path };
+    let change = Request { act: "change the DaemonSet", method: Method::PATCH, path: &path };
+    let kind = "application/strategic-merge-patch+json";
+    let force = args.force || api.call::<DaemonSet>(&look, None).await?.forces();
+    let patch = patch(args, force, SystemTime::now());
+    let begun: DaemonSet = api.call(&change, Some((kind, &patch))).await?;
     let deadline = Instant::now() + args.timeout;
     let mut told = None;
     loop {
         let daemonset: DaemonSet = api.call(&look, None).await?;
-        if daemonset.is_done(begun.metadata.generation) {
-            eprintln!("coracle: {} nodes are as they were", daemonset.status.number_ready);
-            return Ok(());
+        let count = daemonset.done(begun.metadata.generation);
+        if let Some((done, all)) = count
+            && told.replace(count) != Some(count)
+        {
+            eprintln!("coracle: {done} of {all} nodes are as they were");
+            if done == all {
+                return Ok(());
+            }
         }
         let pods = pods(api, args, &daemonset).await?;
-        let Status { desired_number_scheduled: all, .. } = daemonset.status;
         let refusals = complaints(&pods, |ended| ended.exit_code == REFUSED);
         if !refusals.is_empty() {
-            bail!("these nodes refuse:\n{refusals}\nuninstall.force=true takes back all the same");
+            bail!(
+                "these nodes refuse:\n{refusals}To take back all the same: kubectl -n {namespace} annotate daemonset {name} \
+                 {ANNOTATION}={FORCE}, and uninstall again"
+            );
         }
         if Instant::now() >= deadline {
             let seconds = args.timeout.as_secs();
             let complaints = complaints(&pods, |_| true);
             bail!("not every node is done after {seconds} s; see the pods of {name}\n{complaints}");
-        }
-        let done = daemonset.status.number_ready.min(daemonset.status.updated_number_scheduled);
-        if told.replace(done) != Some(done) {
-            eprintln!("coracle: {done} of {all} nodes are done");
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }

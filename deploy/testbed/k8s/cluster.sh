@@ -98,6 +98,8 @@ write_node_files() {
   for component in admin kubelet kube-controller-manager kube-scheduler kube-proxy; do
     make_kubeconfig "$component" "$etc/kubernetes/$component.conf"
   done
+  # Where an installer looks for it; the whole suite lies in no PATH.
+  ln -s "$(suite_dir "$(suite_of kube)")/usr/bin/containerd" "$1/usr/local/bin/containerd"
   kube_containerd_config >"$etc/containerd/config.toml"
   printf '[host."http://%s"]\ncapabilities = ["pull", "resolve"]\n' "$KUBE_REGISTRY" >"$etc/containerd/certs.d/$KUBE_IMAGES/hosts.toml"
   kube_network >"$etc/cni/net.d/10-pods.conflist"

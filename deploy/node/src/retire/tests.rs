@@ -3,12 +3,12 @@
 use super::*;
 use serde_json::from_value;
 
-fn args(force: bool) -> RetireArgs {
+fn args() -> RetireArgs {
     RetireArgs {
         namespace: "nodes".into(),
         daemonset: "coracle".into(),
         timeout: Duration::from_secs(1),
-        force,
+        force: false,
         node: vec!["--handler=wasm".into()],
         daemon: vec!["--node-label=coracle.dev/wasm".into()],
         service_account: "/nowhere".into(),
@@ -31,7 +31,7 @@ fn daemonset(observed: i64, wanted: i64, updated: i64, ready: i64) -> DaemonSet 
 
 #[test]
 fn the_template_takes_back_and_stays() {
-    let patch = patch(&args(true), UNIX_EPOCH + Duration::from_secs(7));
+    let patch = patch(&args(), true, UNIX_EPOCH + Duration::from_secs(7));
     let template = &patch["spec"]["template"];
     assert_eq!(
         template["spec"]["initContainers"][0]["args"],
@@ -47,11 +47,19 @@ fn the_template_takes_back_and_stays() {
 
 #[test]
 fn done_is_when_all_nodes_have_a_ready_pod_of_the_new_template() {
-    assert!(daemonset(3, 2, 2, 2).is_done(3));
-    assert!(daemonset(3, 0, 0, 0).is_done(3), "no node, nothing to do");
-    assert!(!daemonset(2, 2, 2, 2).is_done(3), "the controller has not looked yet");
-    assert!(!daemonset(3, 2, 1, 2).is_done(3), "one pod is of the old template");
-    assert!(!daemonset(3, 2, 2, 1).is_done(3));
+    assert_eq!(daemonset(3, 2, 2, 2).done(3), Some((2, 2)));
+    assert_eq!(daemonset(3, 0, 0, 0).done(3), Some((0, 0)), "no node, nothing to do");
+    assert_eq!(daemonset(2, 2, 2, 2).done(3), None, "the controller has not looked yet");
+    assert_eq!(daemonset(3, 2, 1, 2).done(3), Some((1, 2)), "one pod is of the old template");
+    assert_eq!(daemonset(3, 2, 2, 1).done(3), Some((1, 2)));
+}
+
+#[test]
+fn an_annotation_forces_a_release_that_cannot_be_changed() {
+    let mut daemonset = daemonset(3, 1, 1, 1);
+    assert!(!daemonset.forces());
+    daemonset.metadata.annotations.insert(ANNOTATION.into(), FORCE.into());
+    assert!(daemonset.forces());
 }
 
 #[test]
