@@ -1,7 +1,7 @@
 //! Puts Coracle onto a node: programs, and a runtime handler in containerd's configuration. Takes it off again, to the byte.
 //! Says whether all is as it was left.
 //!
-//! An installation reads the node ([`survey`]), decides ([`install`], [`uninstall`]: values, no effects), and carries the
+//! An installation reads the node ([`survey`]), decides ([`mod@install`], [`mod@uninstall`]: values, no effects), and carries the
 //! decision out step by step ([`act`]); a step that fails takes all back. README.md says what is touched where.
 
 mod act;
