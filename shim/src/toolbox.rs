@@ -11,8 +11,21 @@ pub const MODULE: &[u8] = include_bytes!("../box/coracle-box.wasm");
 const NAME: &str = "coracle-box";
 
 /// The commands, which are names of the toolbox too.
-pub const COMMANDS: [&str; 11] =
-    ["backtrace", "cat", "df", "env", "kill", "ls", "mem", "netstat", "ps", "sleep", "wget"];
+pub const COMMANDS: [&str; 13] = [
+    "backtrace",
+    "cat",
+    "df",
+    "env",
+    "kill",
+    "ls",
+    "mem",
+    "netstat",
+    "ps",
+    "sleep",
+    "tar",
+    "test",
+    "wget",
+];
 
 /// The folders in which programs of that kind are looked for: scripts and probes name them so.
 const FOLDERS: [&str; 5] = ["/bin", "/usr/bin", "/sbin", "/usr/sbin", "/usr/local/bin"];

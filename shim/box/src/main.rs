@@ -21,6 +21,8 @@ mod passwd;
 mod proc;
 mod ps;
 mod sleep;
+mod tar;
+mod test;
 mod time;
 mod wget;
 
@@ -71,6 +73,13 @@ const TOOLS: &[Tool] = &[
     Tool { name: "netstat", usage: "[-altunwxp]", about: "sockets", run: netstat::run },
     Tool { name: "ps", usage: "", about: "processes", run: ps::run },
     Tool { name: "sleep", usage: "NUMBER[smhd]...", about: "wait", run: sleep::run },
+    Tool {
+        name: "tar",
+        usage: "c|x|t[v]f - [-C FOLDER] [FILE]...",
+        about: "archives from and to a stream",
+        run: tar::run,
+    },
+    Tool { name: "test", usage: "-d|-e|-f|-L|-s FILE", about: "whether it is so", run: test::run },
     Tool {
         name: "wget",
         usage: "[-qS] [-O FILE] [-T SECONDS] [-U AGENT] [--header LINE] [--post-data TEXT] [--spider] URL...",

@@ -60,6 +60,11 @@ impl Context {
         self.complain(format_args!("{}: {}", plain(object), reason(error)));
     }
 
+    /// Goes on without a word; the exit code will be 1.
+    pub fn fail(&mut self) {
+        self.failed = true;
+    }
+
     /// The end: 0, or 1 if anything went wrong.
     pub fn finish(mut self, result: Result<(), Failure>) -> ExitCode {
         match result.and_then(|()| self.flush()) {

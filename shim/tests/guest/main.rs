@@ -20,6 +20,7 @@ mod suite;
 mod support;
 mod toolbox;
 mod toolbox_net;
+mod toolbox_tar;
 
 // The suites' programs are described once for all that run them.
 #[path = "../../../deploy/tests/suites/official.rs"]
