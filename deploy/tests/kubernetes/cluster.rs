@@ -122,15 +122,19 @@ impl Namespace {
     }
 
     pub(crate) fn apply(&self, object: &Value) -> Result<()> {
-        let mut command = self.command(&["apply", "--filename", "-"]);
+        self.send(&["apply", "--filename", "-"], object).map(drop)
+    }
+
+    /// What kubectl prints that is given an object.
+    pub(crate) fn send(&self, args: &[&str], object: &Value) -> Result<String> {
+        let mut command = self.command(args);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let mut input = child.stdin.take().context("kubectl has no standard input")?;
         input.write_all(object.to_string().as_bytes())?;
         drop(input);
         words(child.wait_with_output()?)
-            .map(drop)
-            .with_context(|| format!("kubectl apply of {object}"))
+            .with_context(|| format!("kubectl {} of {object}", args.join(" ")))
     }
 
     /// A pod of the RuntimeClass `wasm` with these containers, that is not started again.

@@ -13,11 +13,16 @@
 //!
 //! Arguments that are no options select tests whose name contains one of them.
 
+mod classes;
 mod cluster;
+mod limits;
 mod network;
 mod pods;
+mod probes;
 mod restarts;
 mod use_of;
+mod volumes;
+mod workloads;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,7 +38,7 @@ use cluster::Namespace;
 /// A test: its name, and what it does in a namespace of its own.
 type Test = (&'static str, fn(&Namespace) -> Result<()>);
 
-const TESTS: [Test; 12] = [
+const TESTS: [Test; 26] = [
     ("node-ready", pods::the_node_is_ready),
     ("wasm-completes", pods::every_form_of_image_completes),
     ("exit-codes", pods::jobs_end_with_exit_codes),
@@ -45,7 +50,21 @@ const TESTS: [Test; 12] = [
     ("port-forward", network::port_forward_reaches_the_guest),
     ("exec", use_of::exec_runs_the_toolbox),
     ("logs", use_of::logs_follow),
+    ("attach", use_of::attach_talks_to_the_program),
+    ("cp", use_of::cp_takes_files_both_ways),
     ("top", use_of::top_knows_the_pod),
+    ("configuration", volumes::configuration_reaches_the_guest),
+    ("volumes", volumes::volumes_are_what_they_say),
+    ("probes", probes::probes_are_answered),
+    ("failing-probes", probes::failing_probes_have_their_effect),
+    ("runtime-class", classes::wrong_classes_are_told),
+    ("oom", limits::memory_that_runs_out_is_the_reason),
+    ("resize", limits::limits_change_in_place),
+    ("grace-period", limits::ends_within_the_grace_period),
+    ("eviction", limits::evicted_pods_go),
+    ("deployment", workloads::twenty_roll_and_scale),
+    ("cron-job", workloads::schedules_are_kept),
+    ("autoscaler", workloads::load_brings_more_pods),
 ];
 
 /// Tests that disturb others, and so come after them, one by one. They need the node.
@@ -55,7 +74,7 @@ const ALONE: [Test; 2] = [
 ];
 
 /// The images of all tests.
-const IMAGES: [&str; 12] = [
+const IMAGES: [&str; 16] = [
     "hello:rootfs",
     "hello:layer",
     "hello:artifact",
@@ -65,6 +84,10 @@ const IMAGES: [&str; 12] = [
     "trap:layer",
     "bad-imports:rootfs",
     "sleep:layer",
+    "spin:rootfs",
+    "stdin-echo:rootfs",
+    "files:rootfs",
+    "hello-wat:wat",
     "sockets:layer",
     "sockets-rust:layer",
     "busybox:rootfs",

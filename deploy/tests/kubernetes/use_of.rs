@@ -1,11 +1,11 @@
 //! What people do with a pod that runs: exec, logs, top.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cluster::{Namespace, Running, eventually};
+use crate::cluster::{Namespace, Running, ended, eventually};
 
 /// Starts a pod whose program sleeps, and waits until it does.
 fn sleeping(namespace: &Namespace) -> Result<()> {
@@ -22,6 +22,47 @@ pub(crate) fn exec_runs_the_toolbox(namespace: &Namespace) -> Result<()> {
     ensure!(words.lines().any(|line| line == "etc"), "{words:?}");
     let output = namespace.command(&["exec", "sleeper", "--", "cat", "/no/such/file"]).output()?;
     ensure!(output.status.code() == Some(1), "{output:?}");
+    Ok(())
+}
+
+/// Files and folders, into a pod whose image has no program but the guest, and out of it.
+pub(crate) fn cp_takes_files_both_ways(namespace: &Namespace) -> Result<()> {
+    sleeping(namespace)?;
+    let place = tempfile::tempdir()?;
+    let at = |name: &str| place.path().join(name).to_string_lossy().into_owned();
+    std::fs::create_dir_all(at("folder/below"))?;
+    std::fs::write(at("folder/below/file"), "words\n".repeat(100_000))?;
+    namespace.kubectl(&["cp", &at("folder"), "sleeper:/copied"])?;
+    let words = namespace.kubectl(&["exec", "sleeper", "--", "cat", "/copied/below/file"])?;
+    ensure!(words == "words\n".repeat(100_000), "{} bytes arrived", words.len());
+    namespace.kubectl(&["cp", "sleeper:/copied/below/file", &at("back")])?;
+    ensure!(std::fs::read_to_string(at("back"))? == words, "what comes back is something else");
+    Ok(())
+}
+
+/// Standard input and output of the program itself; what is attached sees its end.
+pub(crate) fn attach_talks_to_the_program(namespace: &Namespace) -> Result<()> {
+    let mut echo = namespace.container("main", "stdin-echo:rootfs", &[]);
+    (echo["stdin"], echo["stdinOnce"]) = (true.into(), true.into());
+    namespace.apply(&namespace.pod("echo", &[echo]))?;
+    namespace.ready("echo")?;
+    let mut command = namespace.command(&["attach", "--stdin", "echo"]);
+    let mut attached = Running(
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?,
+    );
+    let mut input = attached.0.stdin.take().context("kubectl has no standard input")?;
+    input.write_all(b"one line\n")?;
+    drop(input);
+    let mut words = String::new();
+    attached
+        .0
+        .stdout
+        .take()
+        .context("kubectl has no standard output")?
+        .read_to_string(&mut words)?;
+    ensure!(words.contains("one line\n"), "{words:?}");
+    let pod = namespace.phase("echo", &["Succeeded", "Failed"])?;
+    ensure!(ended(&pod, 0)?.0 == 0, "{}", pod["status"]);
     Ok(())
 }
 
