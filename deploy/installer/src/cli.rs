@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::config::SYSTEMD_CGROUP;
 use crate::distribution::Distribution;
 
 /// Where and what the node is. All has a default that is found on the node.
@@ -53,6 +54,10 @@ pub struct InstallArgs {
     /// Folder that the programs are copied from [default: where this program is]
     #[arg(long, value_name = "FOLDER")]
     pub programs: Option<PathBuf>,
+    /// A runtime option of the handler's containers, such as CompileMemoryMiB=4096 (the shim's README lists them). The node's
+    /// daemon has to be given the same.
+    #[arg(long = "option", value_name = "KEY=VALUE", value_parser = parse_option)]
+    pub options: Vec<RuntimeOption>,
     /// Let the shim make the pods' sandboxes (containerd 2 or newer).
     #[arg(long)]
     pub sandboxer: bool,
@@ -64,6 +69,10 @@ pub struct InstallArgs {
     /// `--runtime=io.containerd.wasm.v1`.
     #[arg(long, value_name = "FOLDER", value_parser = parse_absolute)]
     pub link: Option<PathBuf>,
+    /// Install once more what is recorded on this node, with the options of then: for a node whose configuration somebody has
+    /// put back.
+    #[arg(long, conflicts_with_all = ["options", "sandboxer", "local_pull", "link", "programs_only"])]
+    pub again: bool,
     /// Only install the programs, as a node without pods needs them; containerd's configuration is left alone.
     #[arg(long)]
     pub programs_only: bool,
@@ -125,6 +134,32 @@ fn parse_handler(text: &str) -> Result<String, String> {
     Err("expected a label of DNS: 1 to 63 of a-z, 0-9 and dashes between them".into())
 }
 
+/// A runtime option, as it stands in containerd's configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RuntimeOption {
+    pub(crate) key: String,
+    pub(crate) value: toml::Value,
+}
+
+/// Options are named like fields of Go; which one makes control groups is the node's own matter.
+fn parse_option(text: &str) -> Result<RuntimeOption, String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    if !key.starts_with(|first: char| first.is_ascii_uppercase())
+        || !key.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    {
+        return Err(format!("{key:?} is no name of an option, such as CompileMemoryMiB"));
+    }
+    if key == SYSTEMD_CGROUP {
+        return Err(format!("{SYSTEMD_CGROUP} is taken from the node's own runtime"));
+    }
+    let value = match (value.parse::<bool>(), value.parse::<i64>()) {
+        (Ok(value), _) => toml::Value::Boolean(value),
+        (_, Ok(value)) => toml::Value::Integer(value),
+        _ => toml::Value::String(value.to_owned()),
+    };
+    Ok(RuntimeOption { key: key.to_owned(), value })
+}
+
 fn parse_absolute(text: &str) -> Result<PathBuf, String> {
     if text.starts_with('/') && !text.split('/').any(|part| part == "..") {
         return Ok(text.into());
@@ -143,6 +178,17 @@ mod tests {
         }
         for bad in ["", "Wasm", "a.b", "-a", "a-", "a b", "a\"", &"a".repeat(64)] {
             assert!(parse_handler(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn options_have_the_type_that_they_look_like() {
+        let value = |text| parse_option(text).map(|option| option.value);
+        assert_eq!(value("CompileMemoryMiB=4096"), Ok(toml::Value::Integer(4096)));
+        assert_eq!(value("CacheByNamespace=true"), Ok(toml::Value::Boolean(true)));
+        assert_eq!(value("LogLevel=a=b"), Ok(toml::Value::String("a=b".into())));
+        for bad in ["CompileMemoryMiB", "compile=1", "=1", "A.b=1", "SystemdCgroup=true"] {
+            assert!(parse_option(bad).is_err(), "{bad}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use toml::{Table, Value};
 
-use crate::config::{ANNOTATIONS, Entry};
+use crate::config::{ANNOTATIONS, Entry, SYSTEMD_CGROUP};
 
 /// The places where two configurations differ, as keys joined by dots.
 pub(crate) fn differences(before: &Table, after: &Table) -> Vec<Vec<String>> {
@@ -70,6 +70,14 @@ pub(crate) fn missing(config: &Table, entry: &Entry) -> Option<String> {
                 .then(|| format!("SystemdCgroup of handler {} is not as runc's", entry.handler))
         })
         .or_else(|| {
+            let said = runtime.get("options").and_then(Value::as_table);
+            let other = |(key, value): (&String, &Value)| {
+                said.and_then(|said| said.get(key)) != Some(value)
+            };
+            let (key, value) = entry.options.iter().find(|option| other(*option))?;
+            Some(format!("option {key} of handler {} is not {value}", entry.handler))
+        })
+        .or_else(|| {
             (entry.sandboxer && text("sandboxer") != "shim")
                 .then(|| format!("sandboxer of handler {} is not the shim", entry.handler))
         })
@@ -124,7 +132,7 @@ fn runtime<'a>(config: &'a Table, handler: &str) -> Option<&'a Value> {
 }
 
 fn systemd_cgroup(runtime: &Value) -> bool {
-    let option = || runtime.get("options")?.get("SystemdCgroup")?.as_bool();
+    let option = || runtime.get("options")?.get(SYSTEMD_CGROUP)?.as_bool();
     option().unwrap_or(false)
 }
 
@@ -151,6 +159,7 @@ mod tests {
             runtime_type: crate::config::RUNTIME_TYPE.into(),
             runtime_path: "/opt/coracle/bin/containerd-shim-wasm-v1".into(),
             systemd_cgroup: true,
+            options: toml::Table::new(),
             sandboxer: false,
             local_pull: false,
             defaults: toml::Table::new(),
@@ -186,6 +195,8 @@ SystemdCgroup = true
         );
         let other = Entry { systemd_cgroup: false, ..entry() };
         assert!(missing(&after, &other).unwrap().contains("SystemdCgroup"));
+        let other = Entry { options: "A = 1".parse().unwrap(), ..entry() };
+        assert!(missing(&after, &other).unwrap().contains("option A of handler wasm is not 1"));
     }
 
     #[test]

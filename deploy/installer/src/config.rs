@@ -83,6 +83,9 @@ impl FormatVersion {
     }
 }
 
+/// The runtime option that says who makes control groups.
+pub(crate) const SYSTEMD_CGROUP: &str = "SystemdCgroup";
+
 /// A runtime handler of ours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Entry {
@@ -94,6 +97,9 @@ pub(crate) struct Entry {
     pub(crate) runtime_path: String,
     /// Whether groups of containers are systemd's units.
     pub(crate) systemd_cgroup: bool,
+    /// Further runtime options, which the shim reads.
+    #[serde(default)]
+    pub(crate) options: toml::Table,
     /// Whether the shim makes the pods' sandboxes.
     pub(crate) sandboxer: bool,
     /// Whether CRI's own client pulls images, which the transfer service only does for the node's platform.
@@ -101,6 +107,17 @@ pub(crate) struct Entry {
     /// Handlers that containerd has by default, and would not have any more beside one that is named.
     #[serde(default)]
     pub(crate) defaults: toml::Table,
+}
+
+impl Entry {
+    /// What the handler's table of options holds.
+    pub(crate) fn all_options(&self) -> toml::Table {
+        let mut options = self.options.clone();
+        if self.systemd_cgroup {
+            options.insert(SYSTEMD_CGROUP.to_owned(), toml::Value::Boolean(true));
+        }
+        options
+    }
 }
 
 /// Text of a file.
@@ -150,8 +167,12 @@ pub(crate) fn tables(version: FormatVersion, entry: &Entry) -> String {
     if entry.sandboxer {
         out += "  sandboxer = \"shim\"\n";
     }
-    if entry.systemd_cgroup {
-        out += &format!("\n[{runtime}.options]\n  SystemdCgroup = true\n");
+    let options = entry.all_options();
+    if !options.is_empty() {
+        out += &format!("\n[{runtime}.options]\n");
+        for (key, value) in options {
+            out += &format!("  {key} = {value}\n");
+        }
     }
     for (handler, table) in &entry.defaults {
         out += &format!("\n{NOTE}\n{DEFAULT_NOTE}\n");

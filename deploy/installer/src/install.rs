@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::cli::InstallArgs;
+use crate::cli::{InstallArgs, RuntimeOption};
 use crate::compare;
 use crate::config::{Entry, RUNTIME_TYPE};
 use crate::files;
@@ -55,6 +55,7 @@ pub(crate) fn plan(
     let previous = record.installed.as_ref();
     let mut installed = Installed {
         distribution: survey.map_or("none", |survey| survey.distribution.name()).to_owned(),
+        socket: survey.map(|survey| survey.socket.clone()),
         entry: None,
         config: None,
         programs: sources.iter().map(|source| program(args, source)).collect(),
@@ -66,6 +67,7 @@ pub(crate) fn plan(
             installed.config.clone_from(&was.config);
             installed.entry.clone_from(&was.entry);
             installed.distribution.clone_from(&was.distribution);
+            installed.socket.clone_from(&was.socket);
         }
         return Ok(draft.into_plan(record, installed, None, Vec::new()));
     };
@@ -130,10 +132,35 @@ fn entry(args: &InstallArgs, survey: &Survey) -> Result<Entry> {
         runtime_type: kind.to_owned(),
         runtime_path,
         systemd_cgroup: compare::node_uses_systemd(&survey.baseline),
+        options: args
+            .options
+            .iter()
+            .map(|option| (option.key.clone(), option.value.clone()))
+            .collect(),
         sandboxer: args.sandboxer,
         local_pull: args.local_pull,
         defaults: toml::Table::new(),
     })
+}
+
+/// What was asked for when this node was installed.
+pub(crate) fn again(args: &InstallArgs, record: &Record) -> Result<InstallArgs> {
+    let entry = record.installed.as_ref().and_then(|installed| installed.entry.as_ref());
+    let Some(entry) = entry else {
+        bail!("nothing is recorded in {STATE_DIR}: install without --again");
+    };
+    let mut args = args.clone();
+    args.node.handler.clone_from(&entry.handler);
+    if let Some(folder) = Path::new(&entry.runtime_path).parent() {
+        args.node.bin_dir = folder.to_owned();
+    }
+    let option = |(key, value): (&String, &toml::Value)| RuntimeOption {
+        key: key.clone(),
+        value: value.clone(),
+    };
+    args.options = entry.options.iter().map(option).collect();
+    (args.sandboxer, args.local_pull) = (entry.sandboxer, entry.local_pull);
+    Ok(args)
 }
 
 impl Draft {

@@ -30,12 +30,13 @@ use std::time::Duration;
 use anyhow::Context;
 
 pub use act::{Stop, Tell, Watcher};
-pub use cli::{DoctorArgs, InstallArgs, NodeArgs, UninstallArgs};
+pub use cli::{DoctorArgs, InstallArgs, NodeArgs, RuntimeOption, UninstallArgs};
 pub use distribution::Distribution;
 pub use failure::{
     EXIT_ABSENT, EXIT_BROKEN, EXIT_BUSY, EXIT_DRIFT, EXIT_REFUSED, EXIT_UNDONE, EXIT_UNTIDY,
     Failure,
 };
+pub use record::recorded_socket;
 pub use units::{Systemd, Units};
 
 use act::{Actor, recover};
@@ -96,6 +97,7 @@ pub fn install_with(
     if !args.dry_run {
         repair(&mut record, units)?;
     }
+    let args = &if args.again { install::again(args, &record)? } else { args.clone() };
     let survey = if args.programs_only { None } else { Some(Survey::take(&args.node, units)?) };
     let plan = install::plan(args, survey.as_ref(), &record, &sources)?;
     carry_out(&plan, args.dry_run, survey.as_ref(), sources, args.timeout, units, watcher)

@@ -229,6 +229,7 @@ mod tests {
             runtime_type: crate::config::RUNTIME_TYPE.into(),
             runtime_path: "/x".into(),
             systemd_cgroup: true,
+            options: toml::Table::new(),
             sandboxer: false,
             local_pull: false,
             defaults: toml::Table::new(),

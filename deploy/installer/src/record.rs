@@ -48,6 +48,9 @@ impl Default for Record {
 pub(crate) struct Installed {
     /// The distribution's name.
     pub(crate) distribution: String,
+    /// containerd's socket; `None` when only programs were installed.
+    #[serde(default)]
+    pub(crate) socket: Option<PathBuf>,
     /// The handler, unless only programs were installed.
     pub(crate) entry: Option<Entry>,
     /// The configuration file, likewise.
@@ -123,6 +126,15 @@ pub(crate) fn strays(needed: Option<&Path>) -> Vec<PathBuf> {
     files
 }
 
+/// The socket of the containerd that this was installed for, on the node whose file system is seen at this place; `None`
+/// when nothing is recorded there that can be read.
+#[must_use]
+pub fn recorded_socket(root: &Path) -> Option<PathBuf> {
+    let path = Record::path();
+    let below = path.strip_prefix("/").unwrap_or(&path);
+    Record::read(&root.join(below)).ok()?.installed?.socket
+}
+
 impl Record {
     fn path() -> PathBuf {
         Path::new(STATE_DIR).join("record.json")
@@ -130,8 +142,11 @@ impl Record {
 
     /// The record of this node; an empty one when there is none.
     pub(crate) fn load() -> Result<Self> {
-        let path = Self::path();
-        let Some(bytes) = files::read(&path)? else { return Ok(Self::default()) };
+        Self::read(&Self::path())
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        let Some(bytes) = files::read(path)? else { return Ok(Self::default()) };
         let record: Self = serde_json::from_slice(&bytes).with_context(|| {
             format!("reading {}: remove it if it is damaged; nothing else needs it", path.display())
         })?;

@@ -196,6 +196,7 @@ mod tests {
             runtime_type: crate::config::RUNTIME_TYPE.into(),
             runtime_path: "/opt/coracle/bin/containerd-shim-wasm-v1".into(),
             systemd_cgroup: false,
+            options: toml::Table::new(),
             sandboxer: false,
             local_pull: false,
             defaults: toml::Table::new(),

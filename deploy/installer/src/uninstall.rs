@@ -22,6 +22,9 @@ struct Undo {
     to: Option<String>,
 }
 
+/// What containers have left, with and without an installation.
+const CACHE: &str = "/var/lib/coracle/cache";
+
 /// Plans to take an installation back.
 ///
 /// `shims` are the containers whose shim runs from our program.
@@ -76,6 +79,9 @@ pub(crate) fn plan(
     let revocable = steps.len();
     if shims.is_empty() {
         tidy(args, installed, undo.as_ref(), &mut steps);
+        if !steps.is_empty() && Path::new(CACHE).exists() {
+            notes.push(format!("compiled code stays in {CACHE}, and may be removed"));
+        }
     } else {
         notes.push(format!(
             "the programs in {} stay for {}; `coracle uninstall` removes them when those have ended",

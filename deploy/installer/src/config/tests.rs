@@ -8,6 +8,7 @@ fn entry() -> Entry {
         runtime_type: crate::config::RUNTIME_TYPE.into(),
         runtime_path: "/opt/coracle/bin/containerd-shim-wasm-v1".into(),
         systemd_cgroup: true,
+        options: toml::Table::new(),
         sandboxer: false,
         local_pull: false,
         defaults: toml::Table::new(),
@@ -75,6 +76,19 @@ fn each_version_has_its_key() {
         let wasm = &table["plugins"][key]["containerd"]["runtimes"]["wasm"];
         assert_eq!(wasm["runtime_type"].as_str(), Some(RUNTIME_TYPE));
         assert_eq!(wasm["options"]["SystemdCgroup"].as_bool(), Some(true));
+    }
+}
+
+#[test]
+fn options_stand_beside_the_node_s_own() {
+    let options: toml::Table = "CompileMemoryMiB = 4096\nLogLevel = \"a b\"".parse().unwrap();
+    for systemd_cgroup in [true, false] {
+        let entry = Entry { options: options.clone(), systemd_cgroup, ..entry() };
+        let table = parsed(&own_file(FormatVersion(3), &entry));
+        let wasm = &table["plugins"][CRI_V3]["containerd"]["runtimes"]["wasm"];
+        assert_eq!(wasm["options"].as_table(), Some(&entry.all_options()));
+        assert_eq!(wasm["options"].get(SYSTEMD_CGROUP).is_some(), systemd_cgroup);
+        assert_eq!(wasm["options"]["CompileMemoryMiB"].as_integer(), Some(4096));
     }
 }
 
