@@ -40,14 +40,10 @@ pub(crate) enum Command {
 /// Arguments of `coracle daemon`.
 #[derive(Debug, Args)]
 pub(crate) struct DaemonArgs {
-    /// containerd's socket, on the node.
-    #[arg(
-        long,
-        env = "CONTAINERD_ADDRESS",
-        default_value = "/run/containerd/containerd.sock",
-        value_name = "PATH"
-    )]
-    pub(crate) address: PathBuf,
+    /// containerd's socket, on the node [default: that of the containerd that `coracle install` was for, or
+    /// /run/containerd/containerd.sock]
+    #[arg(long, env = "CONTAINERD_ADDRESS", value_name = "PATH")]
+    pub(crate) address: Option<PathBuf>,
     /// Where /metrics, /healthz and /readyz are served.
     #[arg(long, default_value = "127.0.0.1:9471", value_name = "ADDRESS:PORT")]
     pub(crate) listen: SocketAddr,
@@ -136,6 +132,9 @@ pub(crate) struct ClusterArgs {
     /// The name of this machine's node object, by the downward API (spec.nodeName).
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     pub(crate) node_name: Option<String>,
+    /// When containerd has lost the handler, install again what is recorded on the node.
+    #[arg(long, requires = "kubernetes")]
+    pub(crate) repair: bool,
     /// The label, `true` or `false`.
     #[arg(long, default_value = "coracle.dev/wasm", value_name = "LABEL")]
     pub(crate) node_label: String,

@@ -17,6 +17,7 @@ mod http;
 mod metrics;
 mod node;
 mod queue;
+mod repair;
 mod retired;
 mod scrape;
 mod stop;
@@ -35,20 +36,23 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::cli::{ClusterArgs, DaemonArgs};
+use crate::cli::DaemonArgs;
 use cache::NodeCache;
 use cluster::Cluster;
 use compiler::Compiler;
 use figures::Ear;
-use handler::Announcer;
+use handler::{Announcer, Told};
 use metrics::Metrics;
 use node::Node;
+use repair::Repair;
 use scrape::{Bounds, Scrape};
 use stop::Stop;
 use watch::Watch;
 
 /// The shim's executable.
 const SHIM: &str = "containerd-shim-wasm-v1";
+/// containerd's socket, where nobody has said another.
+const ADDRESS: &str = "/run/containerd/containerd.sock";
 /// How often the cache is bounded, besides after each compilation.
 const PRUNE: Duration = Duration::from_secs(3600);
 /// How long containerd may take to show that it is there.
@@ -67,6 +71,8 @@ pub(crate) struct Daemon {
     bounds: Bounds,
     /// The shim, as this process sees it.
     shim: PathBuf,
+    /// What the node's label says, where there is one.
+    told: Option<Arc<Told>>,
     /// One look at all containers at a time.
     scraping: tokio::sync::Mutex<()>,
 }
@@ -80,6 +86,12 @@ pub(crate) enum NotReady {
     /// It does not answer.
     #[error(transparent)]
     Containerd(#[from] containerd::Fault),
+    /// The cluster sends no pods yet.
+    #[error("the node has no label yet")]
+    Unlabelled,
+    /// It sends none, with reason.
+    #[error("containerd has not loaded the runtime handler")]
+    NoHandler,
     /// The cluster still sends pods.
     #[error("the node's label is still there")]
     Labelled,
@@ -108,7 +120,14 @@ impl http::Pages for Daemon {
     async fn readiness(&self) -> Result<(), NotReady> {
         let containerd = self.watch.containerd().ok_or(NotReady::Disconnected)?;
         containerd.answers(READY).await?;
-        if self.shim.is_file() { Ok(()) } else { Err(NotReady::NoShim(self.shim.clone())) }
+        if !self.shim.is_file() {
+            return Err(NotReady::NoShim(self.shim.clone()));
+        }
+        match self.told.as_ref().map(|told| told.loaded()) {
+            None | Some(Some(true)) => Ok(()),
+            Some(None) => Err(NotReady::Unlabelled),
+            Some(Some(false)) => Err(NotReady::NoHandler),
+        }
     }
 }
 
@@ -178,8 +197,10 @@ async fn work(
     let node = Node::new(args.node_pid.map(std::num::NonZero::get));
     let place = place(&node)?;
     let ear = place.run.as_deref().and_then(ear);
-    let announcer = announcer(&args.cluster, node.path(&args.address))?;
-    let daemon = daemon(args, node, place)?;
+    let address = address(&args, &node);
+    let announcer = announcer(&args, node.path(&address))?;
+    let label = announcer.as_ref().map(|announcer| Arc::clone(&announcer.told));
+    let daemon = daemon(args, address, node, place, label)?;
 
     let (stop, stopped) = Stop::new();
     let (mut beside, mut ending) = (JoinSet::new(), JoinSet::new());
@@ -205,6 +226,12 @@ async fn work(
     Ok(())
 }
 
+/// containerd's socket, on the node. Distributions have it in places of their own.
+fn address(args: &DaemonArgs, node: &Node) -> PathBuf {
+    let recorded = || coracle_installer::recorded_socket(&node.path(Path::new("/")));
+    args.address.clone().or_else(recorded).unwrap_or_else(|| ADDRESS.into())
+}
+
 /// Where the node's cache is, as this process sees it.
 fn place(node: &Node) -> Result<Place> {
     let place = Place::of_the_node(env).context("reading the environment")?;
@@ -220,14 +247,24 @@ fn ear(run: &Path) -> Option<Ear> {
         .ok()
 }
 
-fn announcer(args: &ClusterArgs, socket: PathBuf) -> Result<Option<Announcer>> {
-    let Some(node) = args.node_name.clone().filter(|_| args.kubernetes) else { return Ok(None) };
-    let cluster = Cluster::of(&env, args.service_account.clone(), node)?;
-    let (label, handler) = (args.node_label.clone(), args.handler.clone());
-    Ok(Some(Announcer { cluster, socket, label, handler }))
+fn announcer(args: &DaemonArgs, socket: PathBuf) -> Result<Option<Announcer>> {
+    let cluster = &args.cluster;
+    let Some(node) = cluster.node_name.clone().filter(|_| cluster.kubernetes) else {
+        return Ok(None);
+    };
+    let (label, handler) = (cluster.node_label.clone(), cluster.handler.clone());
+    let repair = cluster.repair.then(|| Repair::new(args.node_pid.is_some()));
+    let cluster = Cluster::of(&env, cluster.service_account.clone(), node)?;
+    Ok(Some(Announcer { cluster, socket, label, handler, repair, told: Arc::default() }))
 }
 
-fn daemon(args: DaemonArgs, node: Node, place: Place) -> Result<Arc<Daemon>> {
+fn daemon(
+    args: DaemonArgs,
+    address: PathBuf,
+    node: Node,
+    place: Place,
+    told: Option<Arc<Told>>,
+) -> Result<Arc<Daemon>> {
     let shim = match args.shim {
         Some(shim) => shim,
         None if args.node_pid.is_some() => {
@@ -239,8 +276,8 @@ fn daemon(args: DaemonArgs, node: Node, place: Place) -> Result<Arc<Daemon>> {
     };
     let (metrics, cache) = (Arc::new(Metrics::new()), NodeCache::new(place));
     let seen = node.path(&shim);
-    let socket = node.path(&args.address);
-    let (address, options, timeout) = (args.address, args.options, args.timeout);
+    let socket = node.path(&address);
+    let (options, timeout) = (args.options, args.timeout);
     let compiler = Compiler { shim, address, options, timeout, node };
     let compiler = Some(compiler).filter(|_| !args.no_precompile);
     let (jobs, own) = (args.jobs.get(), Arc::clone(&metrics));
@@ -248,7 +285,7 @@ fn daemon(args: DaemonArgs, node: Node, place: Place) -> Result<Arc<Daemon>> {
     let bounds =
         Bounds { runtime: args.runtime, containers: args.max_containers, time: args.scrape_limit };
     let scraping = tokio::sync::Mutex::default();
-    Ok(Arc::new(Daemon { watch, metrics, cache, bounds, shim: seen, scraping }))
+    Ok(Arc::new(Daemon { watch, metrics, cache, bounds, shim: seen, told, scraping }))
 }
 
 /// Now and then, for ever.

@@ -65,23 +65,16 @@ struct Status {
 /// What counts of a pod.
 #[derive(Debug, Deserialize)]
 struct Pod {
+    metadata: Metadata,
     spec: PodSpec,
     #[serde(default)]
     status: PodStatus,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 struct PodSpec {
-    #[serde(default)]
     node_name: String,
-    init_containers: Vec<Described>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Described {
-    #[serde(default)]
-    args: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -133,25 +126,18 @@ impl DaemonSet {
 }
 
 impl Pod {
-    /// How the last try to uninstall ended, if it failed.
-    fn failure(&self) -> Option<&Terminated> {
-        if !self.is_retiring() {
-            return None;
-        }
+    /// How the last try to uninstall ended, if it failed. Pods of an earlier attempt may still be there, and their failures
+    /// mean nothing any more.
+    fn failure(&self, attempt: &str) -> Option<&Terminated> {
+        self.metadata.annotations.get(ANNOTATION).filter(|of| *of == attempt)?;
         let status = self.status.init_container_statuses.first()?;
         let ended = [&status.state, &status.last_state].into_iter();
         ended.filter_map(|state| state.terminated.as_ref()).find(|ended| ended.exit_code != 0)
     }
-
-    /// Whether it is of the template that takes back.
-    fn is_retiring(&self) -> bool {
-        let first = self.spec.init_containers.first().and_then(|described| described.args.first());
-        first.is_some_and(|act| act == "uninstall")
-    }
 }
 
 /// What the pods do from now on. A DaemonSet merges containers by their names.
-fn patch(args: &RetireArgs, force: bool, now: SystemTime) -> Value {
+fn patch(args: &RetireArgs, force: bool, attempt: &str) -> Value {
     let mut uninstall = vec!["uninstall".to_owned(), "--node".to_owned()];
     uninstall.extend(args.node.iter().cloned());
     if force {
@@ -159,12 +145,10 @@ fn patch(args: &RetireArgs, force: bool, now: SystemTime) -> Value {
     }
     let mut daemon = vec!["daemon".to_owned(), "--retired".to_owned(), "--kubernetes".to_owned()];
     daemon.extend(args.daemon.iter().cloned());
-    // A second try makes new pods: those of the first wait for longer and longer.
-    let tried = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs().to_string();
     json!({ "spec": {
         "updateStrategy": { "rollingUpdate": { "maxUnavailable": "100%" } },
         "template": {
-            "metadata": { "annotations": { ANNOTATION: tried } },
+            "metadata": { "annotations": { ANNOTATION: attempt } },
             "spec": {
                 "initContainers": [{ "name": "install", "args": uninstall }],
                 "containers": [{ "name": "daemon", "args": daemon }],
@@ -191,7 +175,10 @@ async fn retire(api: &Api, args: &RetireArgs) -> Result<()> {
     let change = Request { act: "change the DaemonSet", method: Method::PATCH, path: &path };
     let kind = "application/strategic-merge-patch+json";
     let force = args.force || api.call::<DaemonSet>(&look, None).await?.forces();
-    let patch = patch(args, force, SystemTime::now());
+    // A second attempt makes new pods: those of the first wait for longer and longer.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let attempt = now.as_millis().to_string();
+    let patch = patch(args, force, &attempt);
     let begun: DaemonSet = api.call(&change, Some((kind, &patch))).await?;
     let deadline = Instant::now() + args.timeout;
     let mut told = None;
@@ -207,7 +194,7 @@ async fn retire(api: &Api, args: &RetireArgs) -> Result<()> {
             }
         }
         let pods = pods(api, args, &daemonset).await?;
-        let refusals = complaints(&pods, |ended| ended.exit_code == REFUSED);
+        let refusals = complaints(&pods, &attempt, |ended| ended.exit_code == REFUSED);
         if !refusals.is_empty() {
             bail!(
                 "these nodes refuse:\n{refusals}To take back all the same: kubectl -n {namespace} annotate daemonset {name} \
@@ -216,7 +203,7 @@ async fn retire(api: &Api, args: &RetireArgs) -> Result<()> {
         }
         if Instant::now() >= deadline {
             let seconds = args.timeout.as_secs();
-            let complaints = complaints(&pods, |_| true);
+            let complaints = complaints(&pods, &attempt, |_| true);
             bail!("not every node is done after {seconds} s; see the pods of {name}\n{complaints}");
         }
         tokio::time::sleep(LOOK_AGAIN).await;
@@ -234,10 +221,10 @@ async fn pods(api: &Api, args: &RetireArgs, daemonset: &DaemonSet) -> Result<Vec
 }
 
 /// A line for each node whose last try ended so.
-fn complaints(pods: &[Pod], which: impl Fn(&Terminated) -> bool) -> String {
+fn complaints(pods: &[Pod], attempt: &str, which: impl Fn(&Terminated) -> bool) -> String {
     let mut text = String::new();
     for pod in pods {
-        if let Some(ended) = pod.failure().filter(|ended| which(ended)) {
+        if let Some(ended) = pod.failure(attempt).filter(|ended| which(ended)) {
             // Nothing fails that writes to a string.
             let _ = writeln!(text, "{}: {}", pod.spec.node_name, ended.message.trim());
         }

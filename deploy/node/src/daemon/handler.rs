@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use coracle_cri::{CriError, Runtimes};
@@ -12,6 +13,7 @@ use tokio::sync::watch::Receiver;
 
 use super::cluster::{Cluster, Complaint};
 use super::containerd::Containerd;
+use super::repair::Repair;
 
 /// How long CRI may take for one answer.
 const CRI_LIMIT: Duration = Duration::from_secs(10);
@@ -30,6 +32,28 @@ pub(crate) struct Announcer {
     pub(crate) label: String,
     /// The handler.
     pub(crate) handler: String,
+    /// Installs again when the handler is missing.
+    pub(crate) repair: Option<Repair>,
+    /// What the node's label says.
+    pub(crate) told: Arc<Told>,
+}
+
+/// What the node's label says, for who asks whether this node is ready.
+#[derive(Debug, Default)]
+pub(crate) struct Told(AtomicU8);
+
+impl Told {
+    /// Whether pods can come; `None` while the label is not set.
+    pub(crate) fn loaded(&self) -> Option<bool> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            told => Some(told == 1),
+        }
+    }
+
+    fn set(&self, loaded: Option<bool>) {
+        self.0.store(loaded.map_or(0, |loaded| if loaded { 1 } else { 2 }), Ordering::Relaxed);
+    }
 }
 
 /// What is to be said.
@@ -86,9 +110,11 @@ impl Announcer {
     }
 
     async fn tell(&self) {
+        self.told.set(None);
         let verdict = self.verdict().await;
         let label = verdict.label();
         until("label this node", || self.cluster.label(&self.label, Some(label))).await;
+        self.told.set(Some(verdict == Verdict::Loaded));
         tracing::info!(label = self.label, value = label, "the node is labelled");
         if let Verdict::Missing(complaint) = &verdict {
             tracing::warn!(
@@ -97,6 +123,20 @@ impl Announcer {
                 "no pods can come"
             );
             until("say what is wrong", || self.cluster.complain(complaint)).await;
+            self.repair().await;
+        }
+    }
+
+    /// A containerd with the handler is one that was restarted, which is another connection.
+    async fn repair(&self) {
+        let Some(repair) = &self.repair else { return };
+        match repair.attempt().await {
+            Ok(()) => tracing::info!("installed again"),
+            Err(message) => {
+                tracing::warn!(message, "not repaired");
+                let complaint = Complaint { reason: "WasmRepairFailed", message };
+                until("say what is wrong", || self.cluster.complain(&complaint)).await;
+            }
         }
     }
 

@@ -31,7 +31,7 @@ fn daemonset(observed: i64, wanted: i64, updated: i64, ready: i64) -> DaemonSet 
 
 #[test]
 fn the_template_takes_back_and_stays() {
-    let patch = patch(&args(), true, UNIX_EPOCH + Duration::from_secs(7));
+    let patch = patch(&args(), true, "7");
     let template = &patch["spec"]["template"];
     assert_eq!(
         template["spec"]["initContainers"][0]["args"],
@@ -63,24 +63,24 @@ fn an_annotation_forces_a_release_that_cannot_be_changed() {
 }
 
 #[test]
-fn a_node_s_own_words_are_told() {
-    let pod = |act: &str, state: Value, last: Value| {
+fn a_node_s_own_words_are_told_but_not_those_of_an_earlier_attempt() {
+    let pod = |attempt: &str, state: Value, last: Value| {
         json!({
-            "spec": { "nodeName": "n1", "initContainers": [{ "args": [act] }] },
+            "metadata": { "annotations": { ANNOTATION: attempt } },
+            "spec": { "nodeName": "n1" },
             "status": { "initContainerStatuses": [{ "state": state, "lastState": last }] },
         })
     };
     let ended = |code: i64| json!({ "terminated": { "exitCode": code, "message": "containers run: c1\n" } });
     let pods: Pods = from_value(json!({ "items": [
-        pod("uninstall", json!({ "waiting": {} }), ended(REFUSED)),
-        pod("uninstall", ended(0), json!({})),
-        pod("install", ended(REFUSED), json!({})),
-        pod("uninstall", ended(11), json!({})),
+        pod("2", json!({ "waiting": {} }), ended(REFUSED)),
+        pod("2", ended(0), json!({})),
+        pod("1", ended(REFUSED), json!({})),
+        pod("2", ended(11), json!({})),
+        { "metadata": {}, "spec": {} },
     ]}))
     .unwrap();
-    assert_eq!(
-        complaints(&pods.items, |ended| ended.exit_code == REFUSED),
-        "n1: containers run: c1\n"
-    );
-    assert_eq!(complaints(&pods.items, |_| true).lines().count(), 2);
+    let refusals = complaints(&pods.items, "2", |ended| ended.exit_code == REFUSED);
+    assert_eq!(refusals, "n1: containers run: c1\n");
+    assert_eq!(complaints(&pods.items, "2", |_| true).lines().count(), 2);
 }
