@@ -207,6 +207,11 @@ class Values(unittest.TestCase):
         self.assertTrue(json.loads(board)["panels"])
         self.assertNotIn(("Job", "coracle-uninstall"), rendered)
 
+    def test_repair_is_a_switch(self):
+        for repair in (True, False):
+            (daemon,) = pod(render({"daemon": {"repair": repair}}))["containers"]
+            self.assertEqual("--repair" in daemon["args"], repair)
+
     def test_force_reaches_the_job(self):
         job = render({"uninstall": {"force": True}})["Job", "coracle-uninstall"]
         self.assertIn("--force", job["spec"]["template"]["spec"]["containers"][0]["args"])
