@@ -95,6 +95,12 @@ test-critest: build ## Kubernetes' conformance tests of CRI, with runc and with 
 test-k8s: setup build images ## A real Kubernetes of one node, made and removed here. The first run builds it, which takes long.
 	deploy/testbed/with.sh --daemons kube -- deploy/testbed/k8s/test.sh
 
+.PHONY: test-chart
+test-chart: build images ## The Helm chart in that Kubernetes: rendered, installed, tested there, upgraded, taken back to the byte.
+	deploy/testbed/k8s-tools.sh
+	PATH="$$(deploy/testbed/k8s-tools.sh --where):$$PATH" python3 -m unittest discover -q -s charts -p 'test_*.py'
+	TESTBED_KUBE_WASM=no deploy/testbed/with.sh --daemons kube,d28 -- deploy/testbed/k8s/chart.sh
+
 .PHONY: test-cgroupv2
 test-cgroupv2: build images ## cgroup v2, with systemd and without, in virtual machines that have nothing of v1.
 	deploy/testbed/vm/run.sh

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: k8s-tools.sh
+# usage: k8s-tools.sh [--where]
 #
 # Builds what a cluster of the test bed runs into the test bed's cache folder, once: Kubernetes' servers, kubelet and kubectl,
 # CoreDNS, metrics-server and helm, and packs CoreDNS and metrics-server as images. Versions and checksums of all that they are
@@ -61,6 +61,10 @@ main() {
   case ${1-} in
     -h | --help)
       print_help "${BASH_SOURCE[0]}"
+      return 0
+      ;;
+    --where)
+      k8s_tools_dir
       return 0
       ;;
     '') ;;
