@@ -73,6 +73,11 @@ fn the_node_s_label_says_what_containerd_has_loaded() {
         let count = 1 + usize::from(reason.is_some());
         eventually("the requests", || asked.lock().unwrap().len() == count)
             .unwrap_or_else(|why| panic!("{why} of {daemon}, {handler}: {}", node.log()));
+        let status = if reason.is_some() { 503 } else { 200 };
+        eventually("the page about readiness", || {
+            node.get("/readyz").is_ok_and(|page| page.status == status)
+        })
+        .unwrap();
         let asked = asked.lock().unwrap();
         assert!(asked[0].starts_with("PATCH /api/v1/nodes/n1 "), "{asked:?}");
         assert!(

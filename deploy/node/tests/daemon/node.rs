@@ -80,7 +80,7 @@ impl Node {
         Self::spawn(&Place::of(bed), program(), args, env)
     }
 
-    /// Starts one beside a daemon of the bed that all tests share, in folders of its own, and waits until it is ready.
+    /// Starts one beside a daemon of the bed that all tests share, in folders of its own.
     pub(crate) fn beside(
         daemon: &str,
         args: &[&str],
@@ -95,7 +95,7 @@ impl Node {
             programs: of_bed("BIN_DIR")?.into(),
             run,
         };
-        Self::spawn(&place, program(), args, env)?.ready()
+        Self::spawn(&place, program(), args, env)
     }
 
     fn spawn(
